@@ -1,0 +1,276 @@
+"""The learning rate policies of patched Caffe, in NumPy.
+
+One function a policy, written from the definitions: the two cyclical policies
+from the paper (L. N. Smith, arXiv 1506.01186, section 3.1 and Appendix A), the
+seven of stock Caffe from the comments in its caffe.proto. They take the fields
+of SolverParameter by name and return the rate at each iteration, or raise
+ValueError for parameters that Caffe refuses.
+
+Parameters are rounded to float first, as a prototxt holds them. The cyclical
+policies and fixed, step, exp and multistep compute in double and round the
+result to `dtype` once; inv, poly and sigmoid compute in `dtype`, as Caffe does,
+with powers that are the nearest to the exact ones (Caffe's powf and expf may
+differ from these in the last place).
+
+    >>> triangular([0, 1000, 2000, 3000, 4000], base_lr=0.001, max_lr=0.006, stepsize=2000)
+    array([0.001 , 0.0035, 0.006 , 0.0035, 0.001 ], dtype=float32)
+    >>> triangular2([2000, 6000, 10000], base_lr=0.001, max_lr=0.006, stepsize=2000)
+    array([0.006  , 0.0035 , 0.00225], dtype=float32)
+"""
+
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+Rates = NDArray[Any]
+
+
+def triangular(
+    iterations: ArrayLike,
+    *,
+    base_lr: float,
+    max_lr: float | None,
+    stepsize: int,
+    start_lr_policy: int = 0,
+    dtype: DTypeLike = np.float32,
+) -> Rates:
+    """Rise from base_lr to max_lr in stepsize iterations, fall back in the next, and repeat.
+
+    With t iterations behind start_lr_policy, counted from 0, the rate is
+    base_lr + (max_lr - base_lr) * h, where p = t mod 2*stepsize is the position
+    in the cycle and h = (p if p <= stepsize else 2*stepsize - p) / stepsize.
+
+    Args:
+        iterations: the solver's iterations, integers of any shape.
+        base_lr: the lower bound, where each cycle begins and ends; also the
+            rate up to start_lr_policy.
+        max_lr: the upper bound, reached in the middle of each cycle.
+        stepsize: half a cycle, in iterations.
+        start_lr_policy: the iteration at which the first cycle begins.
+        dtype: the solver's number type.
+
+    Returns:
+        The rates, of the shape of `iterations`.
+
+    Raises:
+        ValueError: there is no such cycle; see check_cycle.
+    """
+    check_cycle("triangular", base_lr, max_lr, stepsize, start_lr_policy)
+    _, height = _cycle_and_height(iterations, stepsize, start_lr_policy)
+    base = _float(base_lr)
+    return _rounded(base + (_float(max_lr) - base) * height, dtype)
+
+
+def triangular2(
+    iterations: ArrayLike,
+    *,
+    base_lr: float,
+    max_lr: float | None,
+    stepsize: int,
+    start_lr_policy: int = 0,
+    dtype: DTypeLike = np.float32,
+) -> Rates:
+    """Like triangular, but the difference of the bounds is halved after every cycle.
+
+    The rate is base_lr + (max_lr - base_lr) * h / 2^c, where c is the number of
+    finished cycles. Arguments, result and errors are those of `triangular`.
+    """
+    check_cycle("triangular2", base_lr, max_lr, stepsize, start_lr_policy)
+    cycle, height = _cycle_and_height(iterations, stepsize, start_lr_policy)
+    base = _float(base_lr)
+    rise = (_float(max_lr) - base) * height
+    return _rounded(base + rise * np.ldexp(1.0, -cycle), dtype)
+
+
+def fixed(iterations: ArrayLike, *, base_lr: float, dtype: DTypeLike = np.float32) -> Rates:
+    """base_lr at every iteration."""
+    return _rounded(np.full(np.shape(iterations), _float(base_lr)), dtype)
+
+
+def step(
+    iterations: ArrayLike,
+    *,
+    base_lr: float,
+    gamma: float,
+    stepsize: int,
+    dtype: DTypeLike = np.float32,
+) -> Rates:
+    """base_lr * gamma ^ floor(iteration / stepsize)."""
+    _check_stock("step", gamma, stepsize)
+    steps = np.asarray(iterations, np.int64) // stepsize
+    return _rounded(_float(base_lr) * _float(gamma) ** steps, dtype)
+
+
+def exp(
+    iterations: ArrayLike, *, base_lr: float, gamma: float, dtype: DTypeLike = np.float32
+) -> Rates:
+    """base_lr * gamma ^ iteration."""
+    _check_stock("exp", gamma)
+    return _rounded(_float(base_lr) * _float(gamma) ** np.asarray(iterations, np.int64), dtype)
+
+
+def inv(
+    iterations: ArrayLike,
+    *,
+    base_lr: float,
+    gamma: float,
+    power: float,
+    dtype: DTypeLike = np.float32,
+) -> Rates:
+    """base_lr * (1 + gamma * iteration) ^ -power, in dtype (the product: in float)."""
+    _check_stock("inv", gamma)
+    number: Any = np.dtype(dtype).type
+    growth = np.float32(gamma) * np.asarray(iterations, np.int64).astype(np.float32)
+    base = number(1) + growth.astype(dtype)
+    decay = _rounded(base.astype(np.float64) ** -_float(power), dtype)
+    return _rounded(number(np.float32(base_lr)) * decay, dtype)
+
+
+def multistep(
+    iterations: ArrayLike,
+    *,
+    base_lr: float,
+    gamma: float,
+    stepvalue: Sequence[int],
+    dtype: DTypeLike = np.float32,
+) -> Rates:
+    """base_lr * gamma ^ (number of stepvalues reached), stepvalues taken in their order.
+
+    Caffe advances by one stepvalue an iteration; this is the rate of a run from
+    iteration 0 whose stepvalues are distinct.
+    """
+    _check_stock("multistep", gamma)
+    reached = np.searchsorted(
+        np.maximum.accumulate(np.asarray(stepvalue, np.int64)),
+        np.asarray(iterations, np.int64),
+        side="right",
+    )
+    return _rounded(_float(base_lr) * _float(gamma) ** reached, dtype)
+
+
+def poly(
+    iterations: ArrayLike,
+    *,
+    base_lr: float,
+    power: float,
+    max_iter: int,
+    dtype: DTypeLike = np.float32,
+) -> Rates:
+    """base_lr * (1 - iteration / max_iter) ^ power, in dtype."""
+    number: Any = np.dtype(dtype).type
+    left = number(1) - np.asarray(iterations, np.int64).astype(dtype) / number(max_iter)
+    # past max_iter a fractional power is nan, in Caffe too
+    with np.errstate(invalid="ignore"):
+        decay = _rounded(left.astype(np.float64) ** _float(power), dtype)
+    return _rounded(number(np.float32(base_lr)) * decay, dtype)
+
+
+def sigmoid(
+    iterations: ArrayLike,
+    *,
+    base_lr: float,
+    gamma: float,
+    stepsize: int,
+    dtype: DTypeLike = np.float32,
+) -> Rates:
+    """base_lr / (1 + e ^ (-gamma * (iteration - stepsize))), in dtype."""
+    _check_stock("sigmoid", gamma, stepsize)
+    number: Any = np.dtype(dtype).type
+    distance = np.asarray(iterations, np.int64).astype(dtype) - number(stepsize)
+    # e^x overflows to inf far from stepsize, where the rate is 0
+    with np.errstate(over="ignore"):
+        exponent = -number(np.float32(gamma)) * distance
+        falloff = _rounded(np.exp(exponent.astype(np.float64)), dtype)
+    return _rounded(number(np.float32(base_lr)) * (number(1) / (number(1) + falloff)), dtype)
+
+
+POLICIES: dict[str, Callable[..., Rates]] = {
+    "fixed": fixed,
+    "step": step,
+    "exp": exp,
+    "inv": inv,
+    "multistep": multistep,
+    "poly": poly,
+    "sigmoid": sigmoid,
+    "triangular": triangular,
+    "triangular2": triangular2,
+}
+
+CYCLICAL = ("triangular", "triangular2")
+
+
+def learning_rate(solver: Any, iterations: ArrayLike, dtype: DTypeLike = np.float32) -> Rates:
+    """The rates of a solver, from its SolverParameter message.
+
+    Args:
+        solver: a SolverParameter of the patched caffe.proto.
+        iterations: integers of any shape.
+        dtype: the solver's number type.
+
+    Raises:
+        ValueError: lr_policy is unknown, or names a cycle that does not exist.
+    """
+    policy = POLICIES.get(solver.lr_policy)
+    if policy is None:
+        raise ValueError(
+            f'lr_policy "{solver.lr_policy}" is unknown; use one of {", ".join(POLICIES)}'
+        )
+    fields = inspect.getfullargspec(policy).kwonlyargs
+    parameters = {field: getattr(solver, field) for field in fields if field != "dtype"}
+    if solver.lr_policy in CYCLICAL and not solver.HasField("max_lr"):
+        parameters["max_lr"] = None
+    return policy(iterations, **parameters, dtype=dtype)
+
+
+def check_cycle(
+    policy: str, base_lr: float, max_lr: float | None, stepsize: int, start_lr_policy: int
+) -> None:
+    """Refuse the parameters that patched Caffe refuses, with the same reasons.
+
+    Raises:
+        ValueError: names the policy, the field, its value and the remedy.
+    """
+    if max_lr is None:
+        problem = "max_lr is not set; set it to the upper bound of the cycle, base_lr or above"
+    elif not math.isfinite(_float(base_lr)):
+        problem = f"base_lr is {base_lr}; it must be finite"
+    elif not math.isfinite(_float(max_lr)):
+        problem = f"max_lr is {max_lr}; it must be finite"
+    elif _float(max_lr) < _float(base_lr):
+        problem = f"max_lr {max_lr:g} is below base_lr {base_lr:g}; exchange them or raise max_lr"
+    elif stepsize <= 0:
+        problem = f"stepsize is {stepsize}; it is half a cycle in iterations, set it to 1 or more"
+    elif start_lr_policy < 0:
+        problem = f"start_lr_policy is {start_lr_policy}; it is an iteration, set it to 0 or more"
+    else:
+        return
+    raise ValueError(f'lr_policy "{policy}": {problem}')
+
+
+def _check_stock(policy: str, gamma: float, stepsize: int = 1) -> None:
+    """Refuse what stock Caffe aborts on at the first iteration."""
+    if not gamma >= 0:
+        raise ValueError(f'lr_policy "{policy}": gamma is {gamma:g}; set it to 0 or more')
+    if stepsize <= 0:
+        raise ValueError(f'lr_policy "{policy}": stepsize is {stepsize}; set it to 1 or more')
+
+
+def _cycle_and_height(
+    iterations: ArrayLike, stepsize: int, start_lr_policy: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    elapsed = np.maximum(np.asarray(iterations, np.int64) - start_lr_policy, 0)
+    cycle, position = np.divmod(elapsed, 2 * stepsize)
+    return cycle, np.where(position <= stepsize, position, 2 * stepsize - position) / stepsize
+
+
+def _float(value: Any) -> np.float64:
+    with np.errstate(over="ignore"):
+        return np.float64(np.float32(value))
+
+
+def _rounded(rates: Any, dtype: DTypeLike) -> Rates:
+    return np.asarray(rates).astype(dtype)

@@ -1,0 +1,167 @@
+"""The NumPy reference against values computed by hand from the definitions."""
+
+import doctest
+
+import numpy as np
+import pytest
+
+from caffe_clr import policies
+
+CIFAR10 = {"base_lr": 0.001, "max_lr": 0.006, "stepsize": 2000}  # the paper, section 4.1.1
+DYADIC = {"base_lr": 0.25, "max_lr": 1.25, "stepsize": 4}  # every rate is exact
+
+
+def test_triangular_at_every_iteration_of_three_cycles() -> None:
+    cycle = [0.25, 0.5, 0.75, 1, 1.25, 1, 0.75, 0.5]
+    assert policies.triangular(np.arange(24), **DYADIC).tolist() == cycle * 3
+
+
+def test_triangular2_halves_the_height_after_each_cycle() -> None:
+    expected = [
+        *(0.25, 0.5, 0.75, 1, 1.25, 1, 0.75, 0.5),
+        *(0.25, 0.375, 0.5, 0.625, 0.75, 0.625, 0.5, 0.375),
+        *(0.25, 0.3125, 0.375, 0.4375, 0.5, 0.4375, 0.375, 0.3125, 0.25),
+    ]
+    assert policies.triangular2(np.arange(25), **DYADIC).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("iteration", "triangular", "triangular2"),
+    [
+        (0, 0.001, 0.001),
+        (500, 0.00225, 0.00225),
+        (1000, 0.0035, 0.0035),
+        (2000, 0.006, 0.006),
+        (3000, 0.0035, 0.0035),
+        (4000, 0.001, 0.001),
+        (6000, 0.006, 0.0035),
+        (10000, 0.006, 0.00225),
+        (14000, 0.006, 0.001625),
+        (24000, 0.001, 0.001),
+    ],
+)
+def test_the_papers_cifar10_settings(iteration: int, triangular: float, triangular2: float) -> None:
+    spacing = float(np.spacing(np.float32(0.006)))
+    for policy, expected in (
+        (policies.triangular, triangular),
+        (policies.triangular2, triangular2),
+    ):
+        assert policy(iteration, **CIFAR10) == pytest.approx(expected, rel=0, abs=spacing)
+
+
+def test_bounds_are_reached_exactly() -> None:
+    rates = policies.triangular(np.arange(0, 48_001, 2000), **CIFAR10)
+    assert set(rates[::2]) == {np.float32(0.001)}
+    assert set(rates[1::2]) == {np.float32(0.006)}
+
+
+@pytest.mark.parametrize("policy", [policies.triangular, policies.triangular2])
+def test_rate_is_base_lr_up_to_start_lr_policy(policy: policies.Callable) -> None:
+    rates = policy([0, 9, 10, 11, 14, 18], **DYADIC, start_lr_policy=10)
+    assert rates.tolist() == [0.25, 0.25, 0.25, 0.5, 1.25, 0.25]
+
+
+def test_iterations_beyond_what_a_float_can_count() -> None:
+    late = 2**24 + np.arange(-1, 6)
+    assert policies.triangular(late, **DYADIC).tolist() == [0.5, 0.25, 0.5, 0.75, 1, 1.25, 1]
+    assert policies.triangular(2**31 - 1, **DYADIC) == 0.5
+
+
+def test_twice_the_stepsize_beyond_an_int() -> None:
+    long = {"base_lr": 0.25, "max_lr": 1.25, "stepsize": 2**30}
+    assert policies.triangular([0, 2**29, 2**30, 3 * 2**29], **long).tolist() == [
+        *(0.25, 0.75, 1.25, 0.75)
+    ]
+
+
+def test_triangular2_after_cycles_beyond_the_range_of_double() -> None:
+    rates = policies.triangular2(2 * 4 * 1100 + np.arange(8), **DYADIC)
+    assert set(rates) == {np.float32(0.25)}
+
+
+def test_stock_policies() -> None:
+    def rounded(rates: policies.Rates) -> list[float]:
+        return [float(f"{rate:.6g}") for rate in rates]
+
+    iterations = [0, 9, 10, 25, 100]
+    lenet = {"base_lr": 0.01, "gamma": 0.0001, "power": 0.75}
+    assert rounded(policies.fixed(iterations, base_lr=0.01)) == [0.01] * 5
+    assert rounded(policies.step(iterations, base_lr=1, gamma=0.5, stepsize=10)) == [
+        *(1, 1, 0.5, 0.25, 0.000976562)
+    ]
+    assert rounded(policies.exp(iterations, base_lr=1, gamma=0.5)) == [
+        *(1, 0.00195312, 0.000976562, 2.98023e-08, 7.88861e-31)
+    ]
+    assert rounded(policies.inv([0, 10000], **lenet)) == [0.01, 0.00594604]
+    assert rounded(policies.multistep(iterations, base_lr=1, gamma=0.1, stepvalue=[10, 25])) == [
+        1,
+        1,
+        0.1,
+        0.01,
+        0.01,
+    ]
+    assert rounded(policies.poly(iterations, base_lr=1, power=2, max_iter=100)) == [
+        *(1, 0.8281, 0.81, 0.5625, 0)
+    ]
+    assert rounded(policies.sigmoid([0, 10, 20], base_lr=1, gamma=0.5, stepsize=10)) == [
+        *(0.00669285, 0.5, 0.993307)
+    ]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_result_has_the_shape_and_dtype_asked_for(dtype: type) -> None:
+    iterations = np.arange(6).reshape(2, 3)
+    rates = policies.triangular(iterations, **CIFAR10, dtype=dtype)
+    assert rates.shape == (2, 3)
+    assert rates.dtype == dtype
+    assert policies.triangular(7, **CIFAR10).shape == ()
+
+
+def test_parameters_are_floats_as_in_a_prototxt() -> None:
+    assert policies.fixed(0, base_lr=0.1, dtype=np.float64) == np.float64(np.float32(0.1))
+    # gamma 0.99994 itself, raised to this power, differs by half a percent
+    rate = policies.exp(70_000, base_lr=1, gamma=0.99994, dtype=np.float64)
+    assert rate == np.float64(np.float32(0.99994)) ** 70_000
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"max_lr": None}, "max_lr is not set; set it to"),
+        ({"max_lr": 0.0005}, "max_lr 0.0005 is below base_lr 0.001; exchange them"),
+        ({"max_lr": np.inf}, "max_lr is inf; it must be finite"),
+        ({"max_lr": 1e39}, "max_lr is 1e.39; it must be finite"),
+        ({"base_lr": np.nan}, "base_lr is nan; it must be finite"),
+        ({"stepsize": 0}, "stepsize is 0; it is half a cycle"),
+        ({"stepsize": -1}, "stepsize is -1; it is half a cycle"),
+        ({"start_lr_policy": -1}, "start_lr_policy is -1; it is an iteration"),
+    ],
+)
+@pytest.mark.parametrize("policy", [policies.triangular, policies.triangular2])
+def test_a_cycle_that_does_not_exist_is_refused(
+    policy: policies.Callable, fields: dict, message: str
+) -> None:
+    with pytest.raises(ValueError, match=f'lr_policy "{policy.__name__}": {message}'):
+        policy(0, **{**CIFAR10, **fields})
+
+
+@pytest.mark.parametrize(
+    ("policy", "fields", "message"),
+    [
+        (policies.step, {"gamma": -0.1, "stepsize": 1}, "gamma is -0.1; set it to 0 or more"),
+        (policies.step, {"gamma": 0.1, "stepsize": 0}, "stepsize is 0; set it to 1 or more"),
+        (policies.exp, {"gamma": np.nan}, "gamma is nan; set it to 0 or more"),
+        (policies.inv, {"gamma": -1, "power": 1}, "gamma is -1; set it to 0 or more"),
+        (policies.multistep, {"gamma": -1, "stepvalue": []}, "gamma is -1; set it to 0"),
+        (policies.sigmoid, {"gamma": 1, "stepsize": 0}, "stepsize is 0; set it to 1 or more"),
+    ],
+)
+def test_what_stock_caffe_aborts_on_is_refused(
+    policy: policies.Callable, fields: dict, message: str
+) -> None:
+    with pytest.raises(ValueError, match=f'lr_policy "{policy.__name__}": {message}'):
+        policy(0, base_lr=0.1, **fields)
+
+
+def test_examples_in_the_docstrings() -> None:
+    assert doctest.testmod(policies).failed == 0
