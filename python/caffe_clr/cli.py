@@ -1,0 +1,195 @@
+"""The command line of caffe-clr: parses, and calls what does the work."""
+
+import signal
+import subprocess
+import sys
+from errno import ENOSPC
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from caffe_clr import locations
+from caffe_clr.errors import ClrError, Interrupted
+from caffe_clr.harness import pipeline, series, toolchain
+from caffe_clr.harness.report import Report
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="Cyclical learning rates for BVLC Caffe: build, train, compare and check.",
+)
+patch_app = typer.Typer(no_args_is_help=True, help="Apply the patch series to a Caffe of your own.")
+app.add_typer(patch_app, name="patch")
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+Tree = Annotated[
+    Path, typer.Argument(metavar="DIR", help="A checkout or unpacked tarball of Caffe.")
+]
+Names = Annotated[
+    list[str] | None, typer.Argument(metavar="[PATCH]...", help="Only these patches.")
+]
+
+
+@app.command()
+def build(
+    prefix: Annotated[
+        Path | None, typer.Option(help="Install into this folder. Default: build/caffe.")
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(help="A folder or tarball of Caffe's pinned revision, instead of a download."),
+    ] = None,
+    jobs: Annotated[int | None, typer.Option("--jobs", "-j", help="Compilers at once.")] = None,
+    gtests: Annotated[
+        bool, typer.Option("--gtests", help="Also build and run Caffe's C++ tests.")
+    ] = False,
+    opencv: Annotated[
+        bool | None,
+        typer.Option("--opencv/--no-opencv", help="Default: if its development files are here."),
+    ] = None,
+) -> None:
+    """Build patched Caffe for the CPU and make `import caffe` work here.
+
+    A second run does only what has changed.
+
+    Example: caffe-clr build --prefix ~/caffe --source ~/src/caffe
+    """
+    options = pipeline.Options(
+        prefix=(prefix or locations.build() / "caffe").resolve(),
+        source=source,
+        gtests=gtests,
+        opencv=opencv,
+        **({"jobs": jobs} if jobs is not None else {}),
+    )
+    pipeline.build(options, Report(console))
+
+
+@app.command()
+def doctor() -> None:
+    """Tell what this machine lacks for building Caffe.
+
+    Example: caffe-clr doctor
+    """
+    for requirement in toolchain.requirements():
+        console.print(f"{requirement.package:<24} {requirement}", soft_wrap=True)
+    toolchain.check()
+    opencv = "with" if toolchain.has_opencv() else "without"
+    console.print(f"Nothing is missing. Caffe would be built {opencv} OpenCV.")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Write the plot and the numbers here.")] = Path(
+        "runs/demo"
+    ),
+) -> None:
+    """Build Caffe if need be, then train on handwritten digits: fixed rate and triangular2.
+
+    Example: caffe-clr demo --out /tmp/demo
+    """
+    from caffe_clr import demo as demos  # here: what it imports takes a second
+
+    build()
+    demos.run(out, console)
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def test(context: typer.Context) -> None:
+    """Build Caffe with its C++ tests, run those, then pytest with the arguments given.
+
+    Example: caffe-clr test -k parity
+    """
+    root = locations.checkout()
+    if root is None:
+        raise ClrError("the tests are in the project's checkout, not in an installed package")
+    build(gtests=True)
+    sys.exit(subprocess.run([sys.executable, "-m", "pytest", *context.args], cwd=root).returncode)
+
+
+@patch_app.command("check")
+def patch_check(tree: Tree, names: Names = None) -> None:
+    """Say, file by file, whether the patches would apply to DIR.
+
+    Example: caffe-clr patch check ~/src/caffe
+    """
+    checks = series.check(tree, _patches(names))
+    _print_checks(checks)
+    if any(check.problem for check in checks):
+        raise ClrError(f"{tree}: not every patch applies")
+
+
+@patch_app.command("apply")
+def patch_apply(tree: Tree, names: Names = None) -> None:
+    """Apply the patches to DIR: all of them, or none.
+
+    Example: caffe-clr patch apply ~/src/caffe cyclical-learning-rates
+    """
+    _print_checks(series.apply(tree, _patches(names)))
+
+
+@patch_app.command("refresh")
+def patch_refresh(
+    repository: Annotated[
+        Path,
+        typer.Argument(help="A git repository: unpatched Caffe, then a commit for each patch."),
+    ],
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; fail where a patch would change.")
+    ] = False,
+) -> None:
+    """Write the series anew from commits, after editing them.
+
+    Example: caffe-clr patch refresh ~/src/caffe-series
+    """
+    folder = locations.shipped("caffe_patch")
+    fresh = series.refresh(repository, folder)
+    stale = [name for name, content in fresh.items() if (folder / name).read_bytes() != content]
+    if check and stale:
+        raise ClrError(f"{folder}: not what {repository} exports: {', '.join(stale)}")
+    for name in stale:
+        (folder / name).write_bytes(fresh[name])
+    console.print(f"{len(stale)} of {len(fresh)} patches changed {' '.join(stale)}".rstrip())
+
+
+def main() -> None:
+    """Run the command line; every error is one message and an exit status."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    try:
+        app()
+    except ClrError as error:
+        _fail(str(error), error.exit_status)
+    except Interrupted as interrupted:
+        _fail("interrupted; the same command goes on from here", interrupted.exit_status)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        remedy = "; free some and run the same command again" if error.errno == ENOSPC else ""
+        _fail(f"{place}{error.strerror or error}{remedy}", 1)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise Interrupted(number)
+
+
+def _fail(message: str, exit_status: int) -> None:
+    errors.print("[bold red]error:[/bold red]", end=" ")
+    errors.print(message, markup=False, soft_wrap=True)
+    sys.exit(exit_status)
+
+
+def _patches(names: list[str] | None) -> list[series.Patch]:
+    return series.select(series.load(locations.shipped("caffe_patch")), names or [])
+
+
+def _print_checks(checks: list[series.FileCheck]) -> None:
+    for check in checks:
+        outcome = check.problem or ("applies at an offset" if check.offset else "applies")
+        console.print(f"{check.patch}: {check.file}: {outcome}", markup=False, soft_wrap=True)

@@ -1,0 +1,210 @@
+"""Builds Caffe step by step, doing only what has changed since the last time.
+
+build/ holds
+    source/     the patched source
+    cmake/      CMake's and the compiler's files
+    logs/       the output of each step
+    state.json  what the steps were last done with
+"""
+
+import fcntl
+import filecmp
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from caffe_clr import locations
+from caffe_clr.errors import ClrError, UsageError
+from caffe_clr.harness import commands, compilation, environment, series, toolchain
+from caffe_clr.harness import source as sources
+from caffe_clr.harness.report import Report
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a build is asked for.
+
+    Args:
+        prefix: the folder to install into.
+        source: a folder or tarball of the pinned revision; fetched where None.
+        jobs: how many compilers run at once.
+        gtests: also build and run Caffe's C++ tests.
+        opencv: build with OpenCV; where None, if its development files are there.
+    """
+
+    prefix: Path
+    source: Path | None = None
+    jobs: int = len(os.sched_getaffinity(0))
+    gtests: bool = False
+    opencv: bool | None = None
+
+
+def build(options: Options, report: Report) -> compilation.Tree:
+    """Fetch, patch, configure, compile and install Caffe, and check that it trains.
+
+    Returns:
+        The folders of the build.
+
+    Raises:
+        ClrError: a step failed; what is done stays done, and the next run goes on from there.
+    """
+    if options.jobs < 1:
+        raise UsageError(f"--jobs {options.jobs}: give 1 or more")
+    work = locations.build()
+    _check_writable(work, options.prefix)
+    toolchain.check()
+    opencv = toolchain.has_opencv() if options.opencv is None else options.opencv
+    if opencv and not toolchain.has_opencv():
+        raise ClrError("OpenCV's development files are missing (Debian package libopencv-dev)")
+    tree = compilation.Tree(work / "source", work / "cmake", options.prefix, work / "logs")
+    python = sys.version.split()[0]
+    report.line("building", f"in {work}, to install into {tree.prefix}")
+    report.line(
+        "with",
+        f"Python {python}, g++ {toolchain.version('g++')}, CMake {toolchain.version('cmake')},"
+        f" {'with' if opencv else 'no'} OpenCV, {options.jobs} jobs",
+    )
+    with _locked(work):
+        state = _State(work / "state.json")
+        _prepare_source(tree, options.source, state, report)
+        entries = compilation.definitions(tree.prefix, opencv)
+        configured = _digest(
+            entries, state["source"], python, toolchain.version("cmake"), os.environ.get("CXX")
+        )
+        if state["configured"] != configured or not (tree.binary / "build.ninja").is_file():
+            with report.step("configure"):
+                compilation.configure(tree, entries)
+            state["configured"] = configured
+        with report.step("compile") as step:
+            compilation.build(tree, options.jobs, options.gtests, step.advance)
+        _install(tree, configured, state, report)
+        if options.gtests:
+            with report.step("gtests") as step:
+                step.note = f"{compilation.run_gtests(tree, step.advance)} passed"
+    report.line("caffe", str(tree.caffe))
+    return tree
+
+
+def _prepare_source(
+    tree: compilation.Tree, given: Path | None, state: "_State", report: Report
+) -> None:
+    folder = locations.shipped("caffe_patch")
+    patches = series.load(folder)
+    upstream = sources.load_upstream(folder)
+    wanted = _digest(upstream.files, series.digest(patches))
+    if given is None and state["source"] == wanted and tree.source.is_dir():
+        return
+    fresh = tree.source.with_name("source.new")
+    with report.step("fetch") as step:
+        origin = _unpack(given, upstream, patches, fresh)
+        step.note = f"Caffe {upstream.revision} from {origin}, {len(upstream.files)} files verified"
+    with report.step("patch") as step:
+        series.apply(fresh, patches)
+        state["source"] = None
+        state["files"] = _replace(tree.source, fresh, state["files"] or [])
+        state["source"] = wanted
+        step.note = ", ".join(patch.name for patch in patches)
+
+
+def _unpack(
+    given: Path | None, upstream: sources.Upstream, patches: list[series.Patch], folder: Path
+) -> str:
+    if given is not None:
+        sources.unpack(given.resolve(), upstream, patches, folder)
+        return str(given)
+    downloads = locations.cache() / "downloads"
+    tarball, origin = sources.fetch(upstream, downloads)
+    try:
+        sources.unpack(tarball, upstream, patches, folder)
+    except sources.SourceError:
+        tarball.unlink()  # damaged since it was checked
+        tarball, origin = sources.fetch(upstream, downloads)
+        sources.unpack(tarball, upstream, patches, folder)
+    return origin
+
+
+def _replace(target: Path, fresh: Path, before: list[str]) -> list[str]:
+    """Make the files of `target` those of `fresh`, leaving alone those that are the same."""
+    files = sorted(str(path.relative_to(fresh)) for path in fresh.rglob("*") if path.is_file())
+    for name in set(before) - set(files):
+        (target / name).unlink(missing_ok=True)
+    for name in files:
+        old, new = target / name, fresh / name
+        if not (old.is_file() and filecmp.cmp(old, new, shallow=False)):
+            old.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(new, old)
+    shutil.rmtree(fresh)
+    return files
+
+
+def _install(tree: compilation.Tree, configured: str, state: "_State", report: Report) -> None:
+    products = [configured, *(path.stat().st_mtime_ns for path in tree.products)]
+    if state["installed"] != products or not tree.caffe.is_file():
+        with report.step("install") as step:
+            compilation.install(tree)
+            step.note = str(tree.prefix)
+        state["installed"] = products
+    file = environment.add(tree.python)
+    checked = [*products, str(file)]
+    if state["checked"] != checked:
+        with report.step("check") as step:
+            # in a process of its own: what fails inside Caffe would end this one
+            commands.run(
+                [sys.executable, "-m", "caffe_clr.parity"],
+                tree.logs / "check.log",
+                env={"GLOG_logtostderr": "1"},
+            )
+            step.note = "import caffe; 10 iterations of triangular2 equal the reference"
+        state["checked"] = checked
+
+
+class _State:
+    """What the steps were last done with, kept in a file from build to build."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._values: dict[str, Any] = json.loads(path.read_text())
+        except (FileNotFoundError, ValueError):
+            self._values = {}
+
+    def __getitem__(self, key: str) -> Any:
+        return self._values.get(key)
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._values[key] = value
+        temporary = self._path.with_suffix(".new")
+        temporary.write_text(json.dumps(self._values))
+        os.replace(temporary, self._path)
+
+
+def _check_writable(*folders: Path) -> None:
+    for folder in folders:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise ClrError(f"{folder} cannot be written: {error.strerror}") from None
+
+
+@contextmanager
+def _locked(work: Path) -> Iterator[None]:
+    with (work / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ClrError(f"another build is at work in {work}; wait for it to end") from None
+        yield
+
+
+def _digest(*facts: Any) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,145 @@
+"""What a machine must have to build Caffe, and what it lacks.
+
+debian-packages.txt lists the packages and how each is recognised, so that a
+compiler or library that came another way than from Debian counts as well.
+"""
+
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+
+from caffe_clr.errors import ClrError
+
+PACKAGES = Path(__file__).with_name("debian-packages.txt")
+_PY = f"{sys.version_info.major}{sys.version_info.minor}"
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """A Debian package and what tells that its content is there, as in header:lmdb.h."""
+
+    package: str
+    kind: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}".replace("-", " ")
+
+
+def requirements() -> list[Requirement]:
+    """What debian-packages.txt lists, for this Python."""
+    lines = [line for line in PACKAGES.read_text().splitlines() if line and line[0] != "#"]
+    return [
+        Requirement(package, *probe.format(py=_PY).split(":", 1))
+        for package, probe in (line.split() for line in lines)
+    ]
+
+
+def missing() -> list[Requirement]:
+    """The requirements that this machine does not meet."""
+    return [requirement for requirement in requirements() if not _is_met(requirement)]
+
+
+def problems() -> list[str]:
+    """What keeps this machine from building Caffe, a sentence each; empty where nothing does."""
+    lacking = missing()
+    found = [f"{r} is missing (Debian package {r.package})" for r in lacking]
+    if any(r.package == "libboost-python-dev" for r in lacking):
+        versions = boost_python_versions()
+        if versions:
+            found.append(
+                f"this is Python {_dotted(_PY)}, but Boost.Python here is built for"
+                f" {', '.join(map(_dotted, versions))}: use that Python"
+            )
+    if not _is_python_linkable():
+        found.append(
+            f"{sys.executable} was built without a shared libpython, which the caffe program is"
+            " linked with: use the system's python3"
+        )
+    return found
+
+
+def check() -> None:
+    """Raise ClrError where this machine cannot build Caffe, naming all that is missing."""
+    found = problems()
+    if not found:
+        return
+    packages = [r.package for r in missing()]
+    remedy = f"\nOn Debian: apt-get install {' '.join(packages)}" if packages else ""
+    raise ClrError("cannot build Caffe here:\n" + "\n".join(f"  {p}" for p in found) + remedy)
+
+
+def has_opencv() -> bool:
+    """Whether the development files of the parts of OpenCV that Caffe uses are here."""
+    parts = ("core", "highgui", "imgcodecs", "imgproc")
+    return all(_compiler_file(f"libopencv_{part}.so") for part in parts)
+
+
+def version(program: str) -> str:
+    """The version number that a program prints of itself, or "missing"."""
+    try:
+        done = subprocess.run([program, "--version"], capture_output=True, text=True)
+    except FileNotFoundError:
+        return "missing"
+    number = re.search(r"\d+(\.\d+)+", done.stdout)
+    return number[0] if number else "unknown"
+
+
+def boost_python_versions() -> list[str]:
+    """The Python versions, as in 311, that Boost.Python is installed for."""
+    folder = Path(_compiler_file("libboost_system.so") or "/usr/lib/libboost_system.so").parent
+    names = (path.name for path in folder.glob("libboost_python3*.so"))
+    return sorted(re.sub(r"\D", "", name) for name in names)
+
+
+def _is_met(requirement: Requirement) -> bool:
+    name = requirement.name
+    if requirement.kind == "program":
+        return shutil.which(name) is not None
+    if requirement.kind == "library":
+        return _compiler_file(f"lib{name}.so") is not None
+    if requirement.kind == "header":
+        return _compiles(f"#include <{name}>")
+    if requirement.kind == "python-header":
+        return (Path(sysconfig.get_path("include")) / name).is_file()
+    assert requirement.kind == "python-module", requirement
+    return importlib.util.find_spec(name) is not None
+
+
+def _compiler_file(name: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["g++", f"-print-file-name={name}"], capture_output=True, text=True, check=True
+        )
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return None
+    found = done.stdout.strip()
+    return found if "/" in found else None
+
+
+def _compiles(code: str) -> bool:
+    try:
+        done = subprocess.run(
+            ["g++", "-x", "c++", "-E", "-o", "/dev/null", "-"],
+            input=code,
+            capture_output=True,
+            text=True,
+        )
+    except FileNotFoundError:
+        return False
+    return done.returncode == 0
+
+
+def _is_python_linkable() -> bool:
+    return bool(sysconfig.get_config_var("Py_ENABLE_SHARED")) or bool(
+        _compiler_file(f"libpython{_dotted(_PY)}.so")
+    )
+
+
+def _dotted(version: str) -> str:
+    return f"{version[0]}.{version[1:]}"
