@@ -1,0 +1,116 @@
+"""What tests share: the built Caffe, upstream's source, and solvers to try on it.
+
+A Caffe that is not built, or not up to date, is built first; nothing is skipped.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from caffe_clr import locations, prototxt
+from caffe_clr.harness import pipeline, series, source
+from caffe_clr.harness.compilation import Tree
+from caffe_clr.harness.report import Report
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The project's checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def patch_folder(root: Path) -> Path:
+    return root / "caffe_patch"
+
+
+@pytest.fixture(scope="session")
+def patches(patch_folder: Path) -> list[series.Patch]:
+    return series.load(patch_folder)
+
+
+@pytest.fixture(scope="session")
+def upstream(patch_folder: Path) -> source.Upstream:
+    return source.load_upstream(patch_folder)
+
+
+@pytest.fixture(scope="session")
+def tarball(upstream: source.Upstream) -> Path:
+    """The pinned revision's tarball, fetched if it is not in the cache."""
+    return source.fetch(upstream, locations.cache() / "downloads")[0]
+
+
+@pytest.fixture(scope="session")
+def pristine(
+    tarball: Path, upstream: source.Upstream, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Upstream's source, unpatched. Not to be written to; see `checkout`."""
+    folder = tmp_path_factory.mktemp("upstream") / "caffe"
+    source.unpack(tarball, upstream, [], folder)
+    return folder
+
+
+@pytest.fixture
+def checkout(pristine: Path, tmp_path: Path) -> Path:
+    """A copy of upstream's source for one test to change."""
+    subprocess.run(["cp", "-r", pristine, tmp_path / "caffe"], check=True)
+    return tmp_path / "caffe"
+
+
+@pytest.fixture(scope="session")
+def tree() -> Tree:
+    """The built and installed Caffe."""
+    return _build(gtests=False)
+
+
+@pytest.fixture(scope="session")
+def gtests_tree() -> Tree:
+    """The same with Caffe's C++ tests."""
+    return _build(gtests=True)
+
+
+def _build(gtests: bool) -> Tree:
+    report = Report(Console(file=sys.__stderr__))
+    return pipeline.build(
+        pipeline.Options(prefix=locations.build() / "caffe", gtests=gtests), report
+    )
+
+
+@pytest.fixture
+def solver(tree: Tree) -> Callable[..., Any]:
+    """Makes a SolverParameter: the paper's CIFAR-10 cycle, changed by keyword."""
+
+    def make(**fields: Any) -> Any:
+        cycle: dict[str, Any] = {"base_lr": 0.001, "max_lr": 0.006, "stepsize": 2000}
+        chosen = {"lr_policy": "triangular", **cycle, **fields}
+        return prototxt.caffe_pb2().SolverParameter(
+            **{name: value for name, value in chosen.items() if value is not None}
+        )
+
+    return make
+
+
+@pytest.fixture
+def run_cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs the installed command in an empty folder, with variables added to the environment."""
+
+    def run(*arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "caffe_clr", *map(str, arguments)],
+            cwd=tmp_path,
+            env={**os.environ, **variables},
+            capture_output=True,
+            text=True,
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        return done
+
+    return run

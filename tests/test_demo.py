@@ -1,0 +1,67 @@
+"""The demo, run as a user runs it."""
+
+import csv
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import lmdb
+import pytest
+from matplotlib.image import imread
+
+from caffe_clr import datasets, prototxt
+from caffe_clr.harness.compilation import Tree
+
+
+def test_the_demo(
+    tree: Tree, run_cli: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    done = run_cli("demo", "--out", "demo")
+    assert done.returncode == 0, done.stderr
+    rows = dict(
+        re.findall(r"(fixed|triangular2) +│ +1,200 │ +(\d+\.\d+)% │ +\d+\.\d+%", done.stdout)
+    )
+    assert set(rows) == {"fixed", "triangular2"}
+    assert float(rows["triangular2"]) >= 95
+    plot = tmp_path / "demo" / "comparison.png"
+    assert f"Plot: {plot}" in done.stdout
+    height, width, _ = imread(plot).shape
+    assert (width, height) == (1200, 825)
+    with (tmp_path / "demo" / "triangular2_test.csv").open() as file:
+        tests = list(csv.DictReader(file))
+    assert [int(row["iteration"]) for row in tests] == list(range(0, 1201, 30))
+    assert f"{100 * float(tests[-1]['accuracy']):.2f}" == rows["triangular2"]
+
+
+def test_digits_are_split_and_stored_as_caffe_reads_them(tree: Tree, tmp_path: Path) -> None:
+    stored = []
+    for path in datasets.write_digits(tmp_path):
+        with lmdb.open(str(path), readonly=True) as database, database.begin() as transaction:
+            values = [value for _, value in transaction.cursor()]
+        stored.append([prototxt.caffe_pb2().Datum.FromString(value) for value in values])
+    train, test = stored
+    assert (len(train), len(test)) == (1500, 297)
+    assert {(d.channels, d.height, d.width, len(d.data)) for d in train + test} == {(1, 8, 8, 64)}
+    assert {d.label for d in test} == set(range(10))
+    assert not {d.data for d in train} & {d.data for d in test}
+    assert max(max(d.data) for d in train) == 16
+
+
+def test_an_interrupted_data_set_is_written_again(tree: Tree, tmp_path: Path) -> None:
+    (tmp_path / "train_lmdb.partial").mkdir()
+    train, test = datasets.write_digits(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["test_lmdb", "train_lmdb"]
+    before = (train / "data.mdb").stat().st_mtime_ns
+    assert datasets.write_digits(tmp_path) == (train, test)
+    assert (train / "data.mdb").stat().st_mtime_ns == before
+
+
+@pytest.mark.usefixtures("tree")
+def test_an_out_folder_that_cannot_be_written(
+    run_cli: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    done = run_cli("demo", "--out", "file/demo")
+    assert done.returncode == 1
+    assert done.stderr == f"error: {tmp_path}/file/demo: Not a directory\n"

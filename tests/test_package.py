@@ -1,0 +1,71 @@
+"""The package as it is installed: what a wheel carries, and where it looks for it."""
+
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from caffe_clr import locations
+from caffe_clr.errors import ClrError
+
+
+@pytest.fixture(scope="module")
+def wheel(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "-q", "wheel", "--no-deps", "-w", folder, root]
+    subprocess.run(command, check=True)
+    (file,) = folder.glob("*.whl")
+    with zipfile.ZipFile(file) as archive:
+        archive.extractall(folder / "site")
+    return folder / "site"
+
+
+def test_a_checkout_uses_its_own_folders(root: Path) -> None:
+    assert locations.checkout() == root
+    assert locations.shipped("caffe_patch") == root / "caffe_patch"
+    assert locations.build() == root / "build"
+
+
+def test_a_wheel_carries_the_series_and_the_models(wheel: Path, root: Path) -> None:
+    for folder in ("caffe_patch", "models/digits"):
+        names = {path.name for path in (root / folder).iterdir() if path.is_file()}
+        carried = {path.name for path in (wheel / "caffe_clr/data" / folder).iterdir()}
+        assert {name for name in names if name.endswith(("patch", "prototxt", "series"))} <= carried
+        assert not any(name.endswith(("_lmdb", "caffemodel", "solverstate")) for name in carried)
+
+
+def test_a_wheel_finds_what_it_carries(wheel: Path, tmp_path: Path) -> None:
+    code = (
+        "from caffe_clr import locations; from caffe_clr.harness import series;"
+        "assert locations.checkout() is None; print(locations.build());"
+        "print(len(series.load(locations.shipped('caffe_patch'))), locations.shipped('models'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PYTHONPATH": str(wheel), "XDG_CACHE_HOME": str(tmp_path), "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == f"{tmp_path}/caffe-clr/build\n6 {wheel}/caffe_clr/data/models\n"
+
+
+def test_an_incomplete_package_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(locations, "checkout", lambda: None)
+    monkeypatch.setattr(locations, "PACKAGE", tmp_path)
+    with pytest.raises(ClrError, match=r"data/models is missing: .* reinstall it"):
+        locations.shipped("models")
+
+
+@pytest.mark.parametrize("command", ["", "build", "doctor", "demo", "test", "patch", "patch apply"])
+def test_help_is_at_most_80_columns_wide(
+    command: str, run_cli: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    done = run_cli(*command.split(), "--help", COLUMNS="80")
+    assert done.returncode == 0
+    assert max(len(line) for line in done.stdout.splitlines()) <= 80
+    if command and command != "patch":
+        assert "Example: caffe-clr" in done.stdout

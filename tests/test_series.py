@@ -1,0 +1,219 @@
+"""The patch series: what it applies to, what it leaves, and what it says when it does not fit."""
+
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from caffe_clr import policies
+from caffe_clr.errors import ClrError, UsageError
+from caffe_clr.harness import series, source
+
+FEATURE = "cyclical-learning-rates"
+SGD_SOLVER = Path("src/caffe/solvers/sgd_solver.cpp")
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ("-c", "user.name=tests", "-c", "user.email=tests@tests.invalid")
+    return subprocess.run(
+        ["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True
+    ).stdout
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def test_every_prefix_applies_with_neither_fuzz_nor_offset(
+    checkout: Path, patches: list[series.Patch]
+) -> None:
+    for patch in patches:
+        checks = series.apply(checkout, [patch])
+        assert [c for c in checks if c.problem or c.offset] == []
+        assert {c.file for c in checks} == set(patch.files)
+
+
+def test_the_feature_applies_alone(checkout: Path, patch_folder: Path) -> None:
+    git(checkout, "init", "-q")
+    done = subprocess.run(
+        ["git", "apply", "--check", "--verbose", patch_folder / f"{FEATURE}.patch"],
+        cwd=checkout,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "offset" not in done.stderr
+
+
+def test_the_series_reverses(checkout: Path, pristine: Path, patches: list[series.Patch]) -> None:
+    series.apply(checkout, patches)
+    assert snapshot(checkout) != snapshot(pristine)
+    git(checkout, "init", "-q")
+    for patch in reversed(patches):
+        git(checkout, "apply", "--reverse", str(patch.path))
+    shutil.rmtree(checkout / ".git")
+    assert snapshot(checkout) == snapshot(pristine)
+
+
+def test_the_series_applies_inside_another_repository(
+    checkout: Path, patches: list[series.Patch]
+) -> None:
+    git(checkout.parent, "init", "-q")
+    series.apply(checkout, patches)
+    assert "triangular2" in (checkout / SGD_SOLVER).read_text()
+
+
+def test_exporting_the_commits_again_gives_the_same_bytes(
+    checkout: Path, patches: list[series.Patch], patch_folder: Path
+) -> None:
+    git(checkout, "init", "-q")
+    git(checkout, "add", "--all", "--force")
+    git(checkout, "commit", "-qm", "unpatched")
+    git(checkout, "am", "-q", *(str(patch.path) for patch in patches))
+    for name, content in series.refresh(checkout, patch_folder).items():
+        assert content == (patch_folder / name).read_bytes(), name
+
+
+def test_a_patch_says_what_it_does_and_where_it_is_from(patches: list[series.Patch]) -> None:
+    for patch in patches:
+        header = patch.path.read_text().split("\ndiff --git", 1)[0]
+        assert re.search(r"^Subject: \[PATCH\] [A-Z].{10,70}$", header, re.MULTILINE), patch.name
+        for field in ("Origin", "Forwarded", "Last-Update"):
+            assert re.search(rf"^{field}: \S", header, re.MULTILINE), patch.name
+
+
+def test_what_the_feature_adds_passes_upstreams_lint(
+    checkout: Path, patches: list[series.Patch]
+) -> None:
+    feature = series.select(patches, [FEATURE])
+    series.apply(checkout, feature)
+    sources = [file for file in feature[0].files if file.endswith((".cpp", ".hpp"))]
+    assert len(sources) == 2
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "scripts/cpp_lint.py", *sources],
+        cwd=checkout,
+        capture_output=True,
+        text=True,
+    )
+    assert "Total errors found: 0" in done.stderr, done.stderr
+    assert done.returncode == 0
+
+
+def test_the_policy_lists_name_the_same_policies(
+    checkout: Path, patches: list[series.Patch]
+) -> None:
+    series.apply(checkout, patches)
+
+    def policy_list(file: str) -> str:
+        text = (checkout / file).read_text()
+        found = re.search(r"^ *//    - fixed:.*?^ *// where.*?^(?! *//)", text, re.DOTALL | re.M)
+        assert found
+        return re.sub(r"^ *// ?", "", found[0], flags=re.MULTILINE)
+
+    in_proto = policy_list("src/caffe/proto/caffe.proto")
+    assert in_proto == policy_list(str(SGD_SOLVER))
+    assert re.findall(r"^   - (\w+):", in_proto, re.MULTILINE) == list(policies.POLICIES)
+    solver_md = (checkout / "docs/tutorial/solver.md").read_text()
+    for policy in policies.CYCLICAL:
+        assert f"\\text{{{policy}}}" in solver_md
+
+
+def test_the_next_available_field_number_is_kept_true(
+    checkout: Path, patches: list[series.Patch]
+) -> None:
+    series.apply(checkout, patches)
+    proto = (checkout / "src/caffe/proto/caffe.proto").read_text()
+    body = proto.split("message SolverParameter {")[1].split("\n}\n")[0]
+    fields = {int(n): name for name, n in re.findall(r"(\w+) = (\d+)(?: \[.*?\])?;", body)}
+    note = re.search(r"SolverParameter next available ID: (\d+) \(last added: (\w+)\)", proto)
+    assert note
+    assert int(note[1]) == max(fields) + 1
+    assert fields[max(fields)] == note[2]
+    assert (fields[43], fields[44]) == ("start_lr_policy", "max_lr")
+
+
+def test_a_patch_that_does_not_fit_changes_nothing_and_says_where(
+    checkout: Path, patches: list[series.Patch]
+) -> None:
+    text = (checkout / SGD_SOLVER).read_text()
+    (checkout / SGD_SOLVER).write_text(text.replace("Return the current learning rate.", "Rate."))
+    (checkout / "docs/tutorial/solver.md").unlink()
+    before = snapshot(checkout)
+    with pytest.raises(ClrError) as refused:
+        series.apply(checkout, patches)
+    message = str(refused.value)
+    assert "nothing was changed" in message
+    assert re.search(rf"{FEATURE}: {SGD_SOLVER}: does not apply at line \d+", message)
+    assert f"{FEATURE}: docs/tutorial/solver.md: there is no such file" in message
+    assert "caffe.proto" not in message
+    assert snapshot(checkout) == before
+
+
+def test_a_patched_tree_is_told_from_a_wrong_one(
+    checkout: Path, patches: list[series.Patch]
+) -> None:
+    series.apply(checkout, patches)
+    checks = series.check(checkout, series.select(patches, [FEATURE]))
+    assert {check.problem for check in checks} == {"is already applied"}
+
+
+def test_an_offset_is_told(checkout: Path, patches: list[series.Patch]) -> None:
+    file = checkout / "docs/tutorial/solver.md"
+    file.write_text("moved\n" * 5 + file.read_text())
+    checks = {c.file: c for c in series.check(checkout, series.select(patches, [FEATURE]))}
+    assert checks["docs/tutorial/solver.md"].offset
+    assert checks["docs/tutorial/solver.md"].problem is None
+    assert not checks["src/caffe/proto/caffe.proto"].offset
+
+
+def test_a_series_is_linted(tmp_path: Path, patch_folder: Path) -> None:
+    shutil.copy(patch_folder / "cmake.patch", tmp_path)
+    shutil.copy(patch_folder / "opencv.patch", tmp_path)
+    (tmp_path / "series").write_text("cmake.patch\ncmake.patch\nlost.patch\n")
+    with pytest.raises(ClrError) as refused:
+        series.load(tmp_path)
+    assert str(refused.value).endswith(
+        "cmake.patch is named twice; lost.patch is missing; opencv.patch is not named"
+    )
+    (tmp_path / "empty.patch").write_text("Subject: nothing\n")
+    (tmp_path / "series").write_text("cmake.patch\nopencv.patch\nempty.patch\n")
+    with pytest.raises(ClrError, match=r"empty\.patch changes no file"):
+        series.load(tmp_path)
+    with pytest.raises(ClrError, match="is not a patch series"):
+        series.load(tmp_path / "nowhere")
+
+
+def test_an_unknown_patch_is_a_usage_error(patches: list[series.Patch]) -> None:
+    with pytest.raises(UsageError, match="no patch exp-range; the series has cyclical"):
+        series.select(patches, ["exp-range"])
+
+
+def test_the_command_checks_and_applies(
+    checkout: Path, run_cli: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    done = run_cli("patch", "check", checkout)
+    assert done.returncode == 0, done.stderr
+    assert f"{FEATURE}: {SGD_SOLVER}: applies\n" in done.stdout
+    assert run_cli("patch", "apply", checkout, FEATURE).returncode == 0
+    assert "triangular2" in (checkout / SGD_SOLVER).read_text()
+    assert "2.8.7" in (checkout / "CMakeLists.txt").read_text()
+    done = run_cli("patch", "check", checkout)
+    assert done.returncode == 1
+    assert f"{FEATURE}: {SGD_SOLVER}: is already applied" in done.stdout
+    assert done.stderr == f"error: {checkout}: not every patch applies\n"
+    assert run_cli("patch", "check", checkout / "none").stderr.endswith("is not a folder\n")
+
+
+def test_the_pinned_tarball_is_what_the_manifest_says(
+    tarball: Path, upstream: source.Upstream
+) -> None:
+    with tarfile.open(tarball) as archive:
+        files = {member.name.removeprefix("./") for member in archive if member.isfile()}
+        assert archive.pax_headers["comment"] == upstream.commit
+    assert files == set(upstream.files)

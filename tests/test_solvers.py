@@ -1,0 +1,178 @@
+"""Solver files: what Caffe and Python make of good and of bad ones."""
+
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from caffe_clr import datasets, policies, prototxt, training
+from caffe_clr.errors import ClrError
+from caffe_clr.harness.compilation import Tree
+
+REFUSED = [
+    ("max_lr: 0.006", "", "max_lr is not set"),
+    ("max_lr: 0.006", "max_lr: 0.0005", "max_lr.* is below base_lr"),
+    ("max_lr: 0.006", "max_lr: inf", "max_lr.* must be finite"),
+    ("max_lr: 0.006", "max_lr: nan", "max_lr.* must be finite"),
+    ("base_lr: 0.001", "base_lr: -inf", "base_lr.* must be finite"),
+    ("stepsize: 20", "", "stepsize.* is half a cycle"),
+    ("stepsize: 20", "stepsize: -20", "stepsize.* is half a cycle"),
+    ("stepsize: 20", "stepsize: 20 start_lr_policy: -1", "start_lr_policy.* is an iteration"),
+]
+
+SOLVER = """
+lr_policy: "POLICY" base_lr: 0.001 max_lr: 0.006 stepsize: 20 max_iter: 40 display: 1
+solver_mode: CPU snapshot_after_train: false
+net_param {
+  layer {
+    name: "data" type: "DummyData" top: "data"
+    dummy_data_param { shape { dim: 1 dim: 1 } }
+  }
+}
+"""
+
+
+def write(path: Path, policy: str, old: str = "", new: str = "") -> Path:
+    path.write_text(SOLVER.replace("POLICY", policy).replace(old, new))
+    return path
+
+
+def caffe_train(tree: Tree, solver: Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [tree.caffe, "train", f"--solver={solver}"], cwd=cwd, capture_output=True, text=True
+    )
+
+
+@pytest.mark.parametrize(("old", "new", "reason"), REFUSED)
+@pytest.mark.parametrize("policy", policies.CYCLICAL)
+def test_a_bad_cycle_is_refused_by_caffe_train(
+    policy: str, old: str, new: str, reason: str, tree: Tree, tmp_path: Path
+) -> None:
+    done = caffe_train(tree, write(tmp_path / "solver.prototxt", policy, old, new), tmp_path)
+    assert done.returncode != 0
+    assert re.search(f'Check failed: .*lr_policy "{policy}": {reason}', done.stderr)
+    assert "Iteration 0" not in done.stderr
+
+
+@pytest.mark.parametrize(("old", "new", "reason"), REFUSED)
+@pytest.mark.parametrize("policy", policies.CYCLICAL)
+def test_a_bad_cycle_raises_in_python(
+    policy: str, old: str, new: str, reason: str, tree: Tree, tmp_path: Path
+) -> None:
+    solver = write(tmp_path / "solver.prototxt", policy, old, new)
+    with pytest.raises(ClrError, match=f'{solver}: lr_policy "{policy}": {reason}'):
+        training.train(solver)
+
+
+def test_a_bad_message_raises_before_caffe_is_given_it(solver: Callable[..., Any]) -> None:
+    with pytest.raises(ClrError, match='solver: lr_policy "triangular": max_lr is not set'):
+        training.load_solver(solver(max_lr=None))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("base_lr: 0.1 lr_policy: 'fixd'", 'lr_policy "fixd" is unknown; use one of fixed, step'),
+        ("base_lr: fast", r"solver.prototxt:1:10 : .*fast"),
+        ("lr_policy: 'fixed'\nmaxlr: 1", r"solver.prototxt:2:1 : .*maxlr"),
+        ("lr_policy: 'fixed' net: 'missing.prototxt'", "missing.prototxt: cannot be read: No such"),
+    ],
+)
+def test_a_bad_solver_file_raises_in_python(
+    text: str, message: str, tree: Tree, tmp_path: Path
+) -> None:
+    solver = tmp_path / "solver.prototxt"
+    solver.write_text(text)
+    with pytest.raises(ClrError, match=message):
+        training.train(solver)
+
+
+def test_a_missing_or_binary_solver_file_raises_in_python(tree: Tree, tmp_path: Path) -> None:
+    with pytest.raises(ClrError, match=r"none\.prototxt: cannot be read: No such file"):
+        training.train(tmp_path / "none.prototxt")
+    binary = tmp_path / "binary.prototxt"
+    binary.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ClrError, match="it is not text"):
+        training.train(binary)
+
+
+@pytest.mark.parametrize("policy", policies.CYCLICAL)
+def test_caffe_train_logs_the_rates(policy: str, tree: Tree, tmp_path: Path) -> None:
+    done = caffe_train(tree, write(tmp_path / "solver.prototxt", policy), tmp_path)
+    assert done.returncode == 0, done.stderr
+    logged = re.findall(r"Iteration (\d+), lr = (\S+)", done.stderr)
+    assert [int(iteration) for iteration, _ in logged] == list(range(40))
+    expected = policies.POLICIES[policy](np.arange(40), base_lr=0.001, max_lr=0.006, stepsize=20)
+    assert [rate for _, rate in logged] == [f"{rate:.6g}" for rate in expected]
+
+
+def test_caffe_train_trains_the_demos_solver(tree: Tree, root: Path) -> None:
+    datasets.write_digits(root / "models" / "digits")
+    solver = root / "models" / "digits" / "triangular2_solver.prototxt"
+    snapshot = root / "models" / "digits" / "triangular2_iter_1200.caffemodel"
+    snapshot.unlink(missing_ok=True)
+    done = caffe_train(tree, solver, root)
+    assert done.returncode == 0, done.stderr
+    rates = dict(re.findall(r"Iteration (\d+), lr = (\S+)", done.stderr))
+    assert [rates[iteration] for iteration in ("0", "60", "120", "240", "360", "600")] == [
+        *("0.001", "0.0505", "0.1", "0.001", "0.0505", "0.02575")
+    ]
+    accuracy = re.findall(r"accuracy = (\S+)", done.stderr)[-1]
+    assert float(accuracy) >= 0.95
+    assert snapshot.is_file()
+
+
+def test_every_shipped_solver_parses_and_has_the_rates_of_its_policy(
+    tree: Tree, root: Path
+) -> None:
+    files = sorted(root.glob("models/*/*solver*.prototxt"))
+    assert files
+    for file in files:
+        solver = prototxt.read_solver(file)
+        rates = policies.learning_rate(solver, np.arange(3) * solver.stepsize)
+        if solver.lr_policy in policies.CYCLICAL:
+            bounds = np.float32([solver.base_lr, solver.max_lr, solver.base_lr])
+            assert rates.tolist() == bounds.tolist(), file
+        prototxt.read_net(root / solver.net)
+
+
+def test_a_seed_decides_a_run(tree: Tree, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root)
+    datasets.write_digits(Path("models/digits"))
+    solver = Path("models/digits/fixed_solver.prototxt")
+
+    def losses(seed: int) -> Any:
+        history = training.History()
+
+        class EnoughError(Exception):
+            pass
+
+        def stop(iteration: int, so_far: training.History) -> None:
+            history.train[:] = so_far.train
+            if iteration > 30:
+                raise EnoughError
+
+        with pytest.raises(EnoughError):
+            training.train(solver, seed=seed, on_iteration=stop)
+        return [row["loss"] for row in history.train]
+
+    assert losses(1) == losses(1)
+    assert losses(1) != losses(2)
+
+
+def test_training_records_the_rate_of_the_same_iteration(
+    solver: Callable[..., Any], tree: Tree, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(root)
+    datasets.write_digits(Path("models/digits"))
+    history = training.train(Path("models/digits/triangular2_solver.prototxt"))
+    parameter = prototxt.read_solver(Path("models/digits/triangular2_solver.prototxt"))
+    for rows, interval in ((history.train, parameter.display), (history.test, 30)):
+        iterations = [row["iteration"] for row in rows]
+        assert iterations == list(range(0, 1200 + (interval == 30), interval))
+        expected = policies.learning_rate(parameter, iterations)
+        assert [row["lr"] for row in rows] == expected.astype(float).tolist()

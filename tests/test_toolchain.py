@@ -1,0 +1,133 @@
+"""What a machine lacks, and how `caffe-clr doctor` and `./clr` say so."""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from caffe_clr.errors import ClrError
+from caffe_clr.harness import toolchain
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Callable[..., str]:
+    """A PATH that has just the programs named."""
+
+    def make(*names: str) -> str:
+        folder = tmp_path / "programs"
+        folder.mkdir()
+        for name in names:
+            found = shutil.which(name)
+            assert found, name
+            (folder / name).symlink_to(found)
+        return str(folder)
+
+    return make
+
+
+def test_nothing_is_missing_here(run_cli: Cli) -> None:
+    done = run_cli("doctor")
+    assert done.returncode == 0, done.stderr
+    assert re.search(
+        r"^Nothing is missing\. Caffe would be built with(out)? OpenCV\.$", done.stdout, re.M
+    )
+    assert re.search(r"^liblmdb-dev +header lmdb\.h$", done.stdout, re.M)
+
+
+def test_no_compiler_and_no_cmake(run_cli: Cli, programs: Callable[..., str]) -> None:
+    path = programs("git", "ninja", "protoc", "h5cc")
+    for command in ("doctor", "build"):
+        done = run_cli(command, PATH=path)
+        assert done.returncode == 1
+        assert "program g++ is missing (Debian package g++)" in done.stderr
+        assert "program cmake is missing (Debian package cmake)" in done.stderr
+        assert re.search(r"apt-get install g\+\+ cmake ", done.stderr)
+        assert "ninja-build" not in done.stderr
+
+
+@pytest.mark.parametrize("requirement", toolchain.requirements(), ids=lambda r: r.package)
+def test_each_missing_package_is_named(
+    requirement: toolchain.Requirement, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(toolchain, "_is_met", lambda r: r.package != requirement.package)
+    with pytest.raises(ClrError, match=re.escape(f"(Debian package {requirement.package})")):
+        toolchain.check()
+
+
+def test_probes_tell_what_is_there_from_what_is_not() -> None:
+    for kind, there, absent in (
+        ("program", "g++", "g++-0"),
+        ("header", "lmdb.h", "lmdb0.h"),
+        ("library", "openblas", "openblas0"),
+        ("python-header", "Python.h", "Python0.h"),
+        ("python-module", "ensurepip", "ensurepip0"),
+    ):
+        assert toolchain._is_met(toolchain.Requirement("any", kind, there)), there
+        assert not toolchain._is_met(toolchain.Requirement("any", kind, absent)), absent
+
+
+def test_a_python_without_boost_python_is_told_which_have_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here = toolchain.boost_python_versions()
+    monkeypatch.setattr(toolchain, "_PY", "399")
+    message = " ".join(toolchain.problems())
+    dotted = ", ".join(f"{version[0]}.{version[1:]}" for version in here)
+    assert "library boost_python399 is missing (Debian package libboost-python-dev)" in message
+    assert f"this is Python 3.99, but Boost.Python here is built for {dotted}: use that" in message
+
+
+def run_clr(root: Path, path: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [root / "clr", "doctor"], env={**os.environ, "PATH": path}, capture_output=True, text=True
+    )
+
+
+def stub(path: str, name: str, script: str) -> None:
+    file = Path(path) / name
+    file.unlink(missing_ok=True)
+    file.write_text(f"#!/bin/sh\n{script}\n")
+    file.chmod(0o755)
+
+
+def test_clr_without_root_or_sudo_names_what_is_missing(
+    root: Path, programs: Callable[..., str]
+) -> None:
+    path = programs("sh", "sed", "cat", "cksum", "dirname", "date")
+    stub(path, "id", "echo 1000")
+    stub(path, "dpkg-query", 'case "$4" in cmake|libhdf5-dev) ;; *) echo installed ;; esac')
+    done = run_clr(root, path)
+    assert done.returncode == 1
+    assert done.stderr == "error: neither root nor sudo; have these installed: cmake libhdf5-dev\n"
+
+
+def test_clr_uses_sudo_once_and_says_what_it_installs(
+    root: Path, programs: Callable[..., str], tmp_path: Path
+) -> None:
+    path = programs("sh", "sed", "cat", "cksum", "dirname", "date", "mkdir", "tail")
+    stub(path, "id", "echo 1000")
+    stub(path, "dpkg-query", 'case "$4" in cmake|libhdf5-dev) ;; *) echo installed ;; esac')
+    stub(path, "sudo", f'echo "$@" >>{tmp_path}/sudo; echo password refused; exit 1')
+    done = run_clr(root, path)
+    assert done.returncode == 1
+    assert "installing with apt-get: cmake libhdf5-dev" in done.stdout
+    log = root / "build/logs/packages.log"
+    assert done.stderr == (
+        f"password refused\nerror: setting up packages failed; full log: {log}\n"
+    )
+    assert (tmp_path / "sudo").read_text().count("apt-get install") == 1
+
+
+def test_clr_on_a_system_without_apt_goes_on_to_what_doctor_says(
+    root: Path, programs: Callable[..., str]
+) -> None:
+    path = programs("sh", "sed", "cat", "cksum", "dirname", "date", "git")
+    done = run_clr(root, path)
+    assert done.returncode == 1
+    assert "program g++ is missing" in done.stderr
