@@ -79,6 +79,46 @@ def test_triangular2_after_cycles_beyond_the_range_of_double() -> None:
     assert set(rates) == {np.float32(0.25)}
 
 
+def test_exp_range_lets_both_bounds_decline() -> None:
+    cycle = np.array([0.25, 0.5, 0.75, 1, 1.25, 1, 0.75, 0.5] * 3)
+    expected = cycle * 0.5 ** np.arange(24)
+    assert policies.exp_range(np.arange(24), **DYADIC, gamma=0.5).tolist() == expected.tolist()
+
+
+def test_exp_ranges_exponent_counts_from_start_lr_policy() -> None:
+    rates = policies.exp_range([0, 10, 14, 18, 22], **DYADIC, gamma=0.5, start_lr_policy=10)
+    assert rates.tolist() == [0.25, 0.25, 1.25 / 2**4, 0.25 / 2**8, 1.25 / 2**12]
+
+
+def test_exp_range_with_gamma_1_is_triangular() -> None:
+    iterations = np.arange(0, 50_000, 7)
+    expected = policies.triangular(iterations, **CIFAR10)
+    assert np.array_equal(policies.exp_range(iterations, **CIFAR10, gamma=1), expected)
+
+
+def test_decay_falls_once_and_stays() -> None:
+    rates = policies.decay(np.arange(9), **DYADIC)
+    assert rates.tolist() == [1.25, 1, 0.75, 0.5, 0.25, 0.25, 0.25, 0.25, 0.25]
+    rates = policies.decay([0, 10, 11, 14, 2**31 - 1], **DYADIC, start_lr_policy=10)
+    assert rates.tolist() == [1.25, 1.25, 1, 0.25, 0.25]
+
+
+def test_decay_ends_at_a_base_lr_far_below_max_lr() -> None:
+    rates = policies.decay([0, 7], base_lr=1e-12, max_lr=1.0, stepsize=7)
+    assert rates.tolist() == [1.0, np.float32(1e-12)]
+
+
+@pytest.mark.parametrize("gamma", [0, -0.5, 1.0001, np.nan])
+def test_exp_range_needs_a_gamma_between_0_and_1(gamma: float) -> None:
+    message = f'lr_policy "exp_range": gamma is {gamma:g}, the factor of an iteration; set it'
+    with pytest.raises(ValueError, match=message):
+        policies.exp_range(0, **CIFAR10, gamma=gamma)
+
+
+def test_exp_overflows_to_infinity_as_in_c() -> None:
+    assert policies.exp(2000, base_lr=1, gamma=2, dtype=np.float64) == np.inf
+
+
 def test_stock_policies() -> None:
     def rounded(rates: policies.Rates) -> list[float]:
         return [float(f"{rate:.6g}") for rate in rates]
@@ -132,17 +172,17 @@ def test_parameters_are_floats_as_in_a_prototxt() -> None:
         ({"max_lr": np.inf}, "max_lr is inf; it must be finite"),
         ({"max_lr": 1e39}, "max_lr is 1e.39; it must be finite"),
         ({"base_lr": np.nan}, "base_lr is nan; it must be finite"),
-        ({"stepsize": 0}, "stepsize is 0; it is half a cycle"),
-        ({"stepsize": -1}, "stepsize is -1; it is half a cycle"),
+        ({"base_lr": -0.001}, "base_lr is -0.001; set it to 0 or more"),
+        ({"stepsize": 0}, "stepsize is 0; it is the way between the bounds"),
+        ({"stepsize": -1}, "stepsize is -1; it is the way between the bounds"),
         ({"start_lr_policy": -1}, "start_lr_policy is -1; it is an iteration"),
     ],
 )
-@pytest.mark.parametrize("policy", [policies.triangular, policies.triangular2])
-def test_a_cycle_that_does_not_exist_is_refused(
-    policy: policies.Callable, fields: dict, message: str
-) -> None:
-    with pytest.raises(ValueError, match=f'lr_policy "{policy.__name__}": {message}'):
-        policy(0, **{**CIFAR10, **fields})
+@pytest.mark.parametrize("policy", policies.PAPER)
+def test_bad_parameters_are_refused(policy: str, fields: dict, message: str) -> None:
+    gamma = {"gamma": 0.5} if policy == "exp_range" else {}
+    with pytest.raises(ValueError, match=f'lr_policy "{policy}": {message}'):
+        policies.POLICIES[policy](0, **{**CIFAR10, **gamma, **fields})
 
 
 @pytest.mark.parametrize(

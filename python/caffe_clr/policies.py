@@ -1,12 +1,12 @@
 """The learning rate policies of patched Caffe, in NumPy.
 
-One function a policy, written from the definitions: the two cyclical policies
-from the paper (L. N. Smith, arXiv 1506.01186, section 3.1 and Appendix A), the
-seven of stock Caffe from the comments in its caffe.proto. They take the fields
+One function a policy, written from the definitions: the four of the paper (L. N.
+Smith, arXiv 1506.01186, sections 3.1 and 4.1.1 and Appendix A), the seven of
+stock Caffe from the comments in its caffe.proto. They take the fields
 of SolverParameter by name and return the rate at each iteration, or raise
 ValueError for parameters that Caffe refuses.
 
-Parameters are rounded to float first, as a prototxt holds them. The cyclical
+Parameters are rounded to float first, as a prototxt holds them. The paper's
 policies and fixed, step, exp and multistep compute in double and round the
 result to `dtype` once; inv, poly and sigmoid compute in `dtype`, as Caffe does,
 with powers that are the nearest to the exact ones (Caffe's powf and expf may
@@ -57,9 +57,9 @@ def triangular(
         The rates, of the shape of `iterations`.
 
     Raises:
-        ValueError: there is no such cycle; see check_cycle.
+        ValueError: the parameters are refused; see check_bounds.
     """
-    check_cycle("triangular", base_lr, max_lr, stepsize, start_lr_policy)
+    check_bounds("triangular", base_lr, max_lr, stepsize, start_lr_policy)
     _, height = _cycle_and_height(iterations, stepsize, start_lr_policy)
     base = _float(base_lr)
     return _rounded(base + (_float(max_lr) - base) * height, dtype)
@@ -79,11 +79,72 @@ def triangular2(
     The rate is base_lr + (max_lr - base_lr) * h / 2^c, where c is the number of
     finished cycles. Arguments, result and errors are those of `triangular`.
     """
-    check_cycle("triangular2", base_lr, max_lr, stepsize, start_lr_policy)
+    check_bounds("triangular2", base_lr, max_lr, stepsize, start_lr_policy)
     cycle, height = _cycle_and_height(iterations, stepsize, start_lr_policy)
     base = _float(base_lr)
     rise = (_float(max_lr) - base) * height
     return _rounded(base + rise * np.ldexp(1.0, -cycle), dtype)
+
+
+def exp_range(
+    iterations: ArrayLike,
+    *,
+    base_lr: float,
+    max_lr: float | None,
+    stepsize: int,
+    gamma: float,
+    start_lr_policy: int = 0,
+    dtype: DTypeLike = np.float32,
+) -> Rates:
+    """Like triangular, but both bounds decline by the factor gamma with every iteration.
+
+    With t and h as in `triangular`, the rate is
+    (base_lr + (max_lr - base_lr) * h) * gamma^t. The exponent counts iterations
+    from start_lr_policy on, not from a cycle's beginning. PyTorch's CyclicLR and
+    the Keras ports keep base_lr and scale (max_lr - base_lr) * h alone; the
+    paper's section 3.1 and its AlexNet figures have both bounds decline.
+
+        >>> cycle = {"base_lr": 0.001, "max_lr": 0.006, "stepsize": 2000}
+        >>> exp_range([0, 2000, 4000, 6000], **cycle, gamma=0.99994)
+        array([0.001     , 0.00532127, 0.00078655, 0.00418546], dtype=float32)
+
+    Args:
+        gamma: above 0 and at most 1.
+
+    The other arguments, result and errors are those of `triangular`.
+    """
+    check_bounds("exp_range", base_lr, max_lr, stepsize, start_lr_policy, gamma)
+    _, height = _cycle_and_height(iterations, stepsize, start_lr_policy)
+    base = _float(base_lr)
+    within = base + (_float(max_lr) - base) * height
+    return _rounded(within * _power(gamma, _elapsed(iterations, start_lr_policy)), dtype)
+
+
+def decay(
+    iterations: ArrayLike,
+    *,
+    base_lr: float,
+    max_lr: float | None,
+    stepsize: int,
+    start_lr_policy: int = 0,
+    dtype: DTypeLike = np.float32,
+) -> Rates:
+    """Fall from max_lr to base_lr in stepsize iterations and stay there.
+
+    The paper's control experiment (section 4.1.1). With t iterations behind
+    start_lr_policy the rate is max_lr - (max_lr - base_lr) * min(t, stepsize) /
+    stepsize; here it is summed from base_lr up, where nothing cancels out.
+
+        >>> decay([0, 1000, 4000, 9000], base_lr=0.001, max_lr=0.007, stepsize=4000)
+        array([0.007 , 0.0055, 0.001 , 0.001 ], dtype=float32)
+
+    Arguments, result and errors are those of `triangular`; up to
+    start_lr_policy the rate is max_lr.
+    """
+    check_bounds("decay", base_lr, max_lr, stepsize, start_lr_policy)
+    left = stepsize - np.minimum(_elapsed(iterations, start_lr_policy), stepsize)
+    base = _float(base_lr)
+    return _rounded(base + (_float(max_lr) - base) * (left / stepsize), dtype)
 
 
 def fixed(iterations: ArrayLike, *, base_lr: float, dtype: DTypeLike = np.float32) -> Rates:
@@ -102,7 +163,7 @@ def step(
     """base_lr * gamma ^ floor(iteration / stepsize)."""
     _check_stock("step", gamma, stepsize)
     steps = np.asarray(iterations, np.int64) // stepsize
-    return _rounded(_float(base_lr) * _float(gamma) ** steps, dtype)
+    return _rounded(_float(base_lr) * _power(gamma, steps), dtype)
 
 
 def exp(
@@ -110,7 +171,8 @@ def exp(
 ) -> Rates:
     """base_lr * gamma ^ iteration."""
     _check_stock("exp", gamma)
-    return _rounded(_float(base_lr) * _float(gamma) ** np.asarray(iterations, np.int64), dtype)
+    powers = _power(gamma, np.asarray(iterations, np.int64))
+    return _rounded(_float(base_lr) * powers, dtype)
 
 
 def inv(
@@ -149,7 +211,7 @@ def multistep(
         np.asarray(iterations, np.int64),
         side="right",
     )
-    return _rounded(_float(base_lr) * _float(gamma) ** reached, dtype)
+    return _rounded(_float(base_lr) * _power(gamma, np.asarray(reached)), dtype)
 
 
 def poly(
@@ -198,9 +260,11 @@ POLICIES: dict[str, Callable[..., Rates]] = {
     "sigmoid": sigmoid,
     "triangular": triangular,
     "triangular2": triangular2,
+    "exp_range": exp_range,
+    "decay": decay,
 }
 
-CYCLICAL = ("triangular", "triangular2")
+PAPER = ("triangular", "triangular2", "exp_range", "decay")
 
 
 def learning_rate(solver: Any, iterations: ArrayLike, dtype: DTypeLike = np.float32) -> Rates:
@@ -212,7 +276,7 @@ def learning_rate(solver: Any, iterations: ArrayLike, dtype: DTypeLike = np.floa
         dtype: the solver's number type.
 
     Raises:
-        ValueError: lr_policy is unknown, or names a cycle that does not exist.
+        ValueError: lr_policy is unknown, or has parameters that are refused.
     """
     policy = POLICIES.get(solver.lr_policy)
     if policy is None:
@@ -221,13 +285,18 @@ def learning_rate(solver: Any, iterations: ArrayLike, dtype: DTypeLike = np.floa
         )
     fields = inspect.getfullargspec(policy).kwonlyargs
     parameters = {field: getattr(solver, field) for field in fields if field != "dtype"}
-    if solver.lr_policy in CYCLICAL and not solver.HasField("max_lr"):
+    if solver.lr_policy in PAPER and not solver.HasField("max_lr"):
         parameters["max_lr"] = None
     return policy(iterations, **parameters, dtype=dtype)
 
 
-def check_cycle(
-    policy: str, base_lr: float, max_lr: float | None, stepsize: int, start_lr_policy: int
+def check_bounds(
+    policy: str,
+    base_lr: float,
+    max_lr: float | None,
+    stepsize: int,
+    start_lr_policy: int,
+    gamma: float = 1,
 ) -> None:
     """Refuse the parameters that patched Caffe refuses, with the same reasons.
 
@@ -235,17 +304,24 @@ def check_cycle(
         ValueError: names the policy, the field, its value and the remedy.
     """
     if max_lr is None:
-        problem = "max_lr is not set; set it to the upper bound of the cycle, base_lr or above"
+        problem = "max_lr is not set; set it to the upper bound of the rate, base_lr or above"
     elif not math.isfinite(_float(base_lr)):
         problem = f"base_lr is {base_lr}; it must be finite"
     elif not math.isfinite(_float(max_lr)):
         problem = f"max_lr is {max_lr}; it must be finite"
+    elif base_lr < 0:
+        problem = f"base_lr is {base_lr:g}; set it to 0 or more"
     elif _float(max_lr) < _float(base_lr):
         problem = f"max_lr {max_lr:g} is below base_lr {base_lr:g}; exchange them or raise max_lr"
     elif stepsize <= 0:
-        problem = f"stepsize is {stepsize}; it is half a cycle in iterations, set it to 1 or more"
+        problem = (
+            f"stepsize is {stepsize}; it is the way between the bounds in iterations,"
+            " set it to 1 or more"
+        )
     elif start_lr_policy < 0:
         problem = f"start_lr_policy is {start_lr_policy}; it is an iteration, set it to 0 or more"
+    elif not 0 < gamma <= 1:
+        problem = f"gamma is {gamma:g}, the factor of an iteration; set it above 0 and to 1 at most"
     else:
         return
     raise ValueError(f'lr_policy "{policy}": {problem}')
@@ -262,9 +338,26 @@ def _check_stock(policy: str, gamma: float, stepsize: int = 1) -> None:
 def _cycle_and_height(
     iterations: ArrayLike, stepsize: int, start_lr_policy: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    elapsed = np.maximum(np.asarray(iterations, np.int64) - start_lr_policy, 0)
-    cycle, position = np.divmod(elapsed, 2 * stepsize)
+    cycle, position = np.divmod(_elapsed(iterations, start_lr_policy), 2 * stepsize)
     return cycle, np.where(position <= stepsize, position, 2 * stepsize - position) / stepsize
+
+
+def _elapsed(iterations: ArrayLike, start_lr_policy: int) -> NDArray[np.int64]:
+    return np.maximum(np.asarray(iterations, np.int64) - start_lr_policy, 0)
+
+
+def _power(gamma: float, exponents: NDArray[np.int64]) -> NDArray[np.float64]:
+    """gamma ^ n by the C library's pow, since NumPy's own differs with the processor."""
+    base = float(_float(gamma))
+
+    def power(exponent: np.int64) -> float:
+        try:
+            return math.pow(base, exponent)
+        except OverflowError:
+            return math.inf
+
+    powers = map(power, exponents.flat)
+    return np.fromiter(powers, np.float64, exponents.size).reshape(exponents.shape)
 
 
 def _float(value: Any) -> np.float64:
