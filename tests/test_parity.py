@@ -1,12 +1,19 @@
 """The rates of live pycaffe solvers against the NumPy reference, bit for bit."""
 
+import re
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from caffe_clr import parity, policies
+from caffe_clr.harness.compilation import Tree
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 # bounds and stepsizes without a short binary fraction; each run spans over three cycles
 CYCLES = [
@@ -20,50 +27,91 @@ CYCLES = [
 
 
 @pytest.mark.parametrize("fields", CYCLES)
-@pytest.mark.parametrize("policy", policies.CYCLICAL)
-def test_cyclical_rates_equal_the_reference_in_every_bit(
+@pytest.mark.parametrize("policy", policies.PAPER)
+def test_the_papers_rates_equal_the_reference_in_every_bit(
     policy: str, fields: dict[str, Any], solver: Callable[..., Any]
 ) -> None:
-    parameter = solver(lr_policy=policy, **fields)
+    parameter = solver(lr_policy=policy, gamma=0.99994, **fields)
     steps = 3 * 2 * parameter.stepsize + parameter.start_lr_policy + 100
-    found = parity.compare(parameter, steps)
+    found = parity.compare(parameter, np.arange(steps))
     assert found.differing.tolist() == []
-    if parameter.max_lr > parameter.base_lr:
+    if policy != "exp_range":
         assert found.solver.max() == np.float32(parameter.max_lr)
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"lr_policy": "fixed"},
-        {"lr_policy": "step", "gamma": 0.9, "stepsize": 10},
-        {"lr_policy": "exp", "gamma": 0.999},
-        {"lr_policy": "multistep", "gamma": 0.3, "stepvalue": [10, 100, 500]},
-    ],
-)
-def test_stock_rates_in_double_equal_the_reference_in_every_bit(
-    fields: dict[str, Any], solver: Callable[..., Any]
+def test_every_policy_and_solver_type_where_it_matters(tree: Tree) -> None:
+    results = list(parity.check_all([], 100_000))
+    assert {(r.policy, r.solver_type) for r in results} == {
+        (policy, solver_type) for policy in policies.POLICIES for solver_type in parity.SOLVER_TYPES
+    }
+    assert [r for r in results if not r.passed] == []
+    in_float = {"inv", "poly", "sigmoid"}
+    assert [r for r in results if r.differing and r.policy not in in_float] == []
+    assert {r.policy for r in results if r.units_allowed} == in_float
+
+
+def test_the_iterations_that_matter(solver: Callable[..., Any]) -> None:
+    chosen = parity.iterations_that_matter(solver(start_lr_policy=777)).tolist()
+    for place in (0, 777, 777 + 2000, 777 + 4000, 777 + 4000 * 1100, 2**24):
+        assert {place, place + 1} <= set(chosen), place
+        assert place == 0 or place - 1 in chosen
+    assert chosen[-1] == 2**31 - 1
+    assert chosen == sorted(set(chosen))
+
+
+def test_jumping_and_stepping_read_the_same_rates(solver: Callable[..., Any]) -> None:
+    for policy in ("triangular2", "multistep"):
+        parameter = solver(lr_policy=policy, stepsize=60, gamma=0.5, stepvalue=[3, 100, 777, 778])
+        stepped = parity.compare(parameter, np.arange(1000)).solver
+        jumped = parity.compare(parameter, np.arange(0, 1000, 111)).solver
+        assert stepped[::111].tolist() == jumped.tolist()
+
+
+def test_a_difference_is_found_and_measured(
+    solver: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert parity.compare(solver(max_lr=None, **fields), 1000).differing.tolist() == []
+    exact = policies.learning_rate
+
+    def off(parameter: Any, iterations: Any) -> Any:
+        rates = exact(parameter, iterations)
+        rates[iterations == 4000] += 3 * np.spacing(np.float32(0.001))
+        return rates
+
+    monkeypatch.setattr(policies, "learning_rate", off)
+    result = parity.check(solver(), "mine", 1)
+    assert (result.differing, result.units, result.passed) == (1, 3, False)
+    assert result.share == pytest.approx(3 * 2**-33 / 0.005, rel=1e-6)
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"lr_policy": "inv", "gamma": 0.0001, "power": 0.75},
-        {"lr_policy": "poly", "power": 0.5, "max_iter": 1000},
-        {"lr_policy": "sigmoid", "gamma": 0.01, "stepsize": 500},
-    ],
-)
-def test_stock_rates_in_float_differ_by_two_units_in_the_last_place_at_most(
-    fields: dict[str, Any], solver: Callable[..., Any]
+def test_points_asked_for_are_compared(solver: Callable[..., Any]) -> None:
+    assert 50_000 <= parity.check(solver(), "mine", 50_000).points < 52_000
+    assert parity.check(solver(), "mine", 50_000, last=999).points == 1000
+
+
+def test_the_command_with_and_without_solver_files(tree: Tree, root: Path, run_cli: Cli) -> None:
+    done = run_cli("parity", "--points", "1000", COLUMNS="80")
+    assert done.returncode == 0, done.stderr
+    assert len(re.findall(r"^│ .* │ +0 │ +0 │", done.stdout, re.MULTILINE)) >= 8 * 6
+    files = sorted(root.glob("models/*/*solver*.prototxt"))
+    done = run_cli("parity", *files, COLUMNS="200")
+    assert done.returncode == 0, done.stderr
+    assert re.search(
+        r"│ triangular2 │ \S*triangular2_solver.prototxt +│ +1,201 │ +0 │", done.stdout
+    )
+
+
+def test_the_command_fails_on_a_difference_and_on_bad_files(
+    tree: Tree, run_cli: Cli, tmp_path: Path
 ) -> None:
-    found = parity.compare(solver(max_lr=None, **fields), 1000)
-    units = np.abs(found.solver - found.reference) / np.spacing(found.reference)
-    assert units.max() <= 2
-
-
-def test_a_difference_is_found(solver: Callable[..., Any]) -> None:
-    found = parity.compare(solver(), 10)
-    found.reference[7] = np.nextafter(found.reference[7], np.float32(1))
-    assert found.differing.tolist() == [7]
+    (tmp_path / "bad.prototxt").write_text("lr_policy: 'triangular' stepsize: 1")
+    done = run_cli("parity", "bad.prototxt")
+    assert done.returncode == 1
+    assert done.stderr.startswith('error: bad.prototxt: lr_policy "triangular": max_lr is not set')
+    assert run_cli("parity", "--points", "0").returncode == 2
+    code = (
+        "import sys; from caffe_clr import cli, parity; parity._UNITS_ALLOWED['fixed'] = -1;"
+        "sys.argv = ['caffe-clr', 'parity', '--points', '1']; cli.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "error: 6 of 66 solvers differ from the reference\n"

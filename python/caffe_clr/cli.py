@@ -1,8 +1,12 @@
-"""The command line of caffe-clr: parses, and calls what does the work."""
+"""The command line of caffe-clr: parses, and calls what does the work.
+
+What is slow to import is imported by the command that needs it.
+"""
 
 import signal
 import subprocess
 import sys
+import time
 from errno import ENOSPC
 from pathlib import Path
 from types import FrameType
@@ -10,9 +14,10 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from caffe_clr import locations
-from caffe_clr.errors import ClrError, Interrupted
+from caffe_clr.errors import ClrError, Interrupted, UsageError
 from caffe_clr.harness import pipeline, series, toolchain
 from caffe_clr.harness.report import Report
 
@@ -60,12 +65,14 @@ def build(
 
     Example: caffe-clr build --prefix ~/caffe --source ~/src/caffe
     """
+    if prefix is not None and prefix.resolve() == Path.cwd():
+        raise UsageError("--prefix: name a folder, not the current one")
     options = pipeline.Options(
         prefix=(prefix or locations.build() / "caffe").resolve(),
         source=source,
         gtests=gtests,
         opencv=opencv,
-        **({"jobs": jobs} if jobs is not None else {}),
+        jobs=jobs,
     )
     pipeline.build(options, Report(console))
 
@@ -93,10 +100,61 @@ def demo(
 
     Example: caffe-clr demo --out /tmp/demo
     """
-    from caffe_clr import demo as demos  # here: what it imports takes a second
+    from caffe_clr import demo as demos
 
     build()
     demos.run(out, console)
+
+
+@app.command()
+def parity(
+    solvers: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[SOLVER]...", help="Solver prototxt files; their nets are unused."),
+    ] = None,
+    points: Annotated[
+        int, typer.Option(min=1, help="How many rates to compare, in all, at least.")
+    ] = 200_000,
+) -> None:
+    """Compare the rates of live Caffe solvers with the NumPy reference.
+
+    Without SOLVER: every policy with every solver type, where it matters
+    (cycle ends and peaks, the limits of float and int) and at random.
+
+    Example: caffe-clr parity models/digits/*_solver.prototxt
+    """
+    from caffe_clr import parity as checks
+    from caffe_clr import training
+
+    table = Table(title="Rates of Caffe and of the reference", title_justify="left")
+    table.add_column("policy", no_wrap=True)
+    table.add_column("solver", overflow="fold")
+    for heading in ("points", "differ", "units", "allowed", "amplitude"):
+        table.add_column(heading, justify="right")
+    results = []
+    training.import_caffe()
+    start = time.monotonic()
+    for result in checks.check_all(solvers or [], points):
+        results.append(result)
+        table.add_row(
+            *(result.policy, result.name or result.solver_type),
+            *(f"{result.points:,}", f"{result.differing:,}", f"{result.units:.3g}"),
+            *(f"{result.units_allowed}", f"{result.share:.2g}"),
+            style="" if result.passed else "red",
+        )
+    seconds = time.monotonic() - start
+    console.print(table)
+    total = sum(result.points for result in results)
+    differing = sum(result.differing for result in results)
+    console.print(
+        f"{total:,} points in {seconds:.1f} s, {differing:,} differ.\n"
+        "units: the largest difference, in units in the last place of a float rate;\n"
+        "two are allowed where Caffe itself calls powf or expf. amplitude: the same\n"
+        "as a fraction of max_lr - base_lr, or of base_lr where there is no max_lr."
+    )
+    failed = [result for result in results if not result.passed]
+    if failed:
+        raise ClrError(f"{len(failed)} of {len(results)} solvers differ from the reference")
 
 
 @app.command(
@@ -121,7 +179,9 @@ def patch_check(tree: Tree, names: Names = None) -> None:
     Example: caffe-clr patch check ~/src/caffe
     """
     checks = series.check(tree, _patches(names))
-    _print_checks(checks)
+    _print_checks(checks, "applies")
+    if all(check.problem == series.ALREADY_APPLIED for check in checks):
+        raise ClrError(f"{tree}: every patch is already applied")
     if any(check.problem for check in checks):
         raise ClrError(f"{tree}: not every patch applies")
 
@@ -132,14 +192,16 @@ def patch_apply(tree: Tree, names: Names = None) -> None:
 
     Example: caffe-clr patch apply ~/src/caffe cyclical-learning-rates
     """
-    _print_checks(series.apply(tree, _patches(names)))
+    _print_checks(series.apply(tree, _patches(names)), "applied")
 
 
 @patch_app.command("refresh")
 def patch_refresh(
     repository: Annotated[
         Path,
-        typer.Argument(help="A git repository: unpatched Caffe, then a commit for each patch."),
+        typer.Argument(
+            metavar="DIR", help="A git repository: unpatched Caffe, then a commit for each patch."
+        ),
     ],
     check: Annotated[
         bool, typer.Option("--check", help="Write nothing; fail where a patch would change.")
@@ -161,14 +223,17 @@ def patch_refresh(
 
 def main() -> None:
     """Run the command line; every error is one message and an exit status."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
         app()
     except ClrError as error:
         _fail(str(error), error.exit_status)
     except Interrupted as interrupted:
-        _fail("interrupted; the same command goes on from here", interrupted.exit_status)
+        _fail(
+            "interrupted; run the same command again, what is built is kept",
+            interrupted.exit_status,
+        )
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         remedy = "; free some and run the same command again" if error.errno == ENOSPC else ""
@@ -189,7 +254,7 @@ def _patches(names: list[str] | None) -> list[series.Patch]:
     return series.select(series.load(locations.shipped("caffe_patch")), names or [])
 
 
-def _print_checks(checks: list[series.FileCheck]) -> None:
+def _print_checks(checks: list[series.FileCheck], fitting: str) -> None:
     for check in checks:
-        outcome = check.problem or ("applies at an offset" if check.offset else "applies")
+        outcome = check.problem or (f"{fitting} at an offset" if check.offset else fitting)
         console.print(f"{check.patch}: {check.file}: {outcome}", markup=False, soft_wrap=True)

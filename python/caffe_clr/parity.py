@@ -1,66 +1,214 @@
-"""Compares the rates of live pycaffe solvers with the NumPy reference."""
+"""Compares the rates of live pycaffe solvers with the NumPy reference.
+
+A solver is put at an iteration by a solver state that says so, and stepped
+through the iterations that follow; its net is one without parameters, which
+makes a step cost a microsecond.
+"""
 
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from caffe_clr import policies, prototxt, training
 from caffe_clr.errors import ClrError
 
-# One inner product of one number: a step costs microseconds.
-_NET = """
-layer {
-  name: "data" type: "DummyData" top: "data" top: "target"
-  dummy_data_param { shape { dim: 1 dim: 1 } }
+SOLVER_TYPES = ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")
+
+_NET = 'layer { name: "data" type: "DummyData" top: "data" dummy_data_param { shape { dim: 1 } } }'
+_LAST = 2**31 - 1
+_STEPPED_OVER = 50  # a gap up to this is cheaper to step over than to jump
+_WINDOW = 1000  # consecutive iterations around each random one
+
+# Stock Caffe computes these with powf and expf, whose last bit is the C library's.
+_UNITS_ALLOWED = {"inv": 2, "poly": 2, "sigmoid": 2}
+
+_BOUNDS = {"base_lr": 0.001, "max_lr": 0.006}
+_CASES: dict[str, dict[str, Any]] = {
+    "fixed": {"base_lr": 0.01},
+    "step": {"base_lr": 0.01, "gamma": 0.97, "stepsize": 3333},
+    "exp": {"base_lr": 0.01, "gamma": 0.99994},
+    "inv": {"base_lr": 0.01, "gamma": 0.0001, "power": 0.75},
+    "multistep": {"base_lr": 0.01, "gamma": 0.3, "stepvalue": [1, 5000, 2**24, 2**30]},
+    "poly": {"base_lr": 0.01, "power": 0.9, "max_iter": _LAST},
+    "sigmoid": {"base_lr": 0.01, "gamma": 1e-6, "stepsize": 2**23},
+    "triangular": {**_BOUNDS, "stepsize": 1999, "start_lr_policy": 777},
+    "triangular2": {**_BOUNDS, "stepsize": 1999, "start_lr_policy": 777},
+    "exp_range": {**_BOUNDS, "stepsize": 1999, "start_lr_policy": 777, "gamma": 0.99994},
+    "decay": {**_BOUNDS, "stepsize": 2**24 + 12_345, "start_lr_policy": 777},
 }
-layer {
-  name: "product" type: "InnerProduct" bottom: "data" top: "product"
-  inner_product_param { num_output: 1 }
-}
-layer { name: "loss" type: "EuclideanLoss" bottom: "product" bottom: "target" top: "loss" }
-"""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The rates of a solver and of the reference, both float32, at iterations 0, 1, 2, ..."""
+    """The rates of a solver and of the reference, both float32, at some iterations."""
 
+    iterations: NDArray[np.int64]
     solver: NDArray[Any]
     reference: NDArray[Any]
 
     @property
-    def differing(self) -> NDArray[Any]:
-        """The iterations at which the two are not the same bits."""
-        return np.flatnonzero(self.solver.view(np.uint32) != self.reference.view(np.uint32))
+    def differing(self) -> NDArray[np.int64]:
+        """The iterations at which the two are not the same number."""
+        both_nan = np.isnan(self.solver) & np.isnan(self.reference)
+        differing: NDArray[np.int64] = self.iterations[(self.solver != self.reference) & ~both_nan]
+        return differing
+
+    @property
+    def units(self) -> float:
+        """The largest difference, in units in the last place of the reference."""
+        return self._largest(np.spacing(np.abs(self.reference)))
+
+    def share(self, amplitude: float) -> float:
+        """The largest difference as a fraction of `amplitude`."""
+        return self._largest(np.full(self.reference.shape, amplitude))
+
+    def _largest(self, scale: NDArray[Any]) -> float:
+        differs = np.isin(self.iterations, self.differing)
+        if not differs.any():
+            return 0.0
+        apart = self.solver[differs].astype(np.float64) - self.reference[differs]
+        largest = np.abs(apart / scale[differs]).max()
+        return float(largest) if np.isfinite(largest) else float("inf")
 
 
-def compare(solver: Any, steps: int) -> Comparison:
-    """Step a pycaffe solver of a minimal net and compare its rates.
+@dataclass(frozen=True)
+class Result:
+    """What was compared of one solver, and how far apart it was."""
+
+    name: str
+    policy: str
+    solver_type: str
+    points: int
+    differing: int
+    units: float
+    share: float
+    units_allowed: int
+
+    @property
+    def passed(self) -> bool:
+        return self.units <= self.units_allowed
+
+
+def default_cases() -> Iterator[Any]:
+    """A SolverParameter for each of the eleven policies and six solver types."""
+    for policy, fields in _CASES.items():
+        for solver_type in SOLVER_TYPES:
+            yield prototxt.caffe_pb2().SolverParameter(lr_policy=policy, type=solver_type, **fields)
+
+
+def check(solver: Any, name: str, points: int, last: int = _LAST) -> Result:
+    """Compare one solver where it matters, and at more iterations up to `points` in all.
 
     Args:
         solver: a SolverParameter; its net is not used.
-        steps: the number of iterations, from 0.
+        name: what to call it.
+        points: how many iterations at least, where there are as many.
+        last: the last iteration.
     """
+    matter = iterations_that_matter(solver)
+    iterations = _more(matter[matter <= last], points, last)
+    found = compare(solver, iterations)
+    amplitude = solver.max_lr - solver.base_lr if solver.HasField("max_lr") else solver.base_lr
+    return Result(
+        name=name,
+        policy=solver.lr_policy,
+        solver_type=solver.type,
+        points=iterations.size,
+        differing=found.differing.size,
+        units=found.units,
+        share=found.share(amplitude),
+        units_allowed=_UNITS_ALLOWED.get(solver.lr_policy, 0),
+    )
+
+
+def iterations_that_matter(solver: Any) -> NDArray[np.int64]:
+    """The ends and peaks of cycles, the limits of float and int, and their neighbours."""
+    places = [0, solver.start_lr_policy, 2**24, _LAST, *solver.stepvalue]
+    if solver.stepsize > 0:
+        # in halves of a cycle: the first 200 cycles, and 2^1100 for triangular2
+        halves = [*range(400), *range(2198, 2203)]
+        places += [solver.start_lr_policy + solver.stepsize * half for half in halves]
+    around = (np.array(places, np.int64)[:, np.newaxis] + np.arange(-2, 3)).ravel()
+    return np.unique(around[(around >= 0) & (around <= _LAST)])
+
+
+def compare(solver: Any, iterations: ArrayLike) -> Comparison:
+    """Read a pycaffe solver's rate at each iteration, and the reference's.
+
+    Args:
+        solver: a SolverParameter; its net is not used.
+        iterations: in rising order.
+    """
+    wanted = np.asarray(iterations, np.int64)
     parameter = prototxt.caffe_pb2().SolverParameter()
     parameter.CopyFrom(solver)
-    for field in ("net", "train_net", "test_net", "test_iter", "snapshot"):
+    for field in ("net", "train_net", "test_net", "test_iter", "snapshot", "weights"):
         parameter.ClearField(field)
     parameter.snapshot_after_train = False
+    parameter.display = 0
     with tempfile.TemporaryDirectory(prefix="caffe-clr-") as folder:
         net = Path(folder) / "net.prototxt"
         net.write_text(_NET)
         parameter.net = str(net)
-        live = training.load_solver(parameter)
-    rates = np.empty(steps, np.float32)
-    for iteration in range(steps):
-        rates[iteration] = live.lr
-        live.step(1)
-    return Comparison(rates, policies.learning_rate(solver, np.arange(steps)))
+        rates = _read(training.load_solver(parameter), solver, wanted, Path(folder))
+    return Comparison(wanted, rates, policies.learning_rate(solver, wanted))
+
+
+def _read(live: Any, solver: Any, wanted: NDArray[np.int64], folder: Path) -> NDArray[Any]:
+    rates = np.empty(wanted.size, np.float32)
+    here = 0
+    for index, iteration in enumerate(wanted.tolist()):
+        gap = iteration - here
+        if gap > _STEPPED_OVER:
+            reached = sum(value <= iteration for value in solver.stepvalue)
+            state = prototxt.caffe_pb2().SolverState(iter=iteration, current_step=reached)
+            # a new file each time: some file systems wait for the disk to replace one
+            state_file = folder / f"{iteration}.solverstate"
+            state_file.write_bytes(state.SerializeToString())
+            live.restore(str(state_file))
+        elif gap:
+            live.step(gap)
+        here = iteration
+        rates[index] = live.lr
+    return rates
+
+
+def _more(iterations: NDArray[np.int64], points: int, last: int) -> NDArray[np.int64]:
+    """Add windows of iterations, at random but the same every time, up to `points` in all."""
+    if last < points:
+        return np.arange(last + 1)
+    generator = np.random.default_rng(0)
+    while iterations.size < points:
+        windows = -(-(points - iterations.size) // _WINDOW)
+        # as many early ones as late ones
+        starts = np.exp(generator.uniform(0, np.log(last), windows)).astype(np.int64)
+        added = (starts[:, np.newaxis] + np.arange(_WINDOW)).ravel()
+        iterations = np.union1d(iterations, added[added <= last])
+    return iterations
+
+
+def check_all(solver_files: Sequence[Path], points: int) -> Iterator[Result]:
+    """Compare the solvers in some files, or where there are none, the default cases.
+
+    Args:
+        points: how many iterations to compare in all. A solver file with a
+            max_iter is compared up to it.
+    """
+    if solver_files:
+        each = -(-points // len(solver_files))
+        for file in solver_files:
+            solver = prototxt.read_solver(file)
+            yield check(solver, str(file), each, solver.max_iter or _LAST)
+    else:
+        cases = list(default_cases())
+        for solver in cases:
+            yield check(solver, "", -(-points // len(cases)))
 
 
 def main() -> None:
@@ -68,7 +216,7 @@ def main() -> None:
     solver = prototxt.caffe_pb2().SolverParameter(
         lr_policy="triangular2", base_lr=0.001, max_lr=0.006, stepsize=2
     )
-    found = compare(solver, 10)
+    found = compare(solver, np.arange(10))
     if found.differing.size:
         raise ClrError(f"rates {found.solver} differ from the reference's {found.reference}")
 
