@@ -10,14 +10,32 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 
-from caffe_clr import locations, prototxt
+from caffe_clr import datasets, locations, prototxt
 from caffe_clr.harness import pipeline, series, source
 from caffe_clr.harness.compilation import Tree
 from caffe_clr.harness.report import Report
 
+NET = """
+layer {
+  name: "data" type: "Data" top: "data" top: "label"
+  transform_param { scale: 0.00390625 }
+  data_param { source: "SOURCE" batch_size: 8 backend: LMDB }
+}
+layer {
+  name: "hidden" type: "InnerProduct" bottom: "data" top: "hidden"
+  inner_product_param { num_output: 5 weight_filler { type: "xavier" } }
+}
+layer { name: "sigmoid" type: "Sigmoid" bottom: "hidden" top: "hidden" }
+layer {
+  name: "scores" type: "InnerProduct" bottom: "hidden" top: "scores"
+  inner_product_param { num_output: 3 weight_filler { type: "xavier" } }
+}
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "scores" bottom: "label" top: "loss" }
+"""
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -66,19 +84,36 @@ def checkout(pristine: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tree() -> Tree:
-    """The built and installed Caffe."""
-    return _build(gtests=False)
+def build_report() -> Report:
+    """Where a build that a test needs is shown."""
+    return Report(Console(file=sys.__stderr__))
 
 
 @pytest.fixture(scope="session")
-def gtests_tree() -> Tree:
+def tree(build_report: Report) -> Tree:
+    """The built and installed Caffe."""
+    return _build(build_report, gtests=False)
+
+
+@pytest.fixture(scope="session")
+def gtests_tree(build_report: Report) -> Tree:
     """The same with Caffe's C++ tests."""
-    return _build(gtests=True)
+    return _build(build_report, gtests=True)
 
 
-def _build(gtests: bool) -> Tree:
-    report = Report(Console(file=sys.__stderr__))
+@pytest.fixture(scope="session")
+def net(tree: Tree, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small net whose every batch is the whole data set."""
+    folder = tmp_path_factory.mktemp("full_batch")
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (8, 1, 3, 3), np.uint8)
+    datasets.write_lmdb(folder / "lmdb", images, generator.integers(0, 3, 8))
+    file = folder / "net.prototxt"
+    file.write_text(NET.replace("SOURCE", str(folder / "lmdb")))
+    return file
+
+
+def _build(report: Report, gtests: bool) -> Tree:
     return pipeline.build(
         pipeline.Options(prefix=locations.build() / "caffe", gtests=gtests), report
     )

@@ -35,16 +35,22 @@ class Options:
     Args:
         prefix: the folder to install into.
         source: a folder or tarball of the pinned revision; fetched where None.
-        jobs: how many compilers run at once.
+        jobs: how many compilers run at once; where None, one on each processor.
         gtests: also build and run Caffe's C++ tests.
         opencv: build with OpenCV; where None, if its development files are there.
+        without: names of patches to leave out.
+        work: the folder to build in; where None, the one of locations.build().
+        import_here: make `import caffe` of this environment find this build.
     """
 
     prefix: Path
     source: Path | None = None
-    jobs: int = len(os.sched_getaffinity(0))
+    jobs: int | None = None
     gtests: bool = False
     opencv: bool | None = None
+    without: tuple[str, ...] = ()
+    work: Path | None = None
+    import_here: bool = True
 
 
 def build(options: Options, report: Report) -> compilation.Tree:
@@ -56,9 +62,10 @@ def build(options: Options, report: Report) -> compilation.Tree:
     Raises:
         ClrError: a step failed; what is done stays done, and the next run goes on from there.
     """
-    if options.jobs < 1:
-        raise UsageError(f"--jobs {options.jobs}: give 1 or more")
-    work = locations.build()
+    jobs = len(os.sched_getaffinity(0)) if options.jobs is None else options.jobs
+    if jobs < 1:
+        raise UsageError(f"--jobs {jobs}: give 1 or more")
+    work = options.work or locations.build()
     _check_writable(work, options.prefix)
     toolchain.check()
     opencv = toolchain.has_opencv() if options.opencv is None else options.opencv
@@ -70,11 +77,11 @@ def build(options: Options, report: Report) -> compilation.Tree:
     report.line(
         "with",
         f"Python {python}, g++ {toolchain.version('g++')}, CMake {toolchain.version('cmake')},"
-        f" {'with' if opencv else 'no'} OpenCV, {options.jobs} jobs",
+        f" {'with' if opencv else 'no'} OpenCV, {jobs} jobs",
     )
     with _locked(work):
         state = _State(work / "state.json")
-        _prepare_source(tree, options.source, state, report)
+        _prepare_source(tree, options, state, report)
         entries = compilation.definitions(tree.prefix, opencv)
         configured = _digest(
             entries, state["source"], python, toolchain.version("cmake"), os.environ.get("CXX")
@@ -84,8 +91,10 @@ def build(options: Options, report: Report) -> compilation.Tree:
                 compilation.configure(tree, entries)
             state["configured"] = configured
         with report.step("compile") as step:
-            compilation.build(tree, options.jobs, options.gtests, step.advance)
+            compilation.build(tree, jobs, options.gtests, step.advance)
         _install(tree, configured, state, report)
+        if options.import_here:
+            _check_import(tree, state, report)
         if options.gtests:
             with report.step("gtests") as step:
                 step.note = f"{compilation.run_gtests(tree, step.advance)} passed"
@@ -94,17 +103,17 @@ def build(options: Options, report: Report) -> compilation.Tree:
 
 
 def _prepare_source(
-    tree: compilation.Tree, given: Path | None, state: "_State", report: Report
+    tree: compilation.Tree, options: Options, state: "_State", report: Report
 ) -> None:
     folder = locations.shipped("caffe_patch")
-    patches = series.load(folder)
+    patches = [patch for patch in series.load(folder) if patch.name not in options.without]
     upstream = sources.load_upstream(folder)
     wanted = _digest(upstream.files, series.digest(patches))
-    if given is None and state["source"] == wanted and tree.source.is_dir():
+    if options.source is None and state["source"] == wanted and tree.source.is_dir():
         return
     fresh = tree.source.with_name("source.new")
     with report.step("fetch") as step:
-        origin = _unpack(given, upstream, patches, fresh)
+        origin = _unpack(options.source, upstream, patches, fresh)
         step.note = f"Caffe {upstream.revision} from {origin}, {len(upstream.files)} files verified"
     with report.step("patch") as step:
         series.apply(fresh, patches)
@@ -147,13 +156,16 @@ def _replace(target: Path, fresh: Path, before: list[str]) -> list[str]:
 
 def _install(tree: compilation.Tree, configured: str, state: "_State", report: Report) -> None:
     products = [configured, *(path.stat().st_mtime_ns for path in tree.products)]
-    if state["installed"] != products or not tree.caffe.is_file():
+    if state["installed"] != products or not tree.is_installed:
         with report.step("install") as step:
             compilation.install(tree)
             step.note = str(tree.prefix)
         state["installed"] = products
+
+
+def _check_import(tree: compilation.Tree, state: "_State", report: Report) -> None:
     file = environment.add(tree.python)
-    checked = [*products, str(file)]
+    checked = [*state["installed"], str(file)]
     if state["checked"] != checked:
         with report.step("check") as step:
             # in a process of its own: what fails inside Caffe would end this one

@@ -1,0 +1,104 @@
+"""A run resumed from any of its snapshots is the run itself, bit for bit."""
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from google.protobuf import text_format
+
+from caffe_clr import parity, policies, training
+from caffe_clr.harness.compilation import Tree
+
+LAST = 26  # two cycles of triangular with stepsize 6, and two iterations
+
+
+def weights(solver: Any) -> list[bytes]:
+    return [blob.data.tobytes() for blobs in solver.net.params.values() for blob in blobs]
+
+
+def run_to_the_end(solver: Any) -> list[float]:
+    rates = []
+    while solver.iter < LAST:
+        rates.append(solver.lr)
+        solver.step(1)
+    return rates
+
+
+def parameters(
+    solver: Callable[..., Any], net: Path, folder: Path, solver_type: str, **fields: Any
+) -> Any:
+    chosen = {"lr_policy": "triangular", "base_lr": 0.01, "max_lr": 0.1, "stepsize": 6, **fields}
+    if solver_type in ("SGD", "Nesterov", "Adam"):
+        chosen["momentum"] = 0.9
+    return solver(
+        type=solver_type,
+        net=str(net),
+        weight_decay=0.001,
+        random_seed=7,
+        snapshot_prefix=f"{folder}/run",
+        snapshot_after_train=False,
+        **chosen,
+    )
+
+
+@pytest.mark.parametrize("snapshot_format", ["BINARYPROTO", "HDF5"])
+@pytest.mark.parametrize("solver_type", parity.SOLVER_TYPES)
+def test_resume_at_every_phase_of_a_cycle(
+    solver_type: str, snapshot_format: str, solver: Callable[..., Any], net: Path, tmp_path: Path
+) -> None:
+    parameter = parameters(solver, net, tmp_path, solver_type)
+    parameter.snapshot_format = parameter.SnapshotFormat.Value(snapshot_format)
+    whole = training.load_solver(parameter)
+    rates = []
+    while whole.iter < LAST:
+        whole.snapshot()
+        rates.append(whole.lr)
+        whole.step(1)
+    suffix = ".h5" if snapshot_format == "HDF5" else ""
+    for iteration in range(LAST):
+        resumed = training.load_solver(parameter)
+        resumed.restore(f"{tmp_path}/run_iter_{iteration}.solverstate{suffix}")
+        assert resumed.iter == iteration
+        assert run_to_the_end(resumed) == rates[iteration:], iteration
+        assert weights(resumed) == weights(whole), iteration
+    assert rates == policies.learning_rate(parameter, np.arange(LAST)).astype(float).tolist()
+
+
+@pytest.mark.parametrize("policy", [name for name in policies.PAPER if name != "triangular"])
+def test_resume_with_each_policy(
+    policy: str, solver: Callable[..., Any], net: Path, tmp_path: Path
+) -> None:
+    fields = {"gamma": 0.97} if policy == "exp_range" else {}
+    parameter = parameters(solver, net, tmp_path, "SGD", lr_policy=policy, **fields)
+    whole = training.load_solver(parameter)
+    whole.step(15)
+    whole.snapshot()
+    rates = run_to_the_end(whole)
+    resumed = training.load_solver(parameter)
+    resumed.restore(f"{tmp_path}/run_iter_15.solverstate")
+    assert run_to_the_end(resumed) == rates
+    assert weights(resumed) == weights(whole)
+
+
+def test_resume_by_caffe_train(
+    tree: Tree, solver: Callable[..., Any], net: Path, tmp_path: Path
+) -> None:
+    parameter = parameters(solver, net, tmp_path, "SGD")
+    parameter.max_iter = LAST
+    parameter.snapshot = 11
+    parameter.snapshot_after_train = True
+    parameter.display = 1
+    parameter.solver_mode = parameter.SolverMode.Value("CPU")
+    file = tmp_path / "solver.prototxt"
+    file.write_text(text_format.MessageToString(parameter))
+    command = [tree.caffe, "train", f"--solver={file}"]
+    subprocess.run(command, check=True, capture_output=True)
+    whole = (tmp_path / f"run_iter_{LAST}.caffemodel").read_bytes()
+    (tmp_path / f"run_iter_{LAST}.caffemodel").unlink()
+    state = f"--snapshot={tmp_path}/run_iter_11.solverstate"
+    done = subprocess.run([*command, state], check=True, capture_output=True, text=True)
+    assert "Iteration 12, lr = 0.01\n" in done.stderr
+    assert (tmp_path / f"run_iter_{LAST}.caffemodel").read_bytes() == whole
