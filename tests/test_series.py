@@ -120,8 +120,9 @@ def test_the_policy_lists_name_the_same_policies(
     assert in_proto == policy_list(str(SGD_SOLVER))
     assert re.findall(r"^   - (\w+):", in_proto, re.MULTILINE) == list(policies.POLICIES)
     solver_md = (checkout / "docs/tutorial/solver.md").read_text()
-    for policy in policies.CYCLICAL:
-        assert f"\\text{{{policy}}}" in solver_md
+    for policy in policies.PAPER:
+        escaped = policy.replace("_", "\\_")
+        assert f"\\text{{{escaped}}}" in solver_md
 
 
 def test_the_next_available_field_number_is_kept_true(
@@ -190,8 +191,8 @@ def test_a_series_is_linted(tmp_path: Path, patch_folder: Path) -> None:
 
 
 def test_an_unknown_patch_is_a_usage_error(patches: list[series.Patch]) -> None:
-    with pytest.raises(UsageError, match="no patch exp-range; the series has cyclical"):
-        series.select(patches, ["exp-range"])
+    with pytest.raises(UsageError, match="no patch clr; the series has cyclical"):
+        series.select(patches, ["clr"])
 
 
 def test_the_command_checks_and_applies(
@@ -200,7 +201,9 @@ def test_the_command_checks_and_applies(
     done = run_cli("patch", "check", checkout)
     assert done.returncode == 0, done.stderr
     assert f"{FEATURE}: {SGD_SOLVER}: applies\n" in done.stdout
-    assert run_cli("patch", "apply", checkout, FEATURE).returncode == 0
+    done = run_cli("patch", "apply", checkout, FEATURE)
+    assert done.returncode == 0
+    assert f"{FEATURE}: {SGD_SOLVER}: applied\n" in done.stdout
     assert "triangular2" in (checkout / SGD_SOLVER).read_text()
     assert "2.8.7" in (checkout / "CMakeLists.txt").read_text()
     done = run_cli("patch", "check", checkout)
@@ -208,6 +211,9 @@ def test_the_command_checks_and_applies(
     assert f"{FEATURE}: {SGD_SOLVER}: is already applied" in done.stdout
     assert done.stderr == f"error: {checkout}: not every patch applies\n"
     assert run_cli("patch", "check", checkout / "none").stderr.endswith("is not a folder\n")
+    assert "is not Caffe's source" in run_cli("patch", "check", checkout / "scripts").stderr
+    done = run_cli("patch", "check", checkout, FEATURE)
+    assert done.stderr == f"error: {checkout}: every patch is already applied\n"
 
 
 def test_the_pinned_tarball_is_what_the_manifest_says(

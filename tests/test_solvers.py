@@ -19,13 +19,14 @@ REFUSED = [
     ("max_lr: 0.006", "max_lr: inf", "max_lr.* must be finite"),
     ("max_lr: 0.006", "max_lr: nan", "max_lr.* must be finite"),
     ("base_lr: 0.001", "base_lr: -inf", "base_lr.* must be finite"),
-    ("stepsize: 20", "", "stepsize.* is half a cycle"),
-    ("stepsize: 20", "stepsize: -20", "stepsize.* is half a cycle"),
+    ("base_lr: 0.001", "base_lr: -0.001", "base_lr is .*; set it to 0 or more"),
+    ("stepsize: 20", "", "stepsize.* is the way between"),
+    ("stepsize: 20", "stepsize: -20", "stepsize.* is the way between"),
     ("stepsize: 20", "stepsize: 20 start_lr_policy: -1", "start_lr_policy.* is an iteration"),
 ]
 
 SOLVER = """
-lr_policy: "POLICY" base_lr: 0.001 max_lr: 0.006 stepsize: 20 max_iter: 40 display: 1
+lr_policy: "POLICY" base_lr: 0.001 max_lr: 0.006 stepsize: 20 gamma: 0.9 max_iter: 40 display: 1
 solver_mode: CPU snapshot_after_train: false
 net_param {
   layer {
@@ -48,7 +49,7 @@ def caffe_train(tree: Tree, solver: Path, cwd: Path) -> subprocess.CompletedProc
 
 
 @pytest.mark.parametrize(("old", "new", "reason"), REFUSED)
-@pytest.mark.parametrize("policy", policies.CYCLICAL)
+@pytest.mark.parametrize("policy", policies.PAPER)
 def test_a_bad_cycle_is_refused_by_caffe_train(
     policy: str, old: str, new: str, reason: str, tree: Tree, tmp_path: Path
 ) -> None:
@@ -59,7 +60,7 @@ def test_a_bad_cycle_is_refused_by_caffe_train(
 
 
 @pytest.mark.parametrize(("old", "new", "reason"), REFUSED)
-@pytest.mark.parametrize("policy", policies.CYCLICAL)
+@pytest.mark.parametrize("policy", policies.PAPER)
 def test_a_bad_cycle_raises_in_python(
     policy: str, old: str, new: str, reason: str, tree: Tree, tmp_path: Path
 ) -> None:
@@ -91,6 +92,15 @@ def test_a_bad_solver_file_raises_in_python(
         training.train(solver)
 
 
+def test_missing_data_raises_in_python(tree: Tree, tmp_path: Path) -> None:
+    net = tmp_path / "net.prototxt"
+    data = 'data_param { source: "none" backend: LMDB }'
+    net.write_text(f'layer {{ name: "digits" type: "Data" top: "data" {data} }}')
+    (tmp_path / "solver.prototxt").write_text(f"lr_policy: 'fixed' net: '{net}'")
+    with pytest.raises(ClrError, match=f'{net}: layer "digits": no data at none'):
+        training.train(tmp_path / "solver.prototxt")
+
+
 def test_a_missing_or_binary_solver_file_raises_in_python(tree: Tree, tmp_path: Path) -> None:
     with pytest.raises(ClrError, match=r"none\.prototxt: cannot be read: No such file"):
         training.train(tmp_path / "none.prototxt")
@@ -100,13 +110,14 @@ def test_a_missing_or_binary_solver_file_raises_in_python(tree: Tree, tmp_path: 
         training.train(binary)
 
 
-@pytest.mark.parametrize("policy", policies.CYCLICAL)
+@pytest.mark.parametrize("policy", policies.PAPER)
 def test_caffe_train_logs_the_rates(policy: str, tree: Tree, tmp_path: Path) -> None:
-    done = caffe_train(tree, write(tmp_path / "solver.prototxt", policy), tmp_path)
+    solver = write(tmp_path / "solver.prototxt", policy)
+    done = caffe_train(tree, solver, tmp_path)
     assert done.returncode == 0, done.stderr
     logged = re.findall(r"Iteration (\d+), lr = (\S+)", done.stderr)
     assert [int(iteration) for iteration, _ in logged] == list(range(40))
-    expected = policies.POLICIES[policy](np.arange(40), base_lr=0.001, max_lr=0.006, stepsize=20)
+    expected = policies.learning_rate(prototxt.read_solver(solver), np.arange(40))
     assert [rate for _, rate in logged] == [f"{rate:.6g}" for rate in expected]
 
 
@@ -134,7 +145,7 @@ def test_every_shipped_solver_parses_and_has_the_rates_of_its_policy(
     for file in files:
         solver = prototxt.read_solver(file)
         rates = policies.learning_rate(solver, np.arange(3) * solver.stepsize)
-        if solver.lr_policy in policies.CYCLICAL:
+        if solver.lr_policy in policies.PAPER:
             bounds = np.float32([solver.base_lr, solver.max_lr, solver.base_lr])
             assert rates.tolist() == bounds.tolist(), file
         prototxt.read_net(root / solver.net)

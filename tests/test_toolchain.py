@@ -83,9 +83,9 @@ def test_a_python_without_boost_python_is_told_which_have_it(
     assert f"this is Python 3.99, but Boost.Python here is built for {dotted}: use that" in message
 
 
-def run_clr(root: Path, path: str) -> subprocess.CompletedProcess[str]:
+def run_clr(root: Path, path: str, command: str = "build") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [root / "clr", "doctor"], env={**os.environ, "PATH": path}, capture_output=True, text=True
+        [root / "clr", command], env={**os.environ, "PATH": path}, capture_output=True, text=True
     )
 
 
@@ -99,7 +99,7 @@ def stub(path: str, name: str, script: str) -> None:
 def test_clr_without_root_or_sudo_names_what_is_missing(
     root: Path, programs: Callable[..., str]
 ) -> None:
-    path = programs("sh", "sed", "cat", "cksum", "dirname", "date")
+    path = programs("sh", "sed", "cat", "cksum", "dirname", "date", "readlink")
     stub(path, "id", "echo 1000")
     stub(path, "dpkg-query", 'case "$4" in cmake|libhdf5-dev) ;; *) echo installed ;; esac')
     done = run_clr(root, path)
@@ -110,7 +110,9 @@ def test_clr_without_root_or_sudo_names_what_is_missing(
 def test_clr_uses_sudo_once_and_says_what_it_installs(
     root: Path, programs: Callable[..., str], tmp_path: Path
 ) -> None:
-    path = programs("sh", "sed", "cat", "cksum", "dirname", "date", "mkdir", "tail")
+    path = programs(
+        "sh", "sed", "cat", "cksum", "dirname", "date", "readlink", "mkdir", "tail", "grep"
+    )
     stub(path, "id", "echo 1000")
     stub(path, "dpkg-query", 'case "$4" in cmake|libhdf5-dev) ;; *) echo installed ;; esac')
     stub(path, "sudo", f'echo "$@" >>{tmp_path}/sudo; echo password refused; exit 1')
@@ -127,7 +129,27 @@ def test_clr_uses_sudo_once_and_says_what_it_installs(
 def test_clr_on_a_system_without_apt_goes_on_to_what_doctor_says(
     root: Path, programs: Callable[..., str]
 ) -> None:
-    path = programs("sh", "sed", "cat", "cksum", "dirname", "date", "git")
-    done = run_clr(root, path)
-    assert done.returncode == 1
+    path = programs("sh", "sed", "cat", "cksum", "dirname", "date", "readlink", "git")
+    for command in ("build", "doctor"):
+        done = run_clr(root, path, command)
+        assert done.returncode == 1
+        assert "program g++ is missing" in done.stderr
+
+
+def test_clr_installs_nothing_for_a_command_that_does_not_compile(
+    root: Path, programs: Callable[..., str]
+) -> None:
+    path = programs("sh", "sed", "cat", "cksum", "dirname", "date", "readlink", "git")
+    stub(path, "id", "echo 1000")
+    stub(path, "dpkg-query", 'case "$4" in python3-venv) echo installed ;; esac')
+    done = run_clr(root, path, "doctor")
     assert "program g++ is missing" in done.stderr
+    done = run_clr(root, path, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_clr_through_a_link(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "clr").symlink_to(root / "clr")
+    done = subprocess.run([tmp_path / "clr", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "caffe-clr" in done.stdout

@@ -57,12 +57,15 @@ def load_solver(parameter: Any) -> Any:
 
     Raises:
         ClrError: the policy is one that Caffe would abort on, or the net's file
-            is missing.
+            or a data layer's source is missing.
     """
     caffe = import_caffe()
     prototxt.check_solver(parameter)
     for net in filter(None, [parameter.net, parameter.train_net, *parameter.test_net]):
-        prototxt.read_net(Path(net))
+        for layer in prototxt.read_net(Path(net)).layer:
+            source = layer.data_param.source
+            if source and not Path(source).exists():
+                raise ClrError(f'{net}: layer "{layer.name}": no data at {source}')
     caffe.set_mode_cpu()
     with tempfile.NamedTemporaryFile("w", suffix=".prototxt") as file:
         file.write(text_format.MessageToString(parameter))

@@ -1,7 +1,9 @@
 """Configures, compiles and installs Caffe: the only module that knows CMake."""
 
+import os
 import re
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +36,12 @@ class Tree:
         return self.prefix / "python"
 
     @property
+    def is_installed(self) -> bool:
+        """Whether every file that the last install wrote is there."""
+        manifest = self.binary / "install_manifest.txt"
+        return manifest.is_file() and all(map(os.path.exists, manifest.read_text().splitlines()))
+
+    @property
     def products(self) -> tuple[Path, ...]:
         """What a compile makes and an install copies."""
         return tuple(self.binary / name for name in ("lib/libcaffe.so", "lib/_caffe.so"))
@@ -60,6 +68,7 @@ def definitions(prefix: Path, opencv: bool) -> dict[str, str]:
         "BUILD_python": "ON",
         "BUILD_python_layer": "ON",
         "BUILD_docs": "OFF",
+        "CMAKE_EXPORT_COMPILE_COMMANDS": "ON",
         "BUILD_matlab": "OFF",
         "python_version": "3",
         "Python3_EXECUTABLE": sys.executable,
@@ -118,10 +127,13 @@ def run_gtests(tree: Tree, advance: Callable[[int, int], None], tests: str = "*"
             passed += 1
             advance(passed, total)
 
-    commands.run(
-        [str(tree.binary / TEST_PROGRAM), f"--gtest_filter={tests}{_CPU_TESTS}"],
-        tree.logs / "gtests.log",
-        cwd=tree.source,
-        on_line=on_line,
-    )
+    # the tests leave folders behind, and glog logs
+    with tempfile.TemporaryDirectory(prefix="caffe-clr-") as folder:
+        commands.run(
+            [str(tree.binary / TEST_PROGRAM), f"--gtest_filter={tests}{_CPU_TESTS}"],
+            tree.logs / "gtests.log",
+            cwd=tree.source,
+            env={"TMPDIR": folder},
+            on_line=on_line,
+        )
     return passed

@@ -97,9 +97,12 @@ def check(tree: Path, patches: Sequence[Patch]) -> list[FileCheck]:
     """
     if not tree.is_dir():
         raise ClrError(f"{tree} is not a folder")
+    files = {file for patch in patches for file in patch.files}
+    if not any((tree / file).is_file() for file in files):
+        raise ClrError(f"{tree} is not Caffe's source: it has no file that the patches change")
     with tempfile.TemporaryDirectory(prefix="caffe-clr-") as temporary:
         scratch = Path(temporary)
-        for file in {file for patch in patches for file in patch.files}:
+        for file in files:
             if (tree / file).is_file():
                 (scratch / file).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(tree / file, scratch / file)

@@ -166,7 +166,8 @@ def _read_tarball(tarball: Path, upstream: Upstream) -> Iterator[tuple[str, byte
                 if path and file:
                     yield path, file.read(), bool(member.mode & 0o100)
     except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
-        raise SourceError(f"{tarball} is not a whole tar archive: {error}") from None
+        reason = str(error).splitlines()[0].rstrip(":")
+        raise SourceError(f"{tarball} is not a whole tar archive: {reason}") from None
     except OSError as error:
         raise SourceError(f"{tarball} cannot be read: {error.strerror or error}") from None
 
