@@ -72,14 +72,17 @@ def test_stock_caffe_has_no_such_policy(stock: Tree, tmp_path: Path) -> None:
     assert 'has no field named "max_lr"' in done.stderr
 
 
-@pytest.mark.parametrize("snapshot_format", ["BINARYPROTO", "HDF5"])
-@pytest.mark.parametrize("solver_type", ["SGD", "Adam"])
+@pytest.mark.parametrize(
+    ("solver_type", "snapshot_format"),
+    [*((each, "BINARYPROTO") for each in parity.SOLVER_TYPES), ("SGD", "HDF5"), ("Adam", "HDF5")],
+)
 def test_snapshots_go_both_ways(
     solver_type: str, snapshot_format: str, tree: Tree, stock: Tree, net: Path, tmp_path: Path
 ) -> None:
     solver = tmp_path / "solver.prototxt"
+    momentum = 0 if solver_type in ("AdaGrad", "RMSProp") else 0.9
     solver.write_text(
-        f"net: '{net}' lr_policy: 'step' gamma: 0.5 stepsize: 7 base_lr: 0.01 momentum: 0.9"
+        f"net: '{net}' lr_policy: 'step' gamma: 0.5 stepsize: 7 base_lr: 0.01 momentum: {momentum}"
         f" type: '{solver_type}' random_seed: 3 snapshot_format: {snapshot_format}"
         f" snapshot_prefix: '{tmp_path}/run'"
     )
