@@ -6,7 +6,6 @@ What is slow to import is imported by the command that needs it.
 import signal
 import subprocess
 import sys
-import time
 from errno import ENOSPC
 from pathlib import Path
 from types import FrameType
@@ -14,7 +13,6 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from caffe_clr import locations
 from caffe_clr.errors import ClrError, Interrupted, UsageError
@@ -124,37 +122,8 @@ def parity(
     Example: caffe-clr parity models/digits/*_solver.prototxt
     """
     from caffe_clr import parity as checks
-    from caffe_clr import training
 
-    table = Table(title="Rates of Caffe and of the reference", title_justify="left")
-    table.add_column("policy", no_wrap=True)
-    table.add_column("solver", overflow="fold")
-    for heading in ("points", "differ", "units", "allowed", "amplitude"):
-        table.add_column(heading, justify="right")
-    results = []
-    training.import_caffe()
-    start = time.monotonic()
-    for result in checks.check_all(solvers or [], points):
-        results.append(result)
-        table.add_row(
-            *(result.policy, result.name or result.solver_type),
-            *(f"{result.points:,}", f"{result.differing:,}", f"{result.units:.3g}"),
-            *(f"{result.units_allowed}", f"{result.share:.2g}"),
-            style="" if result.passed else "red",
-        )
-    seconds = time.monotonic() - start
-    console.print(table)
-    total = sum(result.points for result in results)
-    differing = sum(result.differing for result in results)
-    console.print(
-        f"{total:,} points in {seconds:.1f} s, {differing:,} differ.\n"
-        "units: the largest difference, in units in the last place of a float rate;\n"
-        "two are allowed where Caffe itself calls powf or expf. amplitude: the same\n"
-        "as a fraction of max_lr - base_lr, or of base_lr where there is no max_lr."
-    )
-    failed = [result for result in results if not result.passed]
-    if failed:
-        raise ClrError(f"{len(failed)} of {len(results)} solvers differ from the reference")
+    checks.show(solvers or [], points, console)
 
 
 @app.command(

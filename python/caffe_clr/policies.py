@@ -61,8 +61,7 @@ def triangular(
     """
     check_bounds("triangular", base_lr, max_lr, stepsize, start_lr_policy)
     _, height = _cycle_and_height(iterations, stepsize, start_lr_policy)
-    base = _float(base_lr)
-    return _rounded(base + (_float(max_lr) - base) * height, dtype)
+    return _rounded(_float(base_lr) + _rise(base_lr, max_lr, height), dtype)
 
 
 def triangular2(
@@ -81,9 +80,8 @@ def triangular2(
     """
     check_bounds("triangular2", base_lr, max_lr, stepsize, start_lr_policy)
     cycle, height = _cycle_and_height(iterations, stepsize, start_lr_policy)
-    base = _float(base_lr)
-    rise = (_float(max_lr) - base) * height
-    return _rounded(base + rise * np.ldexp(1.0, -cycle), dtype)
+    rise = _rise(base_lr, max_lr, height) * np.ldexp(1.0, -cycle)
+    return _rounded(_float(base_lr) + rise, dtype)
 
 
 def exp_range(
@@ -115,8 +113,7 @@ def exp_range(
     """
     check_bounds("exp_range", base_lr, max_lr, stepsize, start_lr_policy, gamma)
     _, height = _cycle_and_height(iterations, stepsize, start_lr_policy)
-    base = _float(base_lr)
-    within = base + (_float(max_lr) - base) * height
+    within = _float(base_lr) + _rise(base_lr, max_lr, height)
     return _rounded(within * _power(gamma, _elapsed(iterations, start_lr_policy)), dtype)
 
 
@@ -143,8 +140,7 @@ def decay(
     """
     check_bounds("decay", base_lr, max_lr, stepsize, start_lr_policy)
     left = stepsize - np.minimum(_elapsed(iterations, start_lr_policy), stepsize)
-    base = _float(base_lr)
-    return _rounded(base + (_float(max_lr) - base) * (left / stepsize), dtype)
+    return _rounded(_float(base_lr) + _rise(base_lr, max_lr, left / stepsize), dtype)
 
 
 def fixed(iterations: ArrayLike, *, base_lr: float, dtype: DTypeLike = np.float32) -> Rates:
@@ -188,8 +184,8 @@ def inv(
     number: Any = np.dtype(dtype).type
     growth = np.float32(gamma) * np.asarray(iterations, np.int64).astype(np.float32)
     base = number(1) + growth.astype(dtype)
-    decay = _rounded(base.astype(np.float64) ** -_float(power), dtype)
-    return _rounded(number(np.float32(base_lr)) * decay, dtype)
+    factor = _rounded(base.astype(np.float64) ** -_float(power), dtype)
+    return _rounded(number(np.float32(base_lr)) * factor, dtype)
 
 
 def multistep(
@@ -227,8 +223,8 @@ def poly(
     left = number(1) - np.asarray(iterations, np.int64).astype(dtype) / number(max_iter)
     # past max_iter a fractional power is nan, in Caffe too
     with np.errstate(invalid="ignore"):
-        decay = _rounded(left.astype(np.float64) ** _float(power), dtype)
-    return _rounded(number(np.float32(base_lr)) * decay, dtype)
+        factor = _rounded(left.astype(np.float64) ** _float(power), dtype)
+    return _rounded(number(np.float32(base_lr)) * factor, dtype)
 
 
 def sigmoid(
@@ -340,6 +336,12 @@ def _cycle_and_height(
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     cycle, position = np.divmod(_elapsed(iterations, start_lr_policy), 2 * stepsize)
     return cycle, np.where(position <= stepsize, position, 2 * stepsize - position) / stepsize
+
+
+def _rise(base_lr: float, max_lr: float | None, height: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How far above base_lr a height between 0 and 1 is."""
+    rise: NDArray[np.float64] = (_float(max_lr) - _float(base_lr)) * height
+    return rise
 
 
 def _elapsed(iterations: ArrayLike, start_lr_policy: int) -> NDArray[np.int64]:

@@ -4,7 +4,6 @@ The message classes are those of the patched Caffe that is built, loaded without
 importing caffe itself.
 """
 
-import functools
 import importlib.util
 import sys
 from pathlib import Path
@@ -19,7 +18,6 @@ from caffe_clr.errors import ClrError
 _PB2 = "caffe.proto.caffe_pb2"
 
 
-@functools.cache
 def caffe_pb2() -> ModuleType:
     """The module caffe.proto.caffe_pb2 of the patched Caffe.
 

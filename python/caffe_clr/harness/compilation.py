@@ -53,6 +53,8 @@ def definitions(prefix: Path, opencv: bool) -> dict[str, str]:
         "CMAKE_BUILD_TYPE": "Release",
         "CMAKE_INSTALL_PREFIX": str(prefix),
         "CMAKE_INSTALL_LIBDIR": "lib",
+        # The sanitizers' test compiles with the same options.
+        "CMAKE_EXPORT_COMPILE_COMMANDS": "ON",
         # Sources in batches compile in less than half the time.
         "CMAKE_UNITY_BUILD": "ON",
         "CMAKE_UNITY_BUILD_BATCH_SIZE": "16",
@@ -68,7 +70,6 @@ def definitions(prefix: Path, opencv: bool) -> dict[str, str]:
         "BUILD_python": "ON",
         "BUILD_python_layer": "ON",
         "BUILD_docs": "OFF",
-        "CMAKE_EXPORT_COMPILE_COMMANDS": "ON",
         "BUILD_matlab": "OFF",
         "python_version": "3",
         "Python3_EXECUTABLE": sys.executable,

@@ -31,7 +31,7 @@ def add(folder: Path) -> Path:
             f"{file} cannot be written: {error.strerror}; activate a virtual environment of yours"
         ) from None
     # the file is read when Python starts, and this one has
-    if line.strip() not in sys.path:
-        sys.path.append(line.strip())
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
         importlib.invalidate_caches()
     return file

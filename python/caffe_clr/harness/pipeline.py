@@ -68,24 +68,23 @@ def build(options: Options, report: Report) -> compilation.Tree:
     work = options.work or locations.build()
     _check_writable(work, options.prefix)
     toolchain.check()
-    opencv = toolchain.has_opencv() if options.opencv is None else options.opencv
-    if opencv and not toolchain.has_opencv():
+    has_opencv = toolchain.has_opencv()
+    opencv = has_opencv if options.opencv is None else options.opencv
+    if opencv and not has_opencv:
         raise ClrError("OpenCV's development files are missing (Debian package libopencv-dev)")
     tree = compilation.Tree(work / "source", work / "cmake", options.prefix, work / "logs")
-    python = sys.version.split()[0]
+    python, cmake = sys.version.split()[0], toolchain.version("cmake")
     report.line("building", f"in {work}, to install into {tree.prefix}")
     report.line(
         "with",
-        f"Python {python}, g++ {toolchain.version('g++')}, CMake {toolchain.version('cmake')},"
+        f"Python {python}, g++ {toolchain.version('g++')}, CMake {cmake},"
         f" {'with' if opencv else 'no'} OpenCV, {jobs} jobs",
     )
     with _locked(work):
         state = _State(work / "state.json")
         _prepare_source(tree, options, state, report)
         entries = compilation.definitions(tree.prefix, opencv)
-        configured = _digest(
-            entries, state["source"], python, toolchain.version("cmake"), os.environ.get("CXX")
-        )
+        configured = _digest(entries, state["source"], python, cmake, os.environ.get("CXX"))
         if state["configured"] != configured or not (tree.binary / "build.ninja").is_file():
             with report.step("configure"):
                 compilation.configure(tree, entries)

@@ -34,7 +34,6 @@ class Upstream:
     """The pinned revision, its places, and the sha256 of each of its files."""
 
     commit: str
-    version: str
     debian: dict[str, Any]
     github: dict[str, Any]
     files: dict[str, str]
@@ -53,7 +52,7 @@ def load_upstream(patches: Path) -> Upstream:
     facts = tomllib.loads((patches / "upstream.toml").read_text())
     lines = (patches / "upstream.sha256").read_text().splitlines()
     files = {path: digest for digest, path in (line.split("  ", 1) for line in lines)}
-    return Upstream(facts["commit"], facts["version"], facts["debian"], facts["github"], files)
+    return Upstream(facts["commit"], facts["debian"], facts["github"], files)
 
 
 def fetch(upstream: Upstream, cache: Path) -> tuple[Path, str]:
