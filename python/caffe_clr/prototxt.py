@@ -4,18 +4,39 @@ The message classes are those of the patched Caffe that is built, loaded without
 importing caffe itself.
 """
 
+import difflib
 import importlib.util
+import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from google.protobuf import text_format
 
 from caffe_clr import policies
 from caffe_clr.errors import ClrError
 
+SOLVER_TYPES = ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")
+
 _PB2 = "caffe.proto.caffe_pb2"
+_GENERIC_NETS = ("net", "net_param")
+_TRAIN_NETS = (*_GENERIC_NETS, "train_net", "train_net_param")
+# how protobuf ends its message on a field or a value that its message or enum has not
+_UNKNOWN = re.compile(r'"(caffe\.[\w.]+)" has no (field|value) named "?(\w+)"?\.?$')
+
+
+class Net(NamedTuple):
+    """A net of a solver.
+
+    Attributes:
+        name: its file, or the field of the solver that holds it.
+        parameter: its NetParameter, with the layers that its state includes.
+    """
+
+    name: str
+    parameter: Any
 
 
 def caffe_pb2() -> ModuleType:
@@ -68,7 +89,62 @@ def check_solver(solver: Any, name: str = "solver") -> None:
     try:
         policies.learning_rate(solver, 0)
     except ValueError as error:
-        raise ClrError(f"{name}: {error}") from None
+        hint = ""
+        if solver.lr_policy not in policies.POLICIES:
+            hint = did_you_mean(solver.lr_policy, policies.POLICIES)
+        raise ClrError(f"{name}: {error}{hint}") from None
+
+
+def solver_type(solver: Any) -> str:
+    """The type of a SolverParameter; the deprecated solver_type translated, as Caffe does."""
+    if not solver.HasField("solver_type"):
+        return str(solver.type)
+    names = {solver_type.upper(): solver_type for solver_type in SOLVER_TYPES}
+    return names[caffe_pb2().SolverParameter.SolverType.Name(solver.solver_type)]
+
+
+def train_net(solver: Any, name: str) -> Net:
+    """The net that a SolverParameter trains (Solver::InitTrainNet in Caffe's solver.cpp).
+
+    Raises:
+        ClrError: `name` has no net or several, or its file cannot be used.
+    """
+    fields = [field for field in _TRAIN_NETS if solver.HasField(field)]
+    if not fields:
+        raise ClrError(f"{name}: no net to train; name its file with net")
+    if len(fields) > 1:
+        raise ClrError(f"{name}: {' and '.join(fields)} each give a net to train; keep one")
+    source, net = _source(solver, fields[0], name)
+    return _net_in_state(source, net, "TRAIN", solver.train_state)
+
+
+def test_nets(solver: Any, name: str) -> list[Net]:
+    """The nets that a SolverParameter tests, in Caffe's order (Solver::InitTestNets).
+
+    Those are test_net_param, then test_net, then net or net_param once for each
+    test_iter that is left.
+
+    Raises:
+        ClrError: the numbers of test_iter or test_state in `name` do not fit
+            that of nets, or a file cannot be used.
+    """
+    sources = [(f"{name}: test_net_param", net) for net in solver.test_net_param]
+    sources += [(file, _read_net_of("test_net", file, name)) for file in solver.test_net]
+    given, needed = len(solver.test_iter), len(sources)
+    generic = [field for field in _GENERIC_NETS if solver.HasField(field)]
+    if given < needed or (given > needed and not generic):
+        raise ClrError(f"{name}: {needed} test nets, {given} test_iter; give each net one")
+    if given > needed:
+        sources += [_source(solver, generic[0], name)] * (given - needed)
+    states = list(solver.test_state) or [caffe_pb2().NetState()] * given
+    if len(states) != given:
+        raise ClrError(
+            f"{name}: {given} test nets, {len(states)} test_state; give each net one, or none"
+        )
+    return [
+        _net_in_state(source, net, "TEST", state)
+        for (source, net), state in zip(sources, states, strict=True)
+    ]
 
 
 def read_net(path: Path) -> Any:
@@ -80,6 +156,68 @@ def read_net(path: Path) -> Any:
     return _read(path, "NetParameter")
 
 
+def did_you_mean(wrong: str, names: Iterable[str]) -> str:
+    """The end of a message on an unknown name: the closest of `names`, or nothing.
+
+    >>> did_you_mean("lmdb", ["LEVELDB", "LMDB"])
+    '; did you mean "LMDB"?'
+    """
+    by_lower_case = {name.lower(): name for name in names}
+    closest = difflib.get_close_matches(wrong.lower(), by_lower_case, 1)
+    return f'; did you mean "{by_lower_case[closest[0]]}"?' if closest else ""
+
+
+def looked_for(path: str) -> str:
+    """The end of a message on a file that is missing: where a relative path was looked for."""
+    return "" if Path(path).is_absolute() else f" (looked for in {Path.cwd()})"
+
+
+def _source(solver: Any, field: str, name: str) -> tuple[str, Any]:
+    """What to call the net in a field of a solver, and its NetParameter."""
+    value = getattr(solver, field)
+    if isinstance(value, str):
+        return value, _read_net_of(field, value, name)
+    return f"{name}: {field}", value
+
+
+def _read_net_of(field: str, file: str, name: str) -> Any:
+    if not Path(file).exists():
+        reason = f"cannot be read: No such file or directory{looked_for(file)}"
+        raise ClrError(f"{name}: {field}: {file}: {reason}")
+    return read_net(Path(file))
+
+
+def _net_in_state(source: str, net: Any, phase: str, state_of_solver: Any) -> Net:
+    """A net with the layers that its state includes (Net::FilterNet in Caffe's net.cpp)."""
+    state = caffe_pb2().NetState(phase=phase)
+    state.MergeFrom(net.state)
+    state.MergeFrom(state_of_solver)
+    parameter = caffe_pb2().NetParameter()
+    parameter.CopyFrom(net)
+    del parameter.layer[:]
+    for layer in net.layer:
+        if layer.include and layer.exclude:
+            raise ClrError(f'{source}: layer "{layer.name}": has include and exclude; keep one')
+        if layer.include:
+            included = any(_meets(state, rule) for rule in layer.include)
+        else:
+            included = not any(_meets(state, rule) for rule in layer.exclude)
+        if included:
+            parameter.layer.append(layer)
+    return Net(source, parameter)
+
+
+def _meets(state: Any, rule: Any) -> bool:
+    """Net::StateMeetsRule."""
+    return (
+        (not rule.HasField("phase") or bool(state.phase == rule.phase))
+        and (not rule.HasField("min_level") or bool(state.level >= rule.min_level))
+        and (not rule.HasField("max_level") or bool(state.level <= rule.max_level))
+        and set(rule.stage) <= set(state.stage)
+        and set(rule.not_stage).isdisjoint(state.stage)
+    )
+
+
 def _read(path: Path, message: str) -> Any:
     parameter = getattr(caffe_pb2(), message)()
     try:
@@ -88,4 +226,30 @@ def _read(path: Path, message: str) -> Any:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise ClrError(f"{path}: cannot be read: {reason}") from None
     except text_format.ParseError as error:
-        raise ClrError(f"{path}:{error}") from None
+        raise ClrError(f"{path}:{_place_and_reason(error)}") from None
+
+
+def _place_and_reason(error: text_format.ParseError) -> str:
+    """LINE:COLUMN: and what is wrong there, both counted from 1."""
+    line, column = error.GetLine(), error.GetColumn()
+    if line is None:
+        return f" {error}"
+    reason = str(error).removeprefix(f"{line}:{column} : ")
+    return f"{line}:{column}: {_unknown_name(reason) or reason}"
+
+
+def _unknown_name(reason: str) -> str | None:
+    """Protobuf's reason, if it is an unknown field or enum value, with the closest name."""
+    unknown = _UNKNOWN.search(reason)
+    if unknown is None:
+        return None
+    type_name, kind, name = unknown.groups()
+    pool = caffe_pb2().DESCRIPTOR.pool
+    if kind == "field":
+        names = pool.FindMessageTypeByName(type_name).fields_by_name
+    else:
+        names = pool.FindEnumTypeByName(type_name).values_by_name
+    hint = did_you_mean(name, names)
+    if kind == "value" and not hint:
+        hint = f"; use one of {', '.join(names)}"
+    return f'{type_name.removeprefix("caffe.")} has no {kind} "{name}"{hint}'
