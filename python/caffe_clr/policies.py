@@ -261,6 +261,7 @@ POLICIES: dict[str, Callable[..., Rates]] = {
 }
 
 PAPER = ("triangular", "triangular2", "exp_range", "decay")
+CYCLES = ("triangular", "triangular2", "exp_range")
 
 
 def learning_rate(solver: Any, iterations: ArrayLike, dtype: DTypeLike = np.float32) -> Rates:

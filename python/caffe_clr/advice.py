@@ -1,0 +1,167 @@
+"""What the paper advises on cycles (L. N. Smith, arXiv 1506.01186), as warnings on a run.
+
+A run is of one stage or several, each a solver that goes on from the last one's
+solver state, as in the paper's Table 2.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+from caffe_clr import epochs, policies, prototxt
+from caffe_clr.errors import ClrError
+
+_CYCLIC = ("triangular", "triangular2", "exp_range")
+
+_CYCLES = epochs.CYCLES[0]
+_HALVED_AWAY = 8  # the cycle from which on triangular2 is at most 1/128 of its first height
+
+
+def check_stages(stages: Sequence[tuple[str, Any]]) -> list[str]:
+    """Refuse stages that cannot go on from one another.
+
+    Args:
+        stages: the file of each stage's solver and its SolverParameter, which
+            prototxt.check_solver has passed.
+
+    Returns:
+        A warning, one line, for each of the paper's policies that does not begin
+        where the stage before it ends.
+
+    Raises:
+        ClrError: a max_iter is not above that of the stage before, or solver
+            types or train nets differ, so that the solver state does not fit.
+    """
+    warnings = []
+    for number, ((before, previous), (name, parameter)) in enumerate(pairwise(stages), 2):
+        if parameter.max_iter <= previous.max_iter:
+            raise ClrError(
+                f"stage {number} ({name}): max_iter is {parameter.max_iter}, and stage"
+                f" {number - 1} ({before}) ends at {previous.max_iter}; iterations count on,"
+                " set it above that"
+            )
+        solver_types = [prototxt.solver_type(solver) for solver in (previous, parameter)]
+        if solver_types[0] != solver_types[1]:
+            raise ClrError(
+                f"stage {number} ({name}): the solver is {solver_types[1]}, but {solver_types[0]}"
+                f" in stage {number - 1} ({before}), whose state would not fit; use one type"
+            )
+        if difference := _difference(*_trained_layers(before, previous, name, parameter)):
+            raise ClrError(
+                f"stage {number} ({name}): its net is not that of stage {number - 1} ({before}),"
+                f" whose state would not fit: {difference}"
+            )
+        if effect := _effect_of_start(parameter, previous.max_iter):
+            warnings.append(
+                f"stage {number} ({name}) starts its policy at {parameter.start_lr_policy}, stage"
+                f" {number - 1} ends at {previous.max_iter}: {effect};"
+                f" set start_lr_policy: {previous.max_iter}"
+            )
+    return warnings
+
+
+def advise(name: str, parameter: Any, start: int, epoch: int | None) -> list[str]:
+    """Warn of a cyclical policy that is not as the paper advises.
+
+    That is of triangular, triangular2 and exp_range: a run that ends within a
+    cycle, of fewer than three cycles, or with a stepsize that is not 2 to 10
+    epochs (section 3.2), and a triangular2 that has been halved to nothing
+    (section 3.1).
+
+    Args:
+        name: what to call the solver: its file.
+        parameter: its SolverParameter, which prototxt.check_solver has passed.
+        start: the iteration that the run, or this stage of it, goes on from.
+        epoch: iterations an epoch; None where that is not known.
+
+    Returns:
+        Warnings, a line each.
+    """
+    if parameter.lr_policy not in _CYCLIC:
+        return []
+    end, cycle = parameter.max_iter, 2 * parameter.stepsize
+    first = parameter.start_lr_policy
+    begin = max(start, first)
+    if end <= first:
+        return [
+            f"{name}: its policy starts at {first}, after the run's end at {end}: the rate stays"
+            f" at {parameter.base_lr:g}; lower start_lr_policy or raise max_iter"
+        ]
+    warnings = []
+    if (end - first) % cycle:
+        within = end - (end - first) % cycle
+        ends = [at for at in (within, within + cycle) if at > begin]
+        warnings.append(
+            f"{name}: max_iter {end} is within a cycle of {cycle} iterations; accuracy is best at"
+            f" a cycle's end (section 3.2): set max_iter: {' or '.join(map(str, ends))}"
+        )
+    if end - begin < _CYCLES * cycle:
+        whole = first + (-((first - begin) // cycle) + _CYCLES) * cycle
+        warnings.append(
+            f"{name}: {end - begin} iterations are fewer than {_CYCLES} cycles of {cycle}, which"
+            f" train most of the way (section 3.2): set max_iter: {whole}, or a smaller stepsize"
+        )
+    if parameter.lr_policy == "triangular2" and end - first >= _HALVED_AWAY * cycle:
+        warnings.append(
+            f"{name}: {(end - first) // cycle} cycles of triangular2; from cycle"
+            f" {_HALVED_AWAY} on the rate rises by 1/{2 ** (_HALVED_AWAY - 1)} of max_lr - base_lr"
+            " or less (section 3.1): use a larger stepsize, or triangular"
+        )
+    return warnings + _advise_stepsize(name, parameter.stepsize, epoch)
+
+
+def _advise_stepsize(name: str, stepsize: int, epoch: int | None) -> list[str]:
+    if epoch is None:
+        return []
+    least, most = (number * epoch for number in epochs.ADVISED)
+    if least <= stepsize <= most:
+        return []
+    relation = f"less than {epochs.ADVISED[0]}" if stepsize < least else f"over {epochs.ADVISED[1]}"
+    return [
+        f"{name}: stepsize {stepsize} is {relation} epochs of {epoch} iterations"
+        f" (section 3.2): set it to {least} to {most}"
+    ]
+
+
+def _trained_layers(
+    before: str, previous: Any, name: str, parameter: Any
+) -> tuple[list[Any], list[Any]]:
+    """The layers with bottoms of two solvers' train nets, without their include and exclude."""
+    nets = (prototxt.train_net(previous, before), prototxt.train_net(parameter, name))
+    layers = tuple([layer for layer in net.parameter.layer if layer.bottom] for net in nets)
+    for layer in (*layers[0], *layers[1]):
+        layer.ClearField("include")
+        layer.ClearField("exclude")
+    return layers[0], layers[1]
+
+
+def _difference(previous: list[Any], layers: list[Any]) -> str | None:
+    """The first of two nets' layers that differs, in words."""
+    for layer, other in zip(layers, previous, strict=False):
+        if layer.name != other.name:
+            return f'layer "{layer.name}" stands where there was "{other.name}"'
+        if layer != other:
+            return f'layer "{layer.name}" differs'
+    if len(layers) > len(previous):
+        return f'layer "{layers[len(previous)].name}" is new'
+    if len(layers) < len(previous):
+        return f'layer "{previous[len(layers)].name}" is missing'
+    return None
+
+
+def _effect_of_start(parameter: Any, previous_end: int) -> str | None:
+    """What becomes of a rate whose policy does not begin where the stage before ends."""
+    if parameter.lr_policy not in policies.PAPER:
+        return None
+    elapsed = previous_end - parameter.start_lr_policy
+    if elapsed < 0:
+        rate = parameter.max_lr if parameter.lr_policy == "decay" else parameter.base_lr
+        return f"the rate stays at {rate:g} for {-elapsed} iterations"
+    if parameter.lr_policy == "decay":
+        return f"{elapsed} iterations of it are left out" if elapsed else None
+    cycles, position = divmod(elapsed, 2 * parameter.stepsize)
+    if position:
+        return "the rate jumps into the middle of a cycle"
+    if cycles and parameter.lr_policy != "triangular":
+        return f"its first {'cycle is' if cycles == 1 else f'{cycles} cycles are'} left out"
+    return None
