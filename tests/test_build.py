@@ -52,8 +52,8 @@ def test_caffe_can_be_imported_and_knows_the_fields(tree: Tree) -> None:
 
 def test_the_messages_are_the_same_before_and_after_importing_caffe(tree: Tree) -> None:
     code = (
-        "from caffe_clr import prototxt, training; before = prototxt.caffe_pb2();"
-        "caffe = training.import_caffe(); import caffe.proto.caffe_pb2 as after;"
+        "from caffe_clr import prototxt, solvers; before = prototxt.caffe_pb2();"
+        "caffe = solvers.import_caffe(); import caffe.proto.caffe_pb2 as after;"
         "assert before is after is caffe.proto.caffe_pb2"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from google.protobuf import text_format
 
-from caffe_clr import parity, policies, training
+from caffe_clr import parity, policies, solvers
 from caffe_clr.harness.compilation import Tree
 
 LAST = 26  # two cycles of triangular with stepsize 6, and two iterations
@@ -51,7 +51,7 @@ def test_resume_at_every_phase_of_a_cycle(
 ) -> None:
     parameter = parameters(solver, net, tmp_path, solver_type)
     parameter.snapshot_format = parameter.SnapshotFormat.Value(snapshot_format)
-    whole = training.load_solver(parameter)
+    whole = solvers.load_solver(parameter)
     rates = []
     while whole.iter < LAST:
         whole.snapshot()
@@ -59,7 +59,7 @@ def test_resume_at_every_phase_of_a_cycle(
         whole.step(1)
     suffix = ".h5" if snapshot_format == "HDF5" else ""
     for iteration in range(LAST):
-        resumed = training.load_solver(parameter)
+        resumed = solvers.load_solver(parameter)
         resumed.restore(f"{tmp_path}/run_iter_{iteration}.solverstate{suffix}")
         assert resumed.iter == iteration
         assert run_to_the_end(resumed) == rates[iteration:], iteration
@@ -73,11 +73,11 @@ def test_resume_with_each_policy(
 ) -> None:
     fields = {"gamma": 0.97} if policy == "exp_range" else {}
     parameter = parameters(solver, net, tmp_path, "SGD", lr_policy=policy, **fields)
-    whole = training.load_solver(parameter)
+    whole = solvers.load_solver(parameter)
     whole.step(15)
     whole.snapshot()
     rates = run_to_the_end(whole)
-    resumed = training.load_solver(parameter)
+    resumed = solvers.load_solver(parameter)
     resumed.restore(f"{tmp_path}/run_iter_15.solverstate")
     assert run_to_the_end(resumed) == rates
     assert weights(resumed) == weights(whole)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from caffe_clr import datasets, policies, prototxt, training
+from caffe_clr import datasets, policies, prototxt, solvers, training
 from caffe_clr.errors import ClrError
 from caffe_clr.harness.compilation import Tree
 
@@ -66,21 +66,24 @@ def test_a_bad_cycle_raises_in_python(
 ) -> None:
     solver = write(tmp_path / "solver.prototxt", policy, old, new)
     with pytest.raises(ClrError, match=f'{solver}: lr_policy "{policy}": {reason}'):
-        training.train(solver)
+        training.plan([solver])
 
 
 def test_a_bad_message_raises_before_caffe_is_given_it(solver: Callable[..., Any]) -> None:
     with pytest.raises(ClrError, match='solver: lr_policy "triangular": max_lr is not set'):
-        training.load_solver(solver(max_lr=None))
+        solvers.load_solver(solver(max_lr=None))
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("base_lr: 0.1 lr_policy: 'fixd'", 'lr_policy "fixd" is unknown; use one of fixed, step'),
-        ("base_lr: fast", r"solver.prototxt:1:10 : .*fast"),
-        ("lr_policy: 'fixed'\nmaxlr: 1", r"solver.prototxt:2:1 : .*maxlr"),
-        ("lr_policy: 'fixed' net: 'missing.prototxt'", "missing.prototxt: cannot be read: No such"),
+        ("base_lr: fast", r"solver.prototxt:1:10: .*fast"),
+        ("lr_policy: 'fixed'\nmaxlr: 1", r"solver.prototxt:2:1: .*maxlr"),
+        (
+            "lr_policy: 'fixed' max_iter: 1 net: 'missing.prototxt'",
+            "missing.prototxt: cannot be read: No such",
+        ),
     ],
 )
 def test_a_bad_solver_file_raises_in_python(
@@ -89,25 +92,25 @@ def test_a_bad_solver_file_raises_in_python(
     solver = tmp_path / "solver.prototxt"
     solver.write_text(text)
     with pytest.raises(ClrError, match=message):
-        training.train(solver)
+        training.plan([solver])
 
 
 def test_missing_data_raises_in_python(tree: Tree, tmp_path: Path) -> None:
     net = tmp_path / "net.prototxt"
     data = 'data_param { source: "none" backend: LMDB }'
     net.write_text(f'layer {{ name: "digits" type: "Data" top: "data" {data} }}')
-    (tmp_path / "solver.prototxt").write_text(f"lr_policy: 'fixed' net: '{net}'")
+    (tmp_path / "solver.prototxt").write_text(f"lr_policy: 'fixed' max_iter: 1 net: '{net}'")
     with pytest.raises(ClrError, match=f'{net}: layer "digits": no data at none'):
-        training.train(tmp_path / "solver.prototxt")
+        training.plan([tmp_path / "solver.prototxt"])
 
 
 def test_a_missing_or_binary_solver_file_raises_in_python(tree: Tree, tmp_path: Path) -> None:
     with pytest.raises(ClrError, match=r"none\.prototxt: cannot be read: No such file"):
-        training.train(tmp_path / "none.prototxt")
+        training.plan([tmp_path / "none.prototxt"])
     binary = tmp_path / "binary.prototxt"
     binary.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ClrError, match="it is not text"):
-        training.train(binary)
+        training.plan([binary])
 
 
 @pytest.mark.parametrize("policy", policies.PAPER)
@@ -149,41 +152,3 @@ def test_every_shipped_solver_parses_and_has_the_rates_of_its_policy(
             bounds = np.float32([solver.base_lr, solver.max_lr, solver.base_lr])
             assert rates.tolist() == bounds.tolist(), file
         prototxt.read_net(root / solver.net)
-
-
-def test_a_seed_decides_a_run(tree: Tree, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(root)
-    datasets.write_digits(Path("models/digits"))
-    solver = Path("models/digits/fixed_solver.prototxt")
-
-    def losses(seed: int) -> Any:
-        history = training.History()
-
-        class EnoughError(Exception):
-            pass
-
-        def stop(iteration: int, so_far: training.History) -> None:
-            history.train[:] = so_far.train
-            if iteration > 30:
-                raise EnoughError
-
-        with pytest.raises(EnoughError):
-            training.train(solver, seed=seed, on_iteration=stop)
-        return [row["loss"] for row in history.train]
-
-    assert losses(1) == losses(1)
-    assert losses(1) != losses(2)
-
-
-def test_training_records_the_rate_of_the_same_iteration(
-    solver: Callable[..., Any], tree: Tree, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(root)
-    datasets.write_digits(Path("models/digits"))
-    history = training.train(Path("models/digits/triangular2_solver.prototxt"))
-    parameter = prototxt.read_solver(Path("models/digits/triangular2_solver.prototxt"))
-    for rows, interval in ((history.train, parameter.display), (history.test, 30)):
-        iterations = [row["iteration"] for row in rows]
-        assert iterations == list(range(0, 1200 + (interval == 30), interval))
-        expected = policies.learning_rate(parameter, iterations)
-        assert [row["lr"] for row in rows] == expected.astype(float).tolist()

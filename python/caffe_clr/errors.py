@@ -7,15 +7,27 @@ class ClrError(Exception):
     exit_status = 1
 
 
-class Interrupted(BaseException):
-    """Ctrl-C or a request to end; not an Exception, so that nothing takes it for a failure."""
-
-    def __init__(self, signal_number: int) -> None:
-        super().__init__(signal_number)
-        self.exit_status = 128 + signal_number
-
-
 class UsageError(ClrError):
     """An option or an argument that cannot be used."""
 
     exit_status = 2
+
+
+class DivergedError(ClrError):
+    """A training whose loss is no longer a number, or as good as none."""
+
+    def __init__(self, message: str, iteration: int = 0) -> None:
+        super().__init__(message)
+        self.iteration = iteration
+
+
+class Interrupted(BaseException):
+    """Ctrl-C or a request to end; not an Exception, so that nothing takes it for a failure."""
+
+    def __init__(
+        self, signal_number: int, remedy: str = "run the same command again, what is built is kept"
+    ) -> None:
+        super().__init__(signal_number)
+        self.signal_number = signal_number
+        self.exit_status = 128 + signal_number
+        self.remedy = remedy

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from rich.console import Console
 from rich.table import Table
 
-from caffe_clr import policies, prototxt, training
+from caffe_clr import policies, prototxt, solvers
 from caffe_clr.errors import ClrError
 
 SOLVER_TYPES = ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")
@@ -163,7 +163,7 @@ def compare(solver: Any, iterations: ArrayLike) -> Comparison:
         net = Path(folder) / "net.prototxt"
         net.write_text(_NET)
         parameter.net = str(net)
-        rates = _read(training.load_solver(parameter), solver, wanted, Path(folder))
+        rates = _read(solvers.load_solver(parameter), solver, wanted, Path(folder))
     return Comparison(wanted, rates, policies.learning_rate(solver, wanted))
 
 
@@ -229,7 +229,7 @@ def show(solver_files: Sequence[Path], points: int, console: Console) -> None:
     table.add_column("solver", overflow="fold")
     for heading in ("points", "differ", "units", "allowed", "amplitude"):
         table.add_column(heading, justify="right")
-    training.import_caffe()
+    solvers.import_caffe()
     start = time.monotonic()
     results = list(check_all(solver_files, points))
     seconds = time.monotonic() - start

@@ -1,147 +1,300 @@
-"""Drives pycaffe solvers: trains, tests and records."""
+"""Trains solvers with pycaffe into a run folder: one solver, or stages of a run."""
 
-import csv
-import os
-import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from google.protobuf import text_format
 
-from caffe_clr import prototxt
-from caffe_clr.errors import ClrError
+from caffe_clr import advice, checks, epochs, policies, prototxt, runs, solvers
+from caffe_clr.errors import ClrError, DivergedError, Interrupted
+from caffe_clr.runs import History, Row, Run, Snapshot
 
-_LOG_LEVEL = "GLOG_minloglevel"
+# When a run is taken for lost: when its loss is no number; also when it has risen; never.
+StopOn = Literal["divergence", "rise", "nothing"]
+
 _NEVER = 2**31 - 1  # as a test_interval: Caffe itself does not test
+_RISE = 4  # how far above the first loss is "risen"
+# What SoftmaxWithLoss says of probabilities that are 0 or nan: -log(FLT_MIN)
+_SOFTMAX_LOST = -math.log(float(np.finfo(np.float32).tiny))
 
 
-@dataclass
-class History:
-    """What a run recorded: two lists of rows, each a dict with its iteration and its rate.
+@dataclass(frozen=True)
+class Progress:
+    """Where a run is: the stage (from 0), the iterations done and the rate of the last."""
 
-    `train` has a row for each `display` of the solver, with the mean loss since
-    the row before; `test` one for each `test_interval`, with the mean of every
-    output of the test net. The rate, `lr`, is that of the same iteration.
+    stage: int
+    iteration: int
+    lr: float
+    history: History
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be trained: the solvers of the stages as they are trained, and remarks."""
+
+    solver_files: Sequence[Path]
+    stages: Sequence[Any]
+    folder: Path
+    epoch: int | None
+    warnings: Sequence[str]
+
+
+def plan(
+    solver_files: Sequence[Path],
+    out: Path | None = None,
+    *,
+    seed: int | None = None,
+    gpu: int | None = None,
+) -> Plan:
+    """Read and check the solvers of a run, without importing caffe.
+
+    Arguments and errors are those of `train`.
+
+    Returns:
+        The plan; its warnings are what the paper advises against, and what
+        Caffe does without a word. epoch is the iterations of one, None where
+        the size of the data set is not known.
     """
-
-    train: list[dict[str, float]] = field(default_factory=list)
-    test: list[dict[str, float]] = field(default_factory=list)
-
-
-def import_caffe() -> Any:
-    """pycaffe, with its log reduced to errors unless GLOG_minloglevel says otherwise.
-
-    Raises:
-        ClrError: there is no Caffe in this environment, or it cannot be loaded.
-    """
-    caffe_pb2 = prototxt.caffe_pb2()
-    quiet = _LOG_LEVEL not in os.environ
-    if quiet:
-        os.environ[_LOG_LEVEL] = "2"
-    try:
-        import caffe
-    except ImportError as error:
-        raise ClrError(f"import caffe: {error}; run `caffe-clr build`") from None
-    finally:
-        if quiet:  # glog has read it; programs started from here have logs of their own
-            del os.environ[_LOG_LEVEL]
-    caffe.proto.caffe_pb2 = caffe_pb2  # not bound by an import that finds it loaded
-    return caffe
-
-
-def load_solver(parameter: Any) -> Any:
-    """A pycaffe solver of a SolverParameter, for the CPU.
-
-    Raises:
-        ClrError: the policy is one that Caffe would abort on, or the net's file
-            or a data layer's source is missing.
-    """
-    caffe = import_caffe()
-    prototxt.check_solver(parameter)
-    for net in filter(None, [parameter.net, parameter.train_net, *parameter.test_net]):
-        for layer in prototxt.read_net(Path(net)).layer:
-            source = layer.data_param.source
-            if source and not Path(source).exists():
-                raise ClrError(f'{net}: layer "{layer.name}": no data at {source}')
-    caffe.set_mode_cpu()
-    with tempfile.NamedTemporaryFile("w", suffix=".prototxt") as file:
-        file.write(text_format.MessageToString(parameter))
-        file.flush()
-        return caffe.get_solver(file.name)
+    folder = (out or runs.default_folder(solver_files[0])).resolve()
+    stages = []
+    warnings = []
+    for file in solver_files:
+        parameter = prototxt.read_solver(file)
+        name = Path(parameter.snapshot_prefix).name or runs.solver_name(file)
+        parameter.snapshot_prefix = str(folder / "snapshots" / name)
+        if seed is not None:
+            parameter.random_seed = seed
+        warnings += checks.check_run(parameter, str(file), gpu=gpu)
+        modes = parameter.SolverMode
+        parameter.solver_mode = modes.Value("CPU" if gpu is None else "GPU")
+        parameter.device_id = gpu or 0
+        stages.append(parameter)
+    names = [str(file) for file in solver_files]
+    warnings += advice.check_stages(list(zip(names, stages, strict=True)))
+    epoch = _epoch(stages[0])
+    start = 0
+    for name, parameter in zip(names, stages, strict=True):
+        warnings += advice.advise(name, parameter, start, epoch)
+        start = parameter.max_iter
+    return Plan(solver_files, stages, folder, epoch, list(dict.fromkeys(warnings)))
 
 
 def train(
-    solver_file: Path,
+    solver_files: Path | Sequence[Path],
+    out: Path | None = None,
     *,
     seed: int | None = None,
-    on_iteration: Callable[[int, History], None] = lambda iteration, history: None,
+    gpu: int | None = None,
+    resume: bool = False,
+    snapshot_cycles: bool = False,
+    stop_on: StopOn = "divergence",
+    on_iteration: Callable[[Progress], None] = lambda progress: None,
+    stop: Callable[[], int | None] = lambda: None,
 ) -> History:
-    """Train a solver to its max_iter, testing it as its prototxt says.
+    """Train a solver to its max_iter, testing and snapshotting as its prototxt says.
 
-    Paths in the prototxt are relative to the working directory, as for `caffe
-    train`. Nothing is snapshot.
+    Several solvers are stages (the paper's Table 2): each goes on from the
+    weights, iteration and solver state in which the one before ended. Paths in
+    a prototxt are relative to the working directory, as for `caffe train`; of
+    snapshot_prefix only the name is used, snapshots are in the run folder.
 
     Args:
-        solver_file: a solver prototxt.
+        solver_files: a solver prototxt, or one for each stage.
+        out: the run folder; by default runs/<solver name>-<time>.
         seed: replaces random_seed.
-        on_iteration: called after each iteration with the number of those done
-            and what has been recorded so far.
+        gpu: the number of the GPU to train on; None for the CPU.
+        resume: go on from the newest whole snapshot in `out`.
+        snapshot_cycles: also snapshot where a cycle ends.
+        stop_on: "divergence": a loss that is nan, inf, or the 87.3365 that
+            SoftmaxWithLoss reports for them; "rise": also one that has risen to
+            four times the first; "nothing".
+        on_iteration: called after each iteration.
+        stop: asked after each iteration; a signal number ends the run with a
+            snapshot and Interrupted.
 
     Raises:
-        ClrError: the prototxt cannot be used.
+        DivergedError: the loss diverged; what was recorded and snapshot before
+            is in the folder.
+        ClrError: a solver, net, data set or the folder cannot be used.
     """
-    parameter = prototxt.read_solver(solver_file)
-    test_interval, display = parameter.test_interval, parameter.display
-    if seed is not None:
-        parameter.random_seed = seed
-    parameter.test_interval = _NEVER
-    parameter.test_initialization = False
-    parameter.snapshot = 0
-    parameter.snapshot_after_train = False
-    solver = load_solver(parameter)
-
-    history = History()
-    losses: list[float] = []
-    while True:
-        iteration, last = solver.iter, solver.iter >= parameter.max_iter
-        row = {"iteration": iteration, "lr": solver.lr}
-        if solver.test_nets and (last or (test_interval and iteration % test_interval == 0)):
-            history.test.append(row | test(solver, parameter.test_iter[0]))
-        if last:
-            return history
-        solver.step(1)
-        losses.append(_loss(solver.net))
-        if display and iteration % display == 0:
-            history.train.append(row | {"loss": float(np.mean(losses))})
-            losses.clear()
-        on_iteration(solver.iter, history)
-
-
-def test(solver: Any, iterations: int) -> dict[str, float]:
-    """The mean of each output of a solver's first test net over some batches."""
-    net = solver.test_nets[0]
-    net.share_with(solver.net)
-    batches = [
-        {name: float(blob.mean()) for name, blob in net.forward().items()}
-        for _ in range(iterations)
-    ]
-    return {name: float(np.mean([batch[name] for batch in batches])) for name in batches[0]}
+    files = [solver_files] if isinstance(solver_files, Path) else list(solver_files)
+    planned = plan(files, out, seed=seed, gpu=gpu)
+    about = {"solvers": [str(file) for file in files], "seed": seed, "gpu": gpu}
+    with runs.open_run(planned.folder, planned.stages, about, resume=resume) as run:
+        if run.is_finished:
+            return run.history
+        if run.divergence:
+            raise DivergedError(*run.divergence)
+        snapshot = run.newest_snapshot()
+        run.start(snapshot)
+        status, iteration, message = "interrupted", 0, ""
+        try:
+            for number in range(snapshot.stage if snapshot else 0, len(files)):
+                stage = _Stage(planned, number, run, snapshot_cycles, stop_on)
+                try:
+                    stage.begin(snapshot, gpu)
+                    stage.train(on_iteration, stop)
+                finally:
+                    iteration = stage.iteration
+                snapshot = stage.newest
+            status = "finished"
+        except DivergedError as error:
+            status, iteration, message = "diverged", error.iteration, str(error)
+            raise
+        finally:
+            run.set_status(status, iteration, message)
+        return run.history
 
 
-def write_csv(rows: list[dict[str, float]], path: Path) -> None:
-    """Write the rows of a History, a column for each of their keys."""
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0].keys() if rows else ())
-        writer.writeheader()
-        writer.writerows(rows)
+class _Stage:
+    """One solver of a run."""
+
+    def __init__(
+        self, planned: Plan, number: int, run: Run, snapshot_cycles: bool, stop_on: StopOn
+    ) -> None:
+        self.parameter = planned.stages[number]
+        self.newest: Snapshot | None = None
+        self._number = number
+        self._is_last = number == len(planned.stages) - 1
+        self._epoch = planned.epoch
+        self._run = run
+        self._snapshot_cycles = snapshot_cycles
+        self._stop_on = stop_on
+        self._losses: list[float] = []
+        self._first_loss = math.nan
+        self._solver: Any = None
+        self._began = time.monotonic()
+
+    @property
+    def iteration(self) -> int:
+        return int(self._solver.iter) if self._solver else 0
+
+    def begin(self, snapshot: Snapshot | None, gpu: int | None) -> None:
+        """Make the solver, and put it where a snapshot, of this or the last stage, was taken."""
+        live = type(self.parameter)()
+        live.CopyFrom(self.parameter)
+        live.test_interval = _NEVER  # testing and snapshotting is done here
+        live.test_initialization = False
+        live.snapshot = 0
+        live.snapshot_after_train = False
+        self._solver = solvers.load_solver(live, gpu)
+        self._softmax = any(layer.type == "SoftmaxWithLoss" for layer in self._solver.net.layers)
+        if snapshot:
+            solvers.restore(self._solver, snapshot.state, snapshot.model)
+            self.newest = snapshot
+        rows = self._run.history.train + self._run.history.test
+        self._began -= max((row["seconds"] for row in rows), default=0)
+
+    def train(
+        self, on_iteration: Callable[[Progress], None], stop: Callable[[], int | None]
+    ) -> None:
+        """Train to max_iter; see `train` above."""
+        first = self.iteration
+        while True:
+            if self._test_is_due(first):
+                self._test(stop)
+            if self.iteration >= self.parameter.max_iter:
+                break
+            number = stop()
+            if number:
+                self._snapshot()
+                raise Interrupted(number, f"iteration {self.iteration} is kept in a snapshot")
+            lr = self._solver.lr
+            self._step(lr)
+            if self._snapshot_is_due():
+                self._snapshot()
+            on_iteration(Progress(self._number, self.iteration, lr, self._run.history))
+        if not self._is_last or self.parameter.snapshot_after_train:
+            self._snapshot()
+
+    def _step(self, lr: float) -> None:
+        iteration = self.iteration
+        row = self._row(iteration, lr)
+        self._solver.step(1)
+        loss = solvers.loss(self._solver.net)
+        self._losses.append(loss)
+        display = self.parameter.display
+        shown = display > 0 and iteration % display == 0
+        mean = math.fsum(self._losses) / len(self._losses) if math.isfinite(loss) else loss
+        if shown:
+            results = solvers.outputs(self._solver.net)
+            self._run.add("train", {**row, **results, "loss": mean, **self._seconds()})
+            self._losses.clear()
+        if self._has_diverged(loss, mean if shown else loss):
+            raise DivergedError(
+                f"diverged at iteration {iteration}, rate {lr:.4g}: the loss is {mean:.6g};"
+                " lower the rate (max_lr or base_lr)",
+                iteration,
+            )
+
+    def _has_diverged(self, loss: float, mean: float) -> bool:
+        if math.isnan(self._first_loss):
+            self._first_loss = mean
+        if self._stop_on == "nothing":
+            return False
+        is_lost = self._softmax and abs(loss - _SOFTMAX_LOST) < 1e-3
+        has_risen = self._stop_on == "rise" and mean > _RISE * self._first_loss
+        return not math.isfinite(loss) or is_lost or has_risen
+
+    def _test_is_due(self, first: int) -> bool:
+        """At each test_interval, and where a run ends or a stage begins."""
+        if not self._solver.test_nets:
+            return False
+        iteration, interval = self.iteration, self.parameter.test_interval
+        if iteration == 0:
+            return bool(self.parameter.test_initialization)
+        if iteration >= self.parameter.max_iter:
+            return self._is_last
+        return iteration % interval == 0 or (iteration == first and self._is_joint)
+
+    @property
+    def _is_joint(self) -> bool:
+        return self.newest is not None and self.newest.stage < self._number
+
+    def _test(self, stop: Callable[[], int | None]) -> None:
+        row = self._row(self.iteration, self._solver.lr)
+        for means in solvers.test(self._solver, list(self.parameter.test_iter)):
+            if stop():
+                return
+            row.update(means)
+        self._run.add("test", row | self._seconds())
+
+    def _snapshot_is_due(self) -> bool:
+        iteration, solver = self.iteration, self.parameter
+        if solver.snapshot and iteration % solver.snapshot == 0:
+            return True
+        if not self._snapshot_cycles or solver.lr_policy not in policies.CYCLES:
+            return False
+        elapsed = iteration - solver.start_lr_policy
+        return bool(elapsed > 0 and elapsed % (2 * solver.stepsize) == 0)
+
+    def _snapshot(self) -> None:
+        if self.newest and (self.newest.stage, self.newest.iteration) == (
+            self._number,
+            self.iteration,
+        ):
+            return
+        hdf5 = self.parameter.snapshot_format == self.parameter.SnapshotFormat.Value("HDF5")
+        state, model = solvers.snapshot_files(self.parameter.snapshot_prefix, self.iteration, hdf5)
+        self._solver.snapshot()
+        solvers.check_snapshot(self._solver, state, model)
+        self.newest = Snapshot(self._number, self.iteration, state, model)
+        self._run.add_snapshot(self.newest)
+
+    def _row(self, iteration: int, lr: float) -> Row:
+        epoch = {"epoch": round(iteration / self._epoch, 4)} if self._epoch else {}
+        return {"iteration": iteration, **epoch, "lr": lr}
+
+    def _seconds(self) -> Row:
+        return {"seconds": round(time.monotonic() - self._began, 3)}
 
 
-def _loss(net: Any) -> float:
-    loss = 0.0
-    for name, weight in net.blob_loss_weights.items():
-        if weight:
-            loss += weight * float(net.blobs[name].data.sum())
-    return loss
+def _epoch(parameter: Any) -> int | None:
+    try:
+        return epochs.epoch(parameter).iterations
+    except ClrError:
+        return None

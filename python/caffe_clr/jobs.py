@@ -1,0 +1,304 @@
+"""Runs trainings in processes of their own: one that is watched, or several at once.
+
+A check that fails inside Caffe ends such a process, not this one, and Caffe's
+whole log goes to caffe.log in the run folder.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, TextIO
+
+from caffe_clr import runs, training
+from caffe_clr.errors import ClrError, DivergedError, Interrupted
+
+LOG = "caffe.log"
+_FATAL = re.compile(r"^F\d{4,8} [^\]]*\] (.*)$", re.MULTILINE)
+_REPORT_SECONDS = 0.1
+_WAIT_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Job:
+    """A call of training.train; its arguments, and the folder that paths start from."""
+
+    solver_files: tuple[str, ...]
+    out: str
+    seed: int | None = None
+    gpu: int | None = None
+    resume: bool = False
+    snapshot_cycles: bool = False
+    stop_on: training.StopOn = "divergence"
+    cwd: str = "."
+    threads: int | None = None
+
+
+Report = dict[str, Any]
+
+
+class Processes:
+    """The trainings under way in this process, so that all of them can be asked to end."""
+
+    def __init__(self) -> None:
+        self._running: set[subprocess.Popen[str]] = set()
+        self._lock = threading.Lock()
+        self._ended: int | None = None
+
+    def end(self, signal_number: int) -> None:
+        """Have all of them snapshot and end, and begin no more."""
+        with self._lock:
+            self._ended = signal_number
+            for process in self._running:
+                process.send_signal(signal_number)
+
+    def run(self, job: Job, on_report: Callable[[Report], None] = lambda report: None) -> None:
+        """Train in a process of its own; returns when that has ended.
+
+        Args:
+            on_report: called with what the training says of itself some ten
+                times a second: iteration, lr, and the newest row of train and test.
+
+        Raises:
+            DivergedError, ClrError: as training.train; also when Caffe aborts.
+            Interrupted: it was asked to end.
+        """
+        log = Path(job.cwd, job.out) / LOG
+        runs.make_folder(log.parent)
+        before = log.stat().st_size if log.exists() else 0
+        failure: Report = {}
+        with log.open("a") as log_file, self._process(job, log_file) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                report = json.loads(line)
+                if "failed" in report:
+                    failure = report
+                else:
+                    on_report(report)
+        _raise_failure(failure, process.returncode, log, before)
+
+    @contextmanager
+    def _process(self, job: Job, log: TextIO) -> Iterator[subprocess.Popen[str]]:
+        with self._lock:
+            if self._ended is not None:
+                raise Interrupted(self._ended)
+            process = subprocess.Popen(
+                [sys.executable, "-m", "caffe_clr.jobs", json.dumps(asdict(job))],
+                cwd=job.cwd,
+                env=_environment(job),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                start_new_session=True,
+            )
+            self._running.add(process)
+        try:
+            with process:
+                yield process
+        finally:
+            with self._lock:
+                self._running.discard(process)
+
+
+def run(job: Job, on_report: Callable[[Report], None] = lambda report: None) -> None:
+    """Train in a process of its own, as Processes.run does; an interruption is passed on to it."""
+    processes = Processes()
+    with ThreadPoolExecutor(1) as executor:
+        _wait([executor.submit(processes.run, job, on_report)], processes)[0].result()
+
+
+def run_all(
+    jobs: Sequence[Job],
+    at_once: int,
+    scheduler: str | None = None,
+    on_wait: Callable[[], None] = lambda: None,
+) -> list[ClrError | None]:
+    """Train several times, each in a process of its own.
+
+    Args:
+        at_once: how many of them at a time on this machine.
+        scheduler: the address of a Dask scheduler: its workers train instead.
+            They must see the same folders, and have this package and Caffe.
+        on_wait: called a few times a second.
+
+    Returns:
+        What ended each of them early, None for one that reached its end.
+
+    Raises:
+        ClrError: the scheduler cannot be reached.
+    """
+    processes = Processes()
+    if scheduler is None:
+        with ThreadPoolExecutor(at_once) as executor:
+            done = _wait([executor.submit(processes.run, job) for job in jobs], processes, on_wait)
+    else:
+        with _dask(scheduler) as executor:
+            done = _wait([executor.submit(run_job, job) for job in jobs], None, on_wait)
+    return [_failure(future) for future in done]
+
+
+def run_job(job: Job) -> None:
+    """Train in a process of its own; what a Dask worker is given to do."""
+    Processes().run(job)
+
+
+def threads(at_once: int) -> int | None:
+    """How many threads each of several trainings gets of this machine's; one may have all."""
+    return max(1, (os.cpu_count() or 1) // at_once) if at_once > 1 else None
+
+
+def _failure(future: "Future[None]") -> ClrError | None:
+    error = future.exception()
+    if error is None or isinstance(error, ClrError):
+        return error
+    raise error
+
+
+def _wait(
+    futures: "list[Future[None]]",
+    processes: Processes | None,
+    on_wait: Callable[[], None] = lambda: None,
+) -> "list[Future[None]]":
+    """Wait for all; when interrupted, have the processes end first, the second time at once."""
+    try:
+        while not all(future.done() for future in futures):
+            time.sleep(_WAIT_SECONDS)
+            on_wait()
+    except BaseException as error:
+        number = error.signal_number if isinstance(error, Interrupted) else signal.SIGTERM
+        for future in futures:
+            future.cancel()
+        if processes:
+            _end(processes, number, futures)
+        for future in futures:
+            if not future.cancelled() and isinstance(future.exception(), Interrupted):
+                future.result()  # raises what the process says of how far it came
+        raise
+    return futures
+
+
+def _end(processes: Processes, number: int, futures: "list[Future[None]]") -> None:
+    processes.end(number)
+    try:
+        while not all(future.done() for future in futures):
+            time.sleep(_WAIT_SECONDS)
+    except BaseException:
+        processes.end(signal.SIGKILL)
+        raise
+
+
+@contextmanager
+def _dask(scheduler: str) -> Iterator[Executor]:
+    try:
+        from distributed import Client
+    except ImportError:
+        raise ClrError("--scheduler needs Dask: pip install 'caffe-clr[dask]'") from None
+    try:
+        client: Any = Client(scheduler, timeout=10)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError) as error:
+        raise ClrError(f"--scheduler {scheduler}: no Dask scheduler answers: {error}") from None
+    with client:
+        yield client.get_executor(pure=False, retries=0)
+
+
+def _environment(job: Job) -> dict[str, str]:
+    environment = {**os.environ, "GLOG_minloglevel": "0", "GLOG_logtostderr": "1"}
+    if job.threads is not None:
+        environment.setdefault("OMP_NUM_THREADS", str(job.threads))
+    return environment
+
+
+def _raise_failure(failure: Report, status: int, log: Path, before: int) -> None:
+    """Raise what ended a training, if anything did."""
+    match failure.get("failed"):
+        case "diverged":
+            raise DivergedError(failure["message"], failure["iteration"])
+        case "interrupted":
+            raise Interrupted(failure["signal"], failure["message"])
+        case "error":
+            raise ClrError(failure["message"])
+    if status:
+        with log.open(errors="replace") as file:
+            file.seek(before)
+            fatal = _FATAL.findall(file.read())
+        reason = fatal[-1] if fatal else f"the training process ended with status {status}"
+        raise ClrError(f"Caffe gave up: {reason}\nfull log: {log}")
+
+
+def main() -> None:
+    """Train one job, reporting in lines of JSON; what else is printed goes to the log."""
+    job = Job(**json.loads(sys.argv[1]))
+    reports = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    signals: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        signals.append(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, note)
+
+    def report(**content: Any) -> None:
+        reports.write(json.dumps(content) + "\n")
+
+    try:
+        _train(job, report, lambda: signals[0] if signals else None)
+    except DivergedError as error:
+        report(failed="diverged", message=str(error), iteration=error.iteration)
+    except ClrError as error:
+        report(failed="error", message=str(error))
+    except Interrupted as interrupted:
+        report(failed="interrupted", signal=interrupted.signal_number, message=interrupted.remedy)
+    except OSError as error:
+        report(failed="error", message=f"{error.filename}: {error.strerror}")
+    except Exception as error:
+        traceback.print_exc()
+        message = f"{type(error).__name__}: {error}\nfull log: {job.out}/{LOG}"
+        report(failed="error", message=message)
+
+
+def _train(job: Job, report: Callable[..., None], stop: Callable[[], int | None]) -> None:
+    reported, iteration = time.monotonic() - _REPORT_SECONDS, 0
+
+    def on_iteration(progress: training.Progress) -> None:
+        nonlocal reported, iteration
+        seconds = time.monotonic() - reported
+        if seconds >= _REPORT_SECONDS:
+            speed = (progress.iteration - iteration) / seconds
+            reported, iteration = time.monotonic(), progress.iteration
+            history = progress.history
+            report(
+                iteration=progress.iteration,
+                lr=progress.lr,
+                speed=speed,
+                train=history.train[-1] if history.train else {},
+                test=history.test[-1] if history.test else {},
+            )
+
+    training.train(
+        [Path(file) for file in job.solver_files],
+        Path(job.out),
+        seed=job.seed,
+        gpu=job.gpu,
+        resume=job.resume,
+        snapshot_cycles=job.snapshot_cycles,
+        stop_on=job.stop_on,
+        on_iteration=on_iteration,
+        stop=stop,
+    )
+
+
+if __name__ == "__main__":
+    main()
