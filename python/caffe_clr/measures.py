@@ -1,0 +1,56 @@
+"""Which of a net's outputs tells how good it is: its accuracy, under whatever name."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from caffe_clr import prototxt
+from caffe_clr.runs import History, Row
+
+
+@dataclass(frozen=True)
+class Measure:
+    """An output of the test net, or the training loss; for a loss, lower is better."""
+
+    name: str
+    of_test: bool
+    is_accuracy: bool
+
+    @property
+    def label(self) -> str:
+        if self.is_accuracy:
+            return "test accuracy (%)"
+        return f"test {self.name}" if self.of_test else "training loss"
+
+    def rows(self, history: History) -> list[Row]:
+        """The rows that have it."""
+        rows = history.test if self.of_test else history.train
+        return [row for row in rows if self.name in row]
+
+    def shown(self, value: float) -> str:
+        return f"{value:.2%}" if self.is_accuracy else f"{value:.4g}"
+
+    @property
+    def best(self) -> Callable[..., float]:
+        return max if self.is_accuracy else min
+
+
+def measure_of(parameter: Any, name: str) -> Measure:
+    """What to compare the runs of a solver by.
+
+    That is the first top of the first Accuracy layer of its first test net; of
+    one that has none, the first loss; without a test net, the training loss.
+
+    Args:
+        parameter: a SolverParameter.
+        name: what to call it: its file.
+    """
+    nets = prototxt.test_nets(parameter, name)
+    layers = nets[0].parameter.layer if nets else []
+    for layer in layers:
+        if layer.type == "Accuracy" and layer.top:
+            return Measure(layer.top[0], of_test=True, is_accuracy=True)
+    for layer in layers:
+        if layer.type.endswith("Loss") and layer.top:
+            return Measure(layer.top[0], of_test=True, is_accuracy=False)
+    return Measure("loss", of_test=False, is_accuracy=False)
