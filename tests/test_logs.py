@@ -1,0 +1,430 @@
+"""What is read of logs that `caffe train` wrote, whole, cut, resumed and of other versions."""
+
+import csv
+import io
+import math
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from caffe_clr import logs, plots, policies, prototxt
+from caffe_clr.errors import ClrError
+from caffe_clr.harness.compilation import Tree
+from caffe_clr.runs import History
+
+NET = """
+layer {
+  name: "data" type: "DummyData" top: "data" top: "label"
+  dummy_data_param {
+    shape { dim: 8 dim: 4 } shape { dim: 8 }
+    data_filler { type: "gaussian" } data_filler { type: "constant" value: 1 }
+  }
+}
+layer {
+  name: "scores" type: "InnerProduct" bottom: "data" top: "scores"
+  inner_product_param { num_output: 3 weight_filler { type: "xavier" } }
+}
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "scores" bottom: "label" top: "loss" }
+layer {
+  name: "accuracy" type: "Accuracy" bottom: "scores" bottom: "label"
+  top: "accuracy" top: "of_class" include { phase: TEST }
+}
+"""
+# displays at 0, 10, …, 60, tests at 0, 15, …, 60
+SOLVER = """
+net: "net.prototxt" lr_policy: "triangular2" base_lr: 0.001 max_lr: 0.016 stepsize: 7
+max_iter: 60 display: 10 average_loss: 3 test_iter: 2 test_iter: 1 test_interval: 15
+snapshot: 25 snapshot_prefix: "run" snapshot_after_train: false random_seed: 3 solver_mode: CPU
+"""
+DIVERGING_NET = """
+layer {
+  name: "data" type: "DummyData" top: "data"
+  dummy_data_param { shape { dim: 2 dim: 2 } data_filler { type: "gaussian" } }
+}
+layer {
+  name: "product" type: "InnerProduct" bottom: "data" top: "product"
+  inner_product_param { num_output: 2 weight_filler { type: "xavier" } }
+}
+layer { name: "loss" type: "EuclideanLoss" bottom: "product" bottom: "data" top: "loss" }
+"""
+OTHER_LINES = "\nI am no line of glog's\nIteration 7, loss = 7\nI9999 Iteration 8, lr = 1\n"
+
+
+def caffe_train(tree: Tree, folder: Path, *options: str) -> str:
+    done = subprocess.run(
+        [tree.caffe, "train", "--solver=solver.prototxt", *options],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+@pytest.fixture(scope="module")
+def folder(tree: Tree, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Holds the solver, its net, the snapshot of iteration 25, and train.log."""
+    folder = tmp_path_factory.mktemp("logged")
+    (folder / "net.prototxt").write_text(NET)
+    (folder / "solver.prototxt").write_text(SOLVER)
+    (folder / "train.log").write_text(caffe_train(tree, folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def log(folder: Path) -> str:
+    return (folder / "train.log").read_text()
+
+
+@pytest.fixture(scope="module")
+def whole(folder: Path) -> History:
+    return logs.read_log(folder / "train.log")
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Callable[[str], History]:
+    """Reads a text as a log."""
+
+    def read(text: str) -> History:
+        (tmp_path / "a.log").write_text(text)
+        return logs.read_log(tmp_path / "a.log")
+
+    return read
+
+
+def column(rows: list[dict[str, float]], name: str) -> list[float]:
+    return [row[name] for row in rows]
+
+
+def without_seconds(history: History) -> tuple[list[dict[str, float]], ...]:
+    return tuple(
+        [{name: row[name] for name in row if name != "seconds"} for row in rows]
+        for rows in (history.train, history.test)
+    )
+
+
+def as_logged(folder: Path, iterations: list[float]) -> list[float]:
+    solver = prototxt.read_solver(folder / "solver.prototxt")
+    return [float(f"{rate:.6g}") for rate in policies.learning_rate(solver, iterations)]
+
+
+def results_alone(log: str) -> str:
+    return "".join(re.findall(r"(?m)^I.*(?:\] Iteration|net output|\] Optim).*\n", log))
+
+
+def test_every_value_that_caffe_logged_is_in_its_row(log: str, whole: History) -> None:
+    assert column(whole.train, "iteration") == list(range(0, 61, 10))
+    assert column(whole.test, "iteration") == list(range(0, 61, 15))
+    losses = re.findall(r"Iteration \d+.*, loss = (\S+)", log)
+    assert column(whole.train, "loss") == [float(loss) for loss in losses]
+    raw = re.findall(r"Train net output #0: loss = (\S+)", log)
+    # where training has ended, there is a loss and no output
+    assert column(whole.train[:-1], "output loss") == [float(loss) for loss in raw]
+    assert column(whole.train[3:-1], "output loss") != column(whole.train[3:-1], "loss")
+    for number, text in enumerate(log.split("Testing net")[1:]):
+        suffix = "#1" if number % 2 else ""
+        names = [f"{name}{suffix}" for name in ("accuracy", "loss", "of_class")]
+        names[2:] = [f"{names[2]}[{element}]" for element in range(3)]
+        values = re.findall(r"Test net output #\d: \w+ = (\S+)", text)
+        row = whole.test[number // 2]
+        assert [(name, row[name]) for name in names] == [
+            (name, float(value)) for name, value in zip(names, values, strict=True)
+        ]
+    assert list(whole.test[0])[:3] == ["iteration", "lr", "accuracy"]
+    assert list(whole.train[0]) == ["iteration", "lr", "loss", "output loss", "seconds"]
+
+
+def test_every_rate_is_that_of_its_iteration(folder: Path, log: str, whole: History) -> None:
+    logged = {int(i): float(lr) for i, lr in re.findall(r"Iteration (\d+), lr = (\S+)", log)}
+    assert logs.read_rates(folder / "train.log") == logged
+    for rows in (whole.train, whole.test):
+        assert column(rows, "lr") == as_logged(folder, column(rows, "iteration"))
+
+
+def test_a_rate_that_is_not_logged_and_not_certain_is_nan(
+    folder: Path, log: str, read: Callable[[str], History]
+) -> None:
+    unlogged = [15, 45, 60]
+    for text in (
+        log.replace("Initializing solver from parameters", "Starting"),
+        log.replace("max_lr: 0.016", "max_lr: 0.017"),
+        log.replace('lr_policy: "triangular2"', 'lr_policy: "of my own"'),
+        log.replace('lr_policy: "triangular2"', "lr_policy: triang"),
+    ):
+        assert text != log
+        rows = read(text).test
+        assert [row["iteration"] for row in rows if math.isnan(row["lr"])] == unlogged
+        assert [row["lr"] for row in rows if row["iteration"] == 30] == as_logged(folder, [30])
+
+
+def test_a_rate_that_is_not_known_is_no_divergence(log: str, tmp_path: Path) -> None:
+    (tmp_path / "a.log").write_text(log.replace("Initializing solver", "Starting"))
+    assert "nan" not in shown(tmp_path / "a.log", tmp_path / "out")
+
+
+def test_fields_of_another_caffe_do_not_matter(
+    log: str, whole: History, read: Callable[[str], History]
+) -> None:
+    text = log.replace("max_lr: 0.016", "max_lr: 0.016\nlargest_batch { size: 3 }")
+    assert read(text) == whole
+
+
+@pytest.mark.parametrize(
+    ("pattern", "replacement"),
+    [
+        (r"(Iteration \d+) \(.*\), loss", r"\1, loss"),
+        (r"(?m)^([IW])20\d\d", r"\1"),
+        (r"(\.\d{6}) +\d+ \S+:", r"\1 0x7fff src/caffe/some file.cc:"),
+        (r"\n", "\r\n"),
+        (r"(?m)^(?=I)", "trainer_1  | "),
+        (r"(?m)(?<=of_class = 0\n)(?=I)", OTHER_LINES),
+    ],
+)
+def test_other_formats_of_a_log_say_the_same(
+    pattern: str, replacement: str, log: str, whole: History, read: Callable[[str], History]
+) -> None:
+    other = re.sub(pattern, replacement, log)
+    assert other != log
+    assert read(other) == whole
+
+
+def test_lines_that_are_logged_several_times_make_no_row_more(
+    log: str, whole: History, read: Callable[[str], History]
+) -> None:
+    twice = re.sub(r"(?m)^(I.*\n)", r"\1\1", log)
+    assert read(twice) == whole
+
+    def with_another_gpu(line: re.Match[str]) -> str:
+        other = re.sub(r"(\.\d{6}) +\d+ ", r"\1 7 ", line[0])
+        if "output" in other:  # its values differ, and some come before those of the first
+            return re.sub(r" = ", " = 9", other) + line[0]
+        return line[0] + re.sub(r"loss = ", "loss = 9", other)
+
+    assert read(re.sub(r"(?m)^I.*\n", with_another_gpu, log)) == whole
+
+
+@pytest.mark.parametrize("cut", ["Iteration 40", "Iteration 50, lr", "Iteration 30, Testing"])
+def test_a_resumed_log_is_one_run(
+    cut: str, tree: Tree, folder: Path, log: str, whole: History, read: Callable[[str], History]
+) -> None:
+    resumed = caffe_train(tree, folder, "--snapshot=run_iter_25.solverstate")
+    later = read(resumed)
+    assert column(later.train, "iteration") == list(range(30, 61, 10))
+    for first in (log[: log.index(cut)], log[: log.index(cut) + 5], log):
+        both = read(first + resumed)
+        assert column(both.train, "iteration") == list(range(0, 61, 10))
+        assert column(both.test, "iteration") == list(range(0, 61, 15))
+        train, test = without_seconds(both)
+        assert train[:3] == without_seconds(whole)[0][:3]
+        assert test[:2] == without_seconds(whole)[1][:2]
+        assert (train[3:], test[2:]) == without_seconds(later)
+        for rows in (both.train, both.test):
+            assert column(rows, "lr") == as_logged(folder, column(rows, "iteration"))
+            assert column(rows, "seconds") == sorted(column(rows, "seconds"))
+    assert without_seconds(later)[1] != without_seconds(whole)[1][2:]
+
+
+def test_what_was_logged_after_the_point_of_resumption_is_no_part_of_the_run(
+    tree: Tree, folder: Path, log: str, read: Callable[[str], History]
+) -> None:
+    resumed = caffe_train(tree, folder, "--snapshot=run_iter_25.solverstate")
+    only_lines = "\n".join(line for line in resumed.splitlines() if "Iteration 60" not in line)
+    short = only_lines[: only_lines.index("Iteration 50 (")]
+    both = read(log + short)
+    assert column(both.train, "iteration") == [0, 10, 20, 30, 40]
+    assert column(both.test, "iteration") == [0, 15, 30, 45]
+
+
+def test_rows_of_a_log_that_is_being_written_are_whole(
+    log: str, whole: History, read: Callable[[str], History]
+) -> None:
+    begun = log.index("Iteration 0")
+    counts = set()
+    for end in range(log.index("Iteration 0, lr") + 20, len(log), 37):
+        history = read(log[:end])
+        assert history.train == whole.train[: len(history.train)]
+        assert history.test == whole.test[: len(history.test)]
+        counts.add((len(history.train), len(history.test)))
+    assert len(counts) > 8
+    for text in ("", log[:begun], log[: log.index("Test net output")]):
+        with pytest.raises(ClrError, match="no result of an iteration in it"):
+            read(text)
+
+
+def test_a_test_that_nothing_follows_is_read(
+    log: str, whole: History, read: Callable[[str], History]
+) -> None:
+    *_, last = re.finditer("Test net output.*\n", log[: log.index("Iteration 50")])
+    assert read(log[: last.end()]).test == whole.test[:4]
+
+
+def test_a_log_reduced_to_results_says_the_same(
+    log: str, whole: History, read: Callable[[str], History]
+) -> None:
+    history = read(results_alone(log))
+    assert column(history.train, "loss") == column(whole.train, "loss")
+    assert column(history.test, "accuracy#1") == column(whole.test, "accuracy#1")
+
+
+def test_a_resumed_log_reduced_to_results_is_one_run(
+    tree: Tree, folder: Path, log: str, read: Callable[[str], History]
+) -> None:
+    resumed = results_alone(caffe_train(tree, folder, "--snapshot=run_iter_25.solverstate"))
+    results = results_alone(log)
+    for first in (results, results[: results.index("Iteration 50, lr") + 5]):
+        both = read(first + resumed)
+        assert column(both.train, "iteration") == list(range(0, 61, 10))
+        assert column(both.test, "iteration") == list(range(0, 61, 15))
+        assert column(both.train, "loss")[3:] == column(read(resumed).train, "loss")
+        for name in ("loss", "loss#1"):
+            assert column(both.test, name)[2:] == column(read(resumed).test, name)
+    test = read(log + resumed).test
+    assert column(test, "lr") == as_logged(folder, column(test, "iteration"))
+
+
+def test_an_interrupted_test_makes_no_row(
+    log: str, whole: History, read: Callable[[str], History]
+) -> None:
+    begun = log.index("Iteration 45, Testing net (#0)\n")
+    prefix = log[log.rindex("\n", 0, begun) + 1 : begun]
+    stopped = (
+        "Iteration 45, Testing net (#0)\n"
+        f"{prefix}Test interrupted.\n{prefix}Optimization stopped early.\n"
+    )
+    assert read(log[:begun] + stopped).test == whole.test[:3]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "passed"),
+    [
+        ("I20231231 23:59:59.000000", "I20240101 00:00:01.000000", 2),
+        ("I1231 23:59:59.000000", "I0101 00:00:01.000000", 2),
+        ("I0228 23:59:59.000000", "I0301 00:00:01.000000", 2),
+        ("I0228 23:59:59.000000", "I0229 00:00:01.000000", 2),
+        ("I0229 23:59:59.000000", "I0301 00:00:01.000000", 2),
+        ("I20240228 23:59:59.000000", "I20240301 00:00:01.000000", 86402),
+        ("I20241027 02:59:59.000000", "I20241027 02:00:00.000000", 0),
+    ],
+)
+def test_seconds_run_on_over_midnights_and_clock_changes(
+    before: str, after: str, passed: float, log: str, read: Callable[[str], History]
+) -> None:
+    middle = log.index("Iteration 30, Testing")
+    middle = log.rindex("\n", 0, middle) + 1
+    prefix = r"(?m)^I\d+ [\d:.]+"
+    text = re.sub(prefix, before, log[:middle]) + re.sub(prefix, after, log[middle:])
+    history = read(text)
+    assert column(history.test, "seconds") == [0, 0, passed, passed, passed]
+    assert column(history.train, "seconds") == [0] * 3 + [passed] * 4
+
+
+def test_seconds_run_on_through_a_leap_year(log: str, read: Callable[[str], History]) -> None:
+    days = ("0228", "0228", "0229", "1231", "0101", "0102")
+    parts = re.split(r"(?m)^(?=I.*Testing net \(#0\))", log)  # what precedes, and five tests
+    text = "".join(
+        re.sub(r"(?m)^I\d+ [\d:.]+", f"I{day} 12:00:00.000000", part)
+        for day, part in zip(days, parts, strict=True)
+    )
+    passed = [seconds / 86_400 for seconds in column(read(text).test, "seconds")]
+    assert passed == [0, 1, 307, 308, 309]
+
+
+def test_nan_and_inf_are_kept_and_told(tree: Tree, tmp_path: Path) -> None:
+    (tmp_path / "net.prototxt").write_text(DIVERGING_NET)
+    (tmp_path / "solver.prototxt").write_text(
+        'net: "net.prototxt" lr_policy: "fixed" base_lr: 1e9 max_iter: 40 display: 1'
+        " random_seed: 1 solver_mode: CPU snapshot_after_train: false"
+    )
+    text = caffe_train(tree, tmp_path)
+    logged = [float(loss) for loss in re.findall(r"Iteration .*, loss = (\S+)", text)]
+    assert {"inf", "nan"} <= set(map(str, logged))
+    (tmp_path / "train.log").write_text(text.replace("loss = nan", "loss = -nan", 1))
+    history = logs.read_log(tmp_path / "train.log")
+    assert list(map(str, column(history.train, "loss"))) == list(map(str, logged))
+    assert history.test == []
+    told = shown(tmp_path / "train.log", tmp_path / "out")
+    first = next(i for i, loss in enumerate(logged) if not math.isfinite(loss))
+    assert f"First nan or inf at iteration {first}: loss {logged[first]}" in told
+
+
+def shown(log: Path, out: Path) -> str:
+    console = Console(file=io.StringIO(), width=120)
+    logs.show(log, out, console)
+    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+
+
+def test_show_writes_the_rows_and_a_plot_and_tells_the_best(
+    folder: Path, whole: History, tmp_path: Path
+) -> None:
+    out = tmp_path / "new" / "folder"
+    told = shown(folder / "train.log", out)
+    for name, rows in (("train", whole.train), ("test", whole.test)):
+        with (out / f"{name}.csv").open(newline="") as file:
+            written = list(csv.DictReader(file))
+        assert [{key: float(row[key]) for key in row if row[key]} for row in written] == rows
+        assert list(written[0]) == list(rows[0])
+    assert (out / "log.png").read_bytes().startswith(b"\x89PNG")
+    assert "Iterations 0 to 60" in told
+    assert f"Last loss {whole.train[-1]['loss']:g}, at iteration 60" in told
+    assert "nan" not in told
+    for name, choose in (("accuracy#1", max), ("loss", min)):
+        best = choose(column(whole.test, name))
+        iteration = next(row["iteration"] for row in whole.test if row[name] == best)
+        row = next(line for line in told.splitlines() if line.startswith(f"│ {name} "))
+        final = whole.test[-1][name]
+        assert [cell.strip() for cell in row.split("│")[2:-1]] == [
+            *(f"{final:g}", f"{best:g}", "highest" if choose is max else "lowest"),
+            str(iteration),
+        ]
+
+
+def test_what_is_no_log_is_refused(folder: Path, tmp_path: Path) -> None:
+    for path, message in (
+        (tmp_path / "none.log", "cannot be read: No such file"),
+        (tmp_path, "cannot be read: Is a directory"),
+        (folder / "run_iter_25.caffemodel", "is binary, not a log"),
+        (folder / "solver.prototxt", "no result of an iteration in it"),
+    ):
+        for read in (logs.read_log, lambda path: logs.show(path, tmp_path / "out", Console())):
+            with pytest.raises(ClrError, match=re.escape(str(path))) as raised:
+                read(path)
+            assert message in str(raised.value)
+            assert "give the file that the standard error of `caffe train` went to" in str(
+                raised.value
+            )
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(ClrError, match="no learning rate in it"):
+        logs.read_rates(folder / "solver.prototxt")
+
+
+def test_a_plot_is_drawn_of_any_log(tmp_path: Path) -> None:
+    row = {"iteration": 10, "lr": math.nan, "seconds": 1}
+    many = {f"of_class[{k}]": k / 1000 for k in range(1000)}
+    for history in (
+        History([row | {"loss": math.nan}], []),
+        History([], [row | many]),
+        History([], [row | {"distance": 70}]),
+        History([row | {"loss": -1}, row | {"iteration": 20, "loss": math.inf}], [row | {"x": 1}]),
+    ):
+        plots.plot_log(history, tmp_path / "log.png")
+        assert (tmp_path / "log.png").read_bytes().startswith(b"\x89PNG")
+        (tmp_path / "log.png").unlink()
+
+
+@pytest.mark.parametrize(
+    ("output", "loss"),
+    [("loss", True), ("loss3/loss3#1", True), ("loss3/top-1", False), ("accuracy", False)],
+)
+def test_losses_are_told_by_their_name(output: str, loss: bool) -> None:
+    assert plots.is_loss(output) == loss
+
+
+def test_six_digits_agree_with_the_float_that_caffe_printed() -> None:
+    rates = np.array([0.0123456789, 1e-30, 0, np.nan, 0.1], np.float32)
+    assert logs.agree([float(f"{rate:.6g}") for rate in rates], rates) == [True] * 5
+    assert logs.agree([0.0123458, 2e-30, 1e-7, 0, 0.100001], rates) == [False] * 5
