@@ -1,41 +1,46 @@
-"""The demo: a fixed rate and triangular2 on handwritten digits, from the same seed."""
+"""The demo: a range test on handwritten digits, and what it suggests against a fixed rate."""
 
 import os
 import shutil
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
-from caffe_clr import datasets, locations, plots, prototxt, training
-from caffe_clr.training import History
+from caffe_clr import console as shows
+from caffe_clr import datasets, locations
+from caffe_clr.errors import ClrError
 
-POLICIES = ("fixed", "triangular2")
 _MODEL = Path("models/digits")
+_FIXED = _MODEL / "fixed_solver.prototxt"
+_AT_ONCE = min(2, os.cpu_count() or 1)
 
 
-def run(out: Path, console: Console) -> dict[str, History]:
-    """Train, showing progress, and write a plot and the recorded numbers into `out`.
-
-    Returns:
-        The history of each policy.
-    """
+def run(out: Path, console: Console) -> None:
+    """Find bounds and train with them, showing progress; write plots and numbers into `out`."""
     out = out.resolve()
+    shutil.rmtree(out / "range_test", ignore_errors=True)
+    shutil.rmtree(out / "comparison", ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
     _enter_model_root(out)
     train, test = datasets.write_digits(_MODEL)
     console.print(f"Digits: {train} (1,500 images), {test} (297 images)", soft_wrap=True)
-    histories = {}
-    for policy in POLICIES:
-        histories[policy] = _train(_MODEL / f"{policy}_solver.prototxt", policy, console)
-        training.write_csv(histories[policy].train, out / f"{policy}_train.csv")
-        training.write_csv(histories[policy].test, out / f"{policy}_test.csv")
-    plot = out / "comparison.png"
-    plots.plot_comparison(histories, "Handwritten digits, one seed", plot)
-    console.print(_table(histories))
-    console.print(f"Plot: {plot}", soft_wrap=True)
-    return histories
+    found = shows.find_bounds(
+        *(_FIXED, out / "range_test", console),
+        min_lr=0.001,
+        max_lr=0.3,
+        length=8,
+        repeat=3,
+        at_once=_AT_ONCE,
+    )
+    if found.solver is None:
+        raise ClrError("the range test suggests no bounds, which it should on the digits")
+    shows.compare(
+        *([_FIXED, found.solver], out / "comparison", "Handwritten digits, three seeds", console),
+        seeds=3,
+        at_once=_AT_ONCE,
+        scheduler=None,
+        gpu=None,
+    )
 
 
 def _enter_model_root(out: Path) -> None:
@@ -45,39 +50,3 @@ def _enter_model_root(out: Path) -> None:
         root = out
         shutil.copytree(locations.shipped("models"), out / "models", dirs_exist_ok=True)
     os.chdir(root)
-
-
-def _train(solver_file: Path, policy: str, console: Console) -> History:
-    columns = (
-        TextColumn(f"{policy:<12}"),
-        BarColumn(bar_width=10),
-        TextColumn("{task.completed:>4.0f}/{task.total:.0f}"),
-        TextColumn("{task.description}"),
-        TimeElapsedColumn(),
-    )
-    max_iter = prototxt.read_solver(solver_file).max_iter
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("", total=max_iter)
-
-        def show(iteration: int, history: History) -> None:
-            progress.update(task, completed=iteration)
-            if history.train and history.test:
-                now, tested = history.train[-1], history.test[-1]
-                progress.update(
-                    task,
-                    description=f"rate {now['lr']:.4f}  loss {now['loss']:.4f}"
-                    f"  accuracy {tested['accuracy']:6.2%}",
-                )
-
-        return training.train(solver_file, on_iteration=show)
-
-
-def _table(histories: dict[str, History]) -> Table:
-    table = Table("policy", title="Test accuracy", title_justify="left")
-    for heading in ("iterations", "final", "best"):
-        table.add_column(heading, justify="right")
-    for policy, history in histories.items():
-        accuracies = [row["accuracy"] for row in history.test]
-        iterations = f"{history.test[-1]['iteration']:,.0f}"
-        table.add_row(policy, iterations, f"{accuracies[-1]:.2%}", f"{max(accuracies):.2%}")
-    return table

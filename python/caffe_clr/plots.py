@@ -1,19 +1,28 @@
 """Plots of what a run recorded, as PNG."""
 
-from collections.abc import Mapping
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from caffe_clr import policies
-from caffe_clr.training import History
+from caffe_clr.comparison import Entry
+from caffe_clr.range_test import RangeTest
+from caffe_clr.runs import History, Row
 
 # distinguishable with any colour vision, and in print
 _COLOURS = ("#666666", "#0072b2", "#d55e00", "#009e73")
-_LOWEST_ACCURACY = 80  # percent; below it all runs look alike
+_CURVE_COLOURS = (*_COLOURS[1:], "#cc79a7", "#56b4e9", "#e69f00", _COLOURS[0])
+_MOST_MARKED = 100  # points of a line
+
+Points = dict[float, float]  # values by iteration
 
 
 def plot_policies(path: Path) -> None:
@@ -44,31 +53,240 @@ def plot_policies(path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def plot_comparison(histories: Mapping[str, History], title: str, path: Path) -> None:
-    """Test accuracy above, learning rate below, over the iterations; a line for each run.
+def plot_comparison(entries: Sequence[Entry], title: str, path: Path) -> None:
+    """What was measured above, the rate below, over the iterations; a line for each solver.
+
+    The lines are means over the seeds, the bands reach from the lowest seed to the highest.
 
     Args:
-        histories: runs of one net by the name to label them with.
+        entries: the solvers' runs.
         title: what was trained, and on what.
         path: the PNG to write.
     """
     figure = Figure(figsize=(8, 5.5), layout="constrained")
     FigureCanvasAgg(figure)
-    accuracy, rate = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
-    for (name, history), colour in zip(histories.items(), _COLOURS, strict=False):
-        iterations = [row["iteration"] for row in history.test]
-        percent = [100 * row["accuracy"] for row in history.test]
-        accuracy.plot(iterations, percent, color=colour, label=name, marker=".", markersize=4)
-        rates = {row["iteration"]: row["lr"] for row in history.train + history.test}
-        rate.plot(sorted(rates), [rates[i] for i in sorted(rates)], color=colour)
-    accuracy.set(ylabel="test accuracy (%)", ylim=(_LOWEST_ACCURACY, 100.5), title=title)
-    accuracy.legend(loc="lower right", frameon=False)
+    upper, rate = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
+    measure = entries[0].measure
+    scale = 100 if measure.is_accuracy else 1
+    for entry, colour in zip(entries, itertools.cycle((_COLOURS[0], *_CURVE_COLOURS))):
+        iterations, rates, mean, low, high = _columns(entry.curve())
+        upper.plot(
+            *(iterations, scale * mean),
+            color=colour,
+            label=entry.name,
+            marker="." if len(mean) < _MOST_MARKED else "",
+            markersize=4,
+        )
+        if len(entry.histories) > 1:
+            upper.fill_between(
+                iterations, scale * low, scale * high, color=colour, alpha=0.2, linewidth=0
+            )
+        rate.plot(iterations, rates, color=colour)
+    upper.set(ylabel=measure.label, title=title, ylim=_where_they_differ(entries, scale))
+    upper.legend(loc="lower right" if measure.is_accuracy else "upper right", frameon=False)
     rate.set(ylabel="learning rate", xlabel="iteration", ylim=(0, None), xlim=(0, None))
-    for axes in (accuracy, rate):
+    for axes in (upper, rate):
         _plain(axes)
     figure.savefig(path, dpi=150)
+
+
+def plot_range_test(result: RangeTest, title: str, path: Path) -> None:
+    """Accuracy and training loss against the rate, on a linear and on a logarithmic axis.
+
+    Args:
+        result: what the range test found; its bounds are drawn.
+        title: what was trained, and on what.
+        path: the PNG to write.
+    """
+    figure = Figure(figsize=(10, 5.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(2, 2, sharex="col", sharey="row", height_ratios=[2, 1])
+    name = result.measure.name
+    scale = 100 if result.measure.is_accuracy else 1
+    rates = np.array([row["lr"] for row in result.rows])
+    values = scale * np.array([row[name] for row in result.rows])
+    for column, (upper, lower) in enumerate(zip(*grid, strict=True)):
+        shown = rates > 0 if column else rates >= 0
+        upper.plot(rates[shown], values[shown], color=_COLOURS[1], marker=".", markersize=4)
+        if len(result.seeds) > 1:
+            low, high = (
+                scale * np.array([row[f"{name}_{end}"] for row in result.rows])
+                for end in ("low", "high")
+            )
+            upper.fill_between(
+                rates[shown], low[shown], high[shown], color=_COLOURS[1], alpha=0.2, linewidth=0
+            )
+        losses = [row for row in result.losses if row["lr"] > 0 or not column]
+        lower.plot(
+            [row["lr"] for row in losses], [row["loss"] for row in losses], color=_COLOURS[0]
+        )
+        _draw_bounds(result, upper, lower)
+        lower.set(xlabel=f"learning rate ({'logarithmic' if column else 'linear'})")
+        if column:
+            lower.set_xscale("log")
+        for axes in (upper, lower):
+            _plain(axes)
+    grid[0][0].set(ylabel=result.measure.label)
+    grid[1][0].set(ylabel="training loss")
+    grid[0][0].legend(loc="best", frameon=False)
+    figure.suptitle(title)
+    figure.savefig(path, dpi=150)
+
+
+def _draw_bounds(result: RangeTest, *axes: Axes) -> None:
+    """The suggested bounds as lines, what the other rules say as ticks along the top."""
+    bounds = {"base_lr": result.suggestions.base_lr, "max_lr": result.suggestions.max_lr}
+    for (field, bound), colour in zip(bounds.items(), _COLOURS[2:], strict=False):
+        if bound.rate is not None:
+            label = f"{field} {bound.rate:.2g} ({bound.rule}, {bound.confidence} confidence)"
+            for each in axes:
+                each.axvline(bound.rate, color=colour, linestyle="--", label=label)
+    for rule in result.suggestions.rules:
+        if rule.rate:
+            axes[0].plot(
+                rule.rate,
+                1,
+                marker="v",
+                color=_COLOURS[2 if rule.field == "base_lr" else 3],
+                markersize=5,
+                clip_on=False,
+                transform=axes[0].get_xaxis_transform(),
+            )
+
+
+def _where_they_differ(entries: Sequence[Entry], scale: float) -> tuple[float, float]:
+    """The limits of the values that come after the first tenth of the iterations."""
+    values = [
+        scale * row[end]
+        for entry in entries
+        for row in entry.curve()
+        if row["iteration"] >= entry.max_iter / 10
+        for end in ("low", "high")
+    ]
+    values = [value for value in values if np.isfinite(value)] or [0, 1]
+    margin = 0.05 * (max(values) - min(values)) or 1
+    return min(values) - margin, max(values) + margin
+
+
+def _columns(rows: Sequence[Row]) -> tuple[NDArray[np.float64], ...]:
+    return tuple(
+        np.array([row[key] for row in rows]) for key in ("iteration", "lr", "mean", "low", "high")
+    )
 
 
 def _plain(axes: Axes) -> None:
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def is_loss(output: str) -> bool:
+    """Whether an output is one to be lowered, judging by its name (of loss3/top-1: top-1)."""
+    name = output.rpartition("/")[2].lower()
+    return "loss" in name or "error" in name
+
+
+def plot_log(history: History, path: Path) -> None:
+    """The losses of a run, its outputs from 0 to 1, such as accuracies, and its learning rate.
+
+    Args:
+        history: the rows of one run. Outputs that are neither are not shown, and
+            of more than seven in a panel, seven.
+        path: the PNG to write.
+    """
+    losses, shares = _curves(history)
+    panels = [(label, curves) for label, curves in (("loss", losses), ("output", shares)) if curves]
+    heights = [2] * len(panels) + [1]
+    figure = Figure(figsize=(8, 1 + 1.25 * sum(heights)), layout="constrained")
+    FigureCanvasAgg(figure)
+    *upper, lowest = figure.subplots(
+        len(heights), sharex=True, height_ratios=heights, squeeze=False
+    ).flat
+    for axes, (label, curves) in zip(upper, panels, strict=True):
+        for (name, points), colour in zip(curves.items(), _CURVE_COLOURS, strict=False):
+            _plot_points(axes, points, color=colour, label=name)
+        hidden = len(curves) - len(_CURVE_COLOURS)
+        _legend(axes, f"{hidden:,} more not shown" if hidden > 0 else None)
+        values = [value for points in curves.values() for value in points.values()]
+        axes.set(ylabel=label, yscale=_scale(values))
+    rows = history.train + history.test
+    rates = {row["iteration"]: row["lr"] for row in rows if math.isfinite(row["lr"])}
+    _plot_points(lowest, dict(sorted(rates.items())), color=_COLOURS[0])
+    lowest.set(ylabel="learning rate", xlabel="iteration")
+    lowest.xaxis.set_major_formatter("{x:,.0f}")
+    for axes in (*upper, lowest):
+        _plain(axes)
+    figure.align_ylabels()
+    figure.savefig(path, dpi=150)
+
+
+def plot_schedule(
+    rows: Sequence[Mapping[str, Any]], logged: Mapping[int, float], path: Path
+) -> None:
+    """The learning rate over the iterations, each stage in a colour of its own.
+
+    Args:
+        rows: iteration, lr, stage and cycle, as schedule.schedule gives them.
+        logged: the rates of a log by iteration, to be shown as dots; may be empty.
+        path: the PNG to write.
+    """
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    stages = itertools.groupby(rows, key=lambda row: row["stage"])
+    for (stage, shown), colour in zip(stages, itertools.cycle(_CURVE_COLOURS), strict=False):
+        points = {row["iteration"]: row["lr"] for row in shown}
+        axes.plot(list(points), list(points.values()), color=colour, label=f"stage {stage}")
+    if logged:
+        axes.plot(list(logged), list(logged.values()), "k.", markersize=3, label="logged")
+    if logged or rows[-1]["stage"] > 1:
+        _legend(axes)
+    has_cycles = any(row["cycle"] is not None for row in rows)
+    yscale = "linear" if has_cycles else _scale(row["lr"] for row in rows)
+    axes.set(ylabel="learning rate", xlabel="iteration", yscale=yscale)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    _plain(axes)
+    figure.savefig(path, dpi=150)
+
+
+def _curves(history: History) -> tuple[dict[str, Points], dict[str, Points]]:
+    """The losses of a history, and its other outputs that are from 0 to 1."""
+    curves: dict[str, Points] = {}
+    for kind, rows in (("train", history.train), ("test", history.test)):
+        for row in rows:
+            for name, value in row.items():
+                if name not in ("iteration", "epoch", "lr", "seconds", "output loss"):
+                    curves.setdefault(f"{kind} {name}", {})[row["iteration"]] = value
+    losses = {name: curve for name, curve in curves.items() if is_loss(name)}
+    shares = {
+        name: curve
+        for name, curve in curves.items()
+        if name not in losses and not any(value < 0 or value > 1 for value in curve.values())
+    }
+    return losses, shares
+
+
+def _plot_points(axes: Axes, points: Points, **style: Any) -> None:
+    """A line, with its points marked where they are few; nan and inf leave a gap."""
+    marker = "." if len(points) <= _MOST_MARKED else None
+    axes.plot(
+        list(points), list(points.values()), marker=marker, markersize=4, linewidth=1.2, **style
+    )
+
+
+def _legend(axes: Axes, title: str | None = None) -> None:
+    """At the right of a plot, where no line is."""
+    axes.legend(
+        loc="center left",
+        bbox_to_anchor=(1, 0.5),
+        frameon=False,
+        fontsize=8,
+        title=title,
+        title_fontsize=8,
+    )
+
+
+def _scale(values: Iterable[float]) -> str:
+    """Logarithmic for values that span two orders of magnitude or more."""
+    finite = [value for value in values if math.isfinite(value)]
+    is_wide = bool(finite) and 0 < 100 * min(finite) <= max(finite)
+    return "log" if is_wide else "linear"

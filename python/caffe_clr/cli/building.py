@@ -1,35 +1,20 @@
-"""The command line of caffe-clr: parses, and calls what does the work.
+"""The commands that build Caffe, patch it and check it."""
 
-What is slow to import is imported by the command that needs it.
-"""
-
-import signal
 import subprocess
 import sys
-from errno import ENOSPC
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from caffe_clr import locations
-from caffe_clr.errors import ClrError, Interrupted, UsageError
+from caffe_clr.cli.app import BUILDING, app, console
+from caffe_clr.errors import ClrError, UsageError
 from caffe_clr.harness import pipeline, series, toolchain
 from caffe_clr.harness.report import Report
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-    help="Cyclical learning rates for BVLC Caffe: build, train, compare and check.",
-)
 patch_app = typer.Typer(no_args_is_help=True, help="Apply the patch series to a Caffe of your own.")
-app.add_typer(patch_app, name="patch")
-console = Console(highlight=False)
-errors = Console(stderr=True, highlight=False)
+app.add_typer(patch_app, name="patch", rich_help_panel=BUILDING)
 
 Tree = Annotated[
     Path, typer.Argument(metavar="DIR", help="A checkout or unpacked tarball of Caffe.")
@@ -39,7 +24,7 @@ Names = Annotated[
 ]
 
 
-@app.command()
+@app.command(rich_help_panel=BUILDING)
 def build(
     prefix: Annotated[
         Path | None, typer.Option(help="Install into this folder. Default: build/caffe.")
@@ -75,7 +60,7 @@ def build(
     pipeline.build(options, Report(console))
 
 
-@app.command()
+@app.command(rich_help_panel=BUILDING)
 def doctor() -> None:
     """Tell what this machine lacks for building Caffe.
 
@@ -88,23 +73,7 @@ def doctor() -> None:
     console.print(f"Nothing is missing. Caffe would be built {opencv} OpenCV.")
 
 
-@app.command()
-def demo(
-    out: Annotated[Path, typer.Option(help="Write the plot and the numbers here.")] = Path(
-        "runs/demo"
-    ),
-) -> None:
-    """Build Caffe if need be, then train on handwritten digits: fixed rate and triangular2.
-
-    Example: caffe-clr demo --out /tmp/demo
-    """
-    from caffe_clr import demo as demos
-
-    build()
-    demos.run(out, console)
-
-
-@app.command()
+@app.command(rich_help_panel=BUILDING)
 def parity(
     solvers: Annotated[
         list[Path] | None,
@@ -127,6 +96,7 @@ def parity(
 
 
 @app.command(
+    rich_help_panel=BUILDING,
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
 )
 def test(context: typer.Context) -> None:
@@ -188,35 +158,6 @@ def patch_refresh(
     for name in stale:
         (folder / name).write_bytes(fresh[name])
     console.print(f"{len(stale)} of {len(fresh)} patches changed {' '.join(stale)}".rstrip())
-
-
-def main() -> None:
-    """Run the command line; every error is one message and an exit status."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
-    try:
-        app()
-    except ClrError as error:
-        _fail(str(error), error.exit_status)
-    except Interrupted as interrupted:
-        _fail(
-            "interrupted; run the same command again, what is built is kept",
-            interrupted.exit_status,
-        )
-    except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        remedy = "; free some and run the same command again" if error.errno == ENOSPC else ""
-        _fail(f"{place}{error.strerror or error}{remedy}", 1)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise Interrupted(number)
-
-
-def _fail(message: str, exit_status: int) -> None:
-    errors.print("[bold red]error:[/bold red]", end=" ")
-    errors.print(message, markup=False, soft_wrap=True)
-    sys.exit(exit_status)
 
 
 def _patches(names: list[str] | None) -> list[series.Patch]:

@@ -1,0 +1,44 @@
+"""The command line of caffe-clr: parses, and calls what does the work.
+
+What is slow to import is imported by the command that needs it.
+"""
+
+import signal
+import sys
+from errno import ENOSPC
+from types import FrameType
+
+from rich.console import Console
+
+from caffe_clr.cli import building as building
+from caffe_clr.cli import training as training
+from caffe_clr.cli.app import app
+from caffe_clr.errors import ClrError, Interrupted
+
+errors = Console(stderr=True, highlight=False)
+
+
+def main() -> None:
+    """Run the command line; every error is one message and an exit status."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    try:
+        app()
+    except ClrError as error:
+        _fail(str(error), error.exit_status)
+    except Interrupted as interrupted:
+        _fail(f"interrupted; {interrupted.remedy}", interrupted.exit_status)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        remedy = "; free some and run the same command again" if error.errno == ENOSPC else ""
+        _fail(f"{place}{error.strerror or error}{remedy}", 1)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise Interrupted(number)
+
+
+def _fail(message: str, exit_status: int) -> None:
+    errors.print("[bold red]error:[/bold red]", end=" ")
+    errors.print(message, markup=False, soft_wrap=True)
+    sys.exit(exit_status)

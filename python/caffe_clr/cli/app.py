@@ -1,0 +1,16 @@
+"""The application that the commands enter themselves into."""
+
+import typer
+from rich.console import Console
+
+TRAINING = "Train"
+BUILDING = "Build and check"
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="Cyclical learning rates for BVLC Caffe: build, train, compare and check.",
+)
+console = Console(highlight=False)

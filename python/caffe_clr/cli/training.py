@@ -1,0 +1,238 @@
+"""The commands of the paper's method: bounds, stepsize, schedule, training, comparison."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from caffe_clr.cli.app import BUILDING, TRAINING, app, console
+from caffe_clr.errors import UsageError
+
+Solver = Annotated[Path, typer.Argument(metavar="SOLVER", help="A solver prototxt.")]
+Stages = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="SOLVER...", help="Solver prototxt files; each goes on where the last one ended."
+    ),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(help="Write into this folder. Default: runs/<solver name>-<time>."),
+]
+Seed = Annotated[int | None, typer.Option(min=0, help="Instead of the solver's random_seed.")]
+Gpu = Annotated[int | None, typer.Option(min=0, help="Train on this GPU instead of the CPU.")]
+Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Runs at once.")]
+Images = Annotated[
+    int | None, typer.Option(min=1, help="Size of the training set, where it cannot be counted.")
+]
+
+
+@app.command(rich_help_panel=TRAINING)
+def train(
+    solvers: Stages,
+    out: Out = None,
+    seed: Seed = None,
+    gpu: Gpu = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the newest whole snapshot of the run.")
+    ] = False,
+    snapshot_cycles: Annotated[
+        bool, typer.Option("--snapshot-cycles", help="Also snapshot where each cycle ends.")
+    ] = False,
+) -> None:
+    """Train a solver, or several as the stages of one run (the paper's Table 2).
+
+    Records rate, loss and outputs as CSV and plots them. Ctrl-C snapshots.
+
+    Example: caffe-clr train models/digits/triangular2_solver.prototxt
+    """
+    from caffe_clr import console as shows
+
+    shows.train(
+        *(solvers, out, console),
+        seed=seed,
+        gpu=gpu,
+        resume=resume,
+        snapshot_cycles=snapshot_cycles,
+    )
+
+
+@app.command(rich_help_panel=TRAINING)
+def plot(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")],
+) -> None:
+    """Draw what runs have recorded so far, finished or not.
+
+    Example: caffe-clr plot runs/triangular2-*
+    """
+    from caffe_clr import console as shows
+
+    shows.plot(runs, console)
+
+
+@app.command("range-test", rich_help_panel=TRAINING)
+def range_test(
+    solver: Solver,
+    min_lr: Annotated[float, typer.Option(help="The rate to begin with.")],
+    max_lr: Annotated[float, typer.Option(help="The rate to end with.")],
+    epochs: Annotated[float | None, typer.Option(help="How long to train, in epochs.")] = None,
+    iterations: Annotated[int | None, typer.Option(help="The same, in iterations.")] = None,
+    images: Images = None,
+    repeat: Annotated[int, typer.Option(min=1, help="How many seeds, for a band.")] = 1,
+    jobs: Jobs = 1,
+    keep_going: Annotated[
+        bool, typer.Option("--keep-going", help="Go on when the loss diverges.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the range test in --out.")
+    ] = False,
+    out: Out = None,
+    seed: Seed = None,
+    gpu: Gpu = None,
+) -> None:
+    """Find base_lr and max_lr: the accuracy while the rate rises (section 3.3).
+
+    Suggests both bounds by stated rules, and writes a solver prototxt with them.
+
+    Example: caffe-clr range-test models/digits/fixed_solver.prototxt
+    --min-lr 0.001 --max-lr 0.3 --epochs 8
+    """
+    from caffe_clr import console as shows
+
+    if (epochs is None) == (iterations is None):
+        raise UsageError("how long to train? give --epochs or --iterations, one of them")
+    shows.find_bounds(
+        *(solver, out, console),
+        min_lr=min_lr,
+        max_lr=max_lr,
+        length=epochs,
+        iterations=iterations,
+        images=images,
+        repeat=repeat,
+        at_once=jobs,
+        stop_early=not keep_going,
+        resume=resume,
+        seed=seed,
+        gpu=gpu,
+    )
+
+
+@app.command(rich_help_panel=TRAINING)
+def stepsize(
+    solver: Solver,
+    epochs: Annotated[float, typer.Option(help="Half a cycle, in epochs; the paper: 2-10.")] = 4,
+    images: Images = None,
+    gpus: Annotated[int, typer.Option(min=1, help="How many GPUs share the training.")] = 1,
+) -> None:
+    """Turn epochs into a stepsize, from the size of the data set and of the batches.
+
+    Example: caffe-clr stepsize models/digits/triangular2_solver.prototxt
+    """
+    from caffe_clr import epochs as counts
+
+    counts.show(solver, epochs, images, gpus, console)
+
+
+@app.command(rich_help_panel=TRAINING)
+def schedule(
+    solvers: Stages,
+    log: Annotated[
+        Path | None, typer.Option(help="Also draw the rates in this log of caffe train.")
+    ] = None,
+    out: Out = None,
+) -> None:
+    """Draw the rate over a whole run before any training.
+
+    Needs no net; knows Caffe's own policies, too.
+
+    Example: caffe-clr schedule models/digits/*_solver.prototxt
+    """
+    from caffe_clr import runs
+    from caffe_clr import schedule as schedules
+
+    schedules.show(solvers, out or runs.default_folder(solvers[0]), console, log)
+
+
+@app.command(rich_help_panel=TRAINING)
+def compare(
+    solvers: Annotated[
+        list[Path],
+        typer.Argument(metavar="SOLVER...", help="Solvers; the first is what others are held to."),
+    ],
+    seeds: Annotated[int, typer.Option(min=1, help="Train with the seeds 1 to N.")] = 3,
+    jobs: Jobs = 1,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Train on the workers of this Dask scheduler."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write into this folder. Default: runs/compare-<solver names>."),
+    ] = None,
+    gpu: Gpu = None,
+) -> None:
+    """Train several solvers with the same seeds; draw and tabulate their accuracy.
+
+    Run it again to go on: finished runs are not repeated.
+
+    Example: caffe-clr compare models/digits/*_solver.prototxt --seeds 3
+    """
+    from caffe_clr import console as shows
+
+    title = f"{len(solvers)} solvers, seeds 1 to {seeds}"
+    shows.compare(
+        *(solvers, out, title, console), seeds=seeds, at_once=jobs, scheduler=scheduler, gpu=gpu
+    )
+
+
+@app.command(rich_help_panel=TRAINING)
+def log(
+    logfile: Annotated[Path, typer.Argument(help="What `caffe train` wrote to standard error.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Write into this folder. Default: <LOGFILE>-results.")
+    ] = None,
+) -> None:
+    """Read a log of caffe train: losses, tests and rates to CSV and PNG.
+
+    Example: caffe-clr log train.log
+    """
+    from caffe_clr import logs
+
+    logs.show(logfile, out or logfile.with_name(f"{logfile.stem}-results"), console)
+
+
+@app.command(rich_help_panel=TRAINING)
+def demo(
+    out: Annotated[Path, typer.Option(help="Write plots and numbers here.")] = Path("runs/demo"),
+) -> None:
+    """Build Caffe if need be; then find bounds and train on handwritten digits.
+
+    Example: caffe-clr demo --out /tmp/demo
+    """
+    from caffe_clr import demo as demos
+    from caffe_clr.cli.building import build
+
+    build()
+    demos.run(out, console)
+
+
+@app.command(rich_help_panel=BUILDING)
+def parity(
+    solvers: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[SOLVER]...", help="Solver prototxt files; their nets are unused."),
+    ] = None,
+    points: Annotated[
+        int, typer.Option(min=1, help="How many rates to compare, in all, at least.")
+    ] = 200_000,
+) -> None:
+    """Compare the rates of live Caffe solvers with the NumPy reference.
+
+    Without SOLVER: every policy with every solver type, where it matters
+    (cycle ends and peaks, the limits of float and int) and at random.
+
+    Example: caffe-clr parity models/digits/*_solver.prototxt
+    """
+    from caffe_clr import parity as checks
+
+    checks.show(solvers or [], points, console)

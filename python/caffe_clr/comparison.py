@@ -1,0 +1,230 @@
+"""Compares solvers: the same net, several policies, the same seeds (paper, section 4)."""
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from caffe_clr import jobs, measures, prototxt, runs
+from caffe_clr.errors import DivergedError, UsageError
+from caffe_clr.measures import Measure
+from caffe_clr.runs import History, Row
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The runs of one solver: what was recorded, and where it diverged, by seed."""
+
+    name: str
+    solver_file: Path
+    measure: Measure
+    max_iter: int
+    histories: dict[int, History]
+    diverged: dict[int, str]
+
+    def curve(self) -> list[Row]:
+        """The measure over the seeds where all have it: iteration, lr, mean, low, high."""
+        seeds = [self.measure.rows(history) for history in self.histories.values()]
+        return [_band(same, self.measure.name) for same in zip(*seeds, strict=False)]
+
+    def finals(self) -> list[float]:
+        """The last value of each seed that reached max_iter."""
+        return [self._values(seed)[-1] for seed in self._whole()]
+
+    def bests(self) -> list[float]:
+        """The best value of each seed that reached max_iter."""
+        return [self.measure.best(self._values(seed)) for seed in self._whole()]
+
+    def reached(self, value: float) -> list[int]:
+        """The iterations after which each seed is as good as `value`, of those that ever are."""
+        found = []
+        for history in self.histories.values():
+            for row in self.measure.rows(history):
+                if self.measure.best(row[self.measure.name], value) == row[self.measure.name]:
+                    found.append(int(row["iteration"]))
+                    break
+        return found
+
+    def _whole(self) -> list[int]:
+        return [seed for seed in self.histories if seed not in self.diverged]
+
+    def _values(self, seed: int) -> list[float]:
+        return [row[self.measure.name] for row in self.measure.rows(self.histories[seed])]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of the comparison's table.
+
+    final and best are the mean and the standard deviation over the seeds, None
+    where every seed diverged; reached is the mean of the iterations after which
+    a seed is as good as the first solver in the end, of those that are, and
+    ratio that number over the first solver's own.
+    """
+
+    name: str
+    seeds: int
+    diverged: int
+    iterations: int
+    final: tuple[float, float] | None
+    best: tuple[float, float] | None
+    reached: float | None
+    reached_by: int
+    ratio: float | None
+
+
+def default_folder(solver_files: Sequence[Path]) -> Path:
+    """runs/compare-<names>; the same for the same solvers, so that a comparison is resumed."""
+    return Path("runs") / ("compare-" + "-".join(names(solver_files)))
+
+
+def compare(
+    solver_files: Sequence[Path],
+    out: Path,
+    *,
+    seeds: int = 3,
+    at_once: int = 1,
+    scheduler: str | None = None,
+    gpu: int | None = None,
+    on_progress: Callable[[dict[str, int]], None] = lambda done: None,
+) -> list[Entry]:
+    """Train each solver with each of the seeds 1, 2, … and read what came of it.
+
+    Each run has a folder of its own, out/<solver name>/seed_<n>; one that is
+    finished is not repeated, one that was interrupted goes on.
+
+    Args:
+        at_once: how many runs at a time on this machine.
+        scheduler: the address of a Dask scheduler whose workers train instead.
+        on_progress: called a few times a second with the iterations that are
+            done, over all seeds, by solver name.
+
+    Raises:
+        ClrError: as training.train, for the first run that could not be trained;
+            the others are brought to their end. Diverging is no error here.
+    """
+    if seeds < 1:
+        raise UsageError(f"--seeds {seeds}: give 1 at least")
+    folders = run_folders(solver_files, out, seeds)
+    tasks = [
+        jobs.Job(
+            *((str(file),), str(folder.resolve())),
+            seed=seed,
+            gpu=gpu,
+            resume=True,
+            cwd=str(Path.cwd()),
+            threads=jobs.threads(at_once) if scheduler is None else None,
+        )
+        for file, folder, seed in folders
+    ]
+
+    def show() -> None:
+        done = dict.fromkeys(names(solver_files), 0)
+        for _, folder, _ in folders:
+            done[folder.parent.name] += runs.last_iteration(folder)
+        on_progress(done)
+
+    for error in jobs.run_all(tasks, at_once, scheduler, show):
+        if error is not None and not isinstance(error, DivergedError):
+            raise error
+    return [
+        _read(name, file, [(f, seed) for other, f, seed in folders if other == file])
+        for name, file in zip(names(solver_files), solver_files, strict=True)
+    ]
+
+
+def run_folders(
+    solver_files: Sequence[Path], out: Path, seeds: int
+) -> list[tuple[Path, Path, int]]:
+    """Solver file, run folder and seed of each run, the seeds one after the other."""
+    return [
+        (file, out / name / f"seed_{seed}", seed)
+        for seed in range(1, seeds + 1)
+        for name, file in zip(names(solver_files), solver_files, strict=True)
+    ]
+
+
+def table(entries: Sequence[Entry]) -> list[Line]:
+    """The lines of the comparison; the first solver is what the others are measured by."""
+    first = entries[0]
+    finals = first.finals()
+    goal = statistics.fmean(finals) if finals else None
+    reached = [entry.reached(goal) if goal is not None else [] for entry in entries]
+    lines = []
+    for entry, iterations in zip(entries, reached, strict=True):
+        mean = statistics.fmean(iterations) if iterations else None
+        own = statistics.fmean(reached[0]) if reached[0] else None
+        lines.append(
+            Line(
+                name=entry.name,
+                seeds=len(entry.histories),
+                diverged=len(entry.diverged),
+                iterations=entry.max_iter,
+                final=_mean_and_spread(entry.finals()),
+                best=_mean_and_spread(entry.bests()),
+                reached=mean,
+                reached_by=len(iterations),
+                ratio=mean / own if mean is not None and own else None,
+            )
+        )
+    return lines
+
+
+def write(entries: Sequence[Entry], lines: Sequence[Line], out: Path) -> None:
+    """Write the table as comparison.csv, and each solver's curve over the seeds as <name>.csv."""
+    rows = [
+        {
+            **{key: value for key, value in vars(line).items() if key not in ("final", "best")},
+            **{
+                f"{key}_{part}": value
+                for key, values in (("final", line.final), ("best", line.best))
+                for part, value in zip(("mean", "deviation"), values or ("", ""), strict=True)
+            },
+        }
+        for line in lines
+    ]
+    runs.write_csv(rows, out / "comparison.csv")
+    for entry in entries:
+        runs.write_csv(entry.curve(), out / f"{entry.name}.csv")
+
+
+def names(solver_files: Sequence[Path]) -> list[str]:
+    """A name for each solver: of its file, with its folder's where two would be the same."""
+    found = [runs.solver_name(file) for file in solver_files]
+    if len(set(found)) < len(found):
+        pairs = zip(solver_files, found, strict=True)
+        found = [f"{file.resolve().parent.name}-{name}" for file, name in pairs]
+    if len(set(found)) < len(found):
+        raise UsageError("two of the solvers have the same name; rename one")
+    return found
+
+
+def _read(name: str, file: Path, folders: Sequence[tuple[Path, int]]) -> Entry:
+    parameter = prototxt.read_solver(file)
+    statuses = {seed: runs.read_status(folder) for folder, seed in folders}
+    return Entry(
+        name=name,
+        solver_file=file,
+        measure=measures.measure_of(parameter, str(file)),
+        max_iter=parameter.max_iter,
+        histories={seed: runs.read_history(folder) for folder, seed in folders},
+        diverged={
+            seed: status["message"]
+            for seed, status in statuses.items()
+            if status["status"] == "diverged"
+        },
+    )
+
+
+def _band(rows: Sequence[Row], name: str) -> Row:
+    values = [row[name] for row in rows]
+    return {
+        **{key: rows[0][key] for key in ("iteration", "lr")},
+        **{"mean": statistics.fmean(values), "low": min(values), "high": max(values)},
+    }
+
+
+def _mean_and_spread(values: Sequence[float]) -> tuple[float, float] | None:
+    if not values:
+        return None
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0

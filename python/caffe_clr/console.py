@@ -1,0 +1,252 @@
+"""Shows trainings on a console: progress, tables, and where the plots are."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from caffe_clr import comparison, measures, plots, policies, prototxt, range_test, runs, training
+from caffe_clr.comparison import Entry, Line
+from caffe_clr.errors import ClrError, Interrupted
+from caffe_clr.jobs import Job, Report
+from caffe_clr.jobs import run as run_job
+from caffe_clr.measures import Measure
+from caffe_clr.range_test import RangeTest
+from caffe_clr.suggestions import Suggestion
+
+PLOT = "training.png"
+
+
+def train(
+    solver_files: Sequence[Path],
+    out: Path | None,
+    console: Console,
+    *,
+    seed: int | None,
+    gpu: int | None,
+    resume: bool,
+    snapshot_cycles: bool,
+) -> None:
+    """Train as training.train does, in a process of its own, and show how it goes."""
+    if out is None and resume:
+        out = runs.newest_folder(solver_files)
+    planned = training.plan(solver_files, out, seed=seed, gpu=gpu)
+    warn(planned.warnings, console)
+    folder = planned.folder
+    job = Job(
+        *(tuple(map(str, solver_files)), str(folder), seed, gpu, resume, snapshot_cycles),
+    )
+    measure = measures.measure_of(planned.stages[-1], str(solver_files[-1]))
+    with _progress(console) as progress:
+        task = progress.add_task("", total=planned.stages[-1].max_iter)
+
+        def show(report: Report) -> None:
+            progress.update(
+                task,
+                completed=report["iteration"],
+                description=_describe(planned.stages, report, measure),
+            )
+
+        try:
+            run_job(job, show)
+        except Interrupted as interrupted:
+            command = f"caffe-clr train {' '.join(map(str, solver_files))} --out {folder} --resume"
+            raise Interrupted(
+                interrupted.signal_number, f"{interrupted.remedy}; go on with: {command}"
+            ) from None
+        except ClrError:
+            _show_run(folder, measure, console)
+            raise
+        progress.update(task, completed=planned.stages[-1].max_iter)
+    _show_run(folder, measure, console)
+
+
+def plot(folders: Sequence[Path], console: Console) -> None:
+    """Draw what runs have recorded so far, finished or not."""
+    for folder in folders:
+        runs.read_status(folder)
+        history = runs.read_history(folder)
+        if not history.train and not history.test:
+            raise ClrError(f"{folder}: nothing is recorded yet; wait for the first display or test")
+        plots.plot_log(history, folder / PLOT)
+        console.print(f"Plot: {folder / PLOT}", soft_wrap=True)
+
+
+def find_bounds(solver_file: Path, out: Path | None, console: Console, **options: Any) -> RangeTest:
+    """Run range_test.range_test with its options, and show how it goes and what it found."""
+    folder = out or runs.default_folder(solver_file)
+    remedy = f"what is trained is kept; go on with the same command and --out {folder} --resume"
+    with _progress(console) as progress, _resumable(remedy):
+        task = progress.add_task("range test", total=None)
+
+        def show(done: int, total: int) -> None:
+            progress.update(task, total=total, completed=done)
+
+        result = range_test.range_test(solver_file, folder, on_progress=show, **options)
+    seeds = ", ".join(map(str, result.seeds))
+    picture = folder / "range_test.png"
+    plots.plot_range_test(result, f"LR range test of {solver_file}, seed {seeds}", picture)
+    console.print(_bounds_table(result))
+    for field, bound in _bounds(result).items():
+        rate = "no suggestion" if bound.rate is None else f"{bound.rate:.2g}"
+        confidence = f" ({bound.confidence} confidence)" if bound.rate is not None else ""
+        console.print(f"[bold]{field}[/bold] {rate}{confidence}: {bound.reason}", soft_wrap=True)
+    console.print(f"Plot: {picture}", soft_wrap=True)
+    if result.solver:
+        console.print(f"Solver: {result.solver}", soft_wrap=True)
+    return result
+
+
+def compare(
+    solver_files: Sequence[Path], out: Path | None, title: str, console: Console, **options: Any
+) -> list[Entry]:
+    """Run comparison.compare with its options, and show how it goes and what came of it."""
+    folder = out or comparison.default_folder(solver_files)
+    seeds = options["seeds"]
+    for file in solver_files:
+        warn(training.plan([file], folder, gpu=options["gpu"]).warnings, console)
+    remedy = f"what is trained is kept; go on with the same command and --out {folder}"
+    with _progress(console) as progress, _resumable(remedy):
+        tasks = {
+            name: progress.add_task(name, total=seeds * prototxt.read_solver(file).max_iter)
+            for name, file in zip(comparison.names(solver_files), solver_files, strict=True)
+        }
+
+        def show(done: dict[str, int]) -> None:
+            for name, iterations in done.items():
+                progress.update(tasks[name], completed=iterations)
+
+        entries = comparison.compare(solver_files, folder, on_progress=show, **options)
+    lines = comparison.table(entries)
+    comparison.write(entries, lines, folder)
+    picture = folder / "comparison.png"
+    plots.plot_comparison(entries, title, picture)
+    console.print(_comparison_table(lines, entries[0].measure))
+    for entry in entries:
+        for seed, message in entry.diverged.items():
+            console.print(f"{entry.name}, seed {seed}: {message}", soft_wrap=True)
+    console.print(f"Plot: {picture}", soft_wrap=True)
+    return entries
+
+
+def warn(warnings: Sequence[str], console: Console) -> None:
+    for warning in warnings:
+        console.print("[yellow]warning:[/yellow]", end=" ")
+        console.print(warning, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def _resumable(remedy: str) -> Iterator[None]:
+    try:
+        yield
+    except Interrupted as interrupted:
+        raise Interrupted(interrupted.signal_number, remedy) from None
+
+
+@contextmanager
+def _progress(console: Console) -> Iterator[Progress]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=10),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+    )
+    with Progress(*columns, console=console) as progress:
+        yield progress
+
+
+def _describe(stages: Sequence[Any], report: Report, measure: Measure) -> str:
+    """The cycle, rate, loss and newest test result of a run, in a line."""
+    iteration = report["iteration"]
+    stage = next(i for i, solver in enumerate(stages) if iteration <= solver.max_iter)
+    solver = stages[stage]
+    parts = [f"stage {stage + 1}/{len(stages)}"] if len(stages) > 1 else []
+    if solver.lr_policy in policies.CYCLES:
+        begin = max(solver.start_lr_policy, stages[stage - 1].max_iter if stage else 0)
+        length = 2 * solver.stepsize
+        cycle = max(iteration - 1 - begin, 0) // length + 1
+        parts.append(f"cycle {cycle}/{max(1, -(-(solver.max_iter - begin) // length))}")
+    parts.append(f"rate {report['lr']:.3g}")
+    if "loss" in report["train"]:
+        parts.append(f"loss {report['train']['loss']:.3g}")
+    if measure.of_test and measure.name in report["test"]:
+        value = measure.shown(report["test"][measure.name])
+        parts.append(f"{'accuracy' if measure.is_accuracy else measure.name} {value}")
+    parts.append(f"{report['speed']:.0f} it/s")
+    return "  ".join(parts)
+
+
+def _show_run(folder: Path, measure: Measure, console: Console) -> None:
+    """Draw a run and say where it is, as far as it came."""
+    history = runs.read_history(folder)
+    rows = measure.rows(history)
+    if rows:
+        last = rows[-1]
+        best = measure.best(row[measure.name] for row in rows)
+        console.print(
+            f"{measure.name} {measure.shown(last[measure.name])} at iteration"
+            f" {last['iteration']:,.0f}, best {measure.shown(best)}"
+        )
+    if history.train or history.test:
+        plots.plot_log(history, folder / PLOT)
+        console.print(f"Plot: {folder / PLOT}", soft_wrap=True)
+    console.print(f"Run: {folder}", soft_wrap=True)
+
+
+def _bounds(result: RangeTest) -> dict[str, Suggestion]:
+    return {"base_lr": result.suggestions.base_lr, "max_lr": result.suggestions.max_lr}
+
+
+def _bounds_table(result: RangeTest) -> Table:
+    table = Table("field", "rule", title="What each rule says", title_justify="left")
+    table.add_column("rate", justify="right")
+    table.add_column("reason")
+    bounds = _bounds(result)
+    for rule in result.suggestions.rules:
+        table.add_row(
+            *(rule.field, rule.name, "" if rule.rate is None else f"{rule.rate:.2g}", rule.reason),
+            style="bold" if rule.name == bounds[rule.field].rule else "",
+        )
+    return table
+
+
+def _comparison_table(lines: Sequence[Line], measure: Measure) -> Table:
+    table = Table("solver", title=measure.label.capitalize(), title_justify="left")
+    for heading in ("seeds", "iterations", "final", "best", "as good after", "ratio"):
+        table.add_column(heading, justify="right")
+    for line in lines:
+        whole = line.seeds - line.diverged
+        table.add_row(
+            line.name,
+            f"{whole} of {line.seeds}" if line.diverged else f"{line.seeds}",
+            f"{line.iterations:,}",
+            _spread(line.final, measure),
+            _spread(line.best, measure),
+            "never"
+            if line.reached is None
+            else f"{line.reached:,.0f}"
+            + ("" if line.reached_by == line.seeds else f" ({line.reached_by} of {line.seeds})"),
+            "" if line.ratio is None else f"{line.ratio:.2f}",
+        )
+    table.caption = f"as good after: iterations to reach the final result of {lines[0].name}"
+    table.caption_justify = "left"
+    return table
+
+
+def _spread(values: tuple[float, float] | None, measure: Measure) -> str:
+    if values is None:
+        return "diverged"
+    mean, deviation = values
+    if measure.is_accuracy:
+        return f"{100 * mean:.2f} ± {100 * deviation:.2f}"
+    return f"{mean:.4g} ± {deviation:.2g}"
