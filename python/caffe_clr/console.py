@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -47,7 +48,8 @@ def train(
         *(tuple(map(str, solver_files)), str(folder), seed, gpu, resume, snapshot_cycles),
     )
     measure = measures.measure_of(planned.stages[-1], str(solver_files[-1]))
-    with _progress(console) as progress:
+    # a line of stages is too long for a bar
+    with _progress(console, bar=len(planned.stages) == 1) as progress:
         task = progress.add_task("", total=planned.stages[-1].max_iter)
 
         def show(report: Report) -> None:
@@ -154,10 +156,10 @@ def _resumable(remedy: str) -> Iterator[None]:
 
 
 @contextmanager
-def _progress(console: Console) -> Iterator[Progress]:
+def _progress(console: Console, bar: bool = True) -> Iterator[Progress]:
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(bar_width=10),
+        *((BarColumn(bar_width=8),) if bar else ()),
         MofNCompleteColumn(),
         TimeRemainingColumn(compact=True, elapsed_when_finished=True),
     )
@@ -176,14 +178,13 @@ def _describe(stages: Sequence[Any], report: Report, measure: Measure) -> str:
         length = 2 * solver.stepsize
         cycle = max(iteration - 1 - begin, 0) // length + 1
         parts.append(f"cycle {cycle}/{max(1, -(-(solver.max_iter - begin) // length))}")
-    parts.append(f"rate {report['lr']:.3g}")
+    parts.append(f"lr {report['lr']:.3g}")
     if "loss" in report["train"]:
         parts.append(f"loss {report['train']['loss']:.3g}")
     if measure.of_test and measure.name in report["test"]:
-        value = measure.shown(report["test"][measure.name])
-        parts.append(f"{'accuracy' if measure.is_accuracy else measure.name} {value}")
+        parts.append(f"test {measure.shown(report['test'][measure.name])}")
     parts.append(f"{report['speed']:.0f} it/s")
-    return "  ".join(parts)
+    return " ".join(parts)
 
 
 def _show_run(folder: Path, measure: Measure, console: Console) -> None:
@@ -221,26 +222,32 @@ def _bounds_table(result: RangeTest) -> Table:
 
 
 def _comparison_table(lines: Sequence[Line], measure: Measure) -> Table:
-    table = Table("solver", title=measure.label.capitalize(), title_justify="left")
-    for heading in ("seeds", "iterations", "final", "best", "as good after", "ratio"):
-        table.add_column(heading, justify="right")
+    seeds = f"{lines[0].seeds} seeds" if lines[0].seeds > 1 else "one seed"
+    table = Table(
+        "solver",
+        title=f"{measure.label.capitalize()}, {seeds}",
+        title_justify="left",
+        caption=f"reached: iterations until a run is as good as {lines[0].name} in the end",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    for heading in ("iterations", "final", "best", "reached", "ratio"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for line in lines:
-        whole = line.seeds - line.diverged
         table.add_row(
-            line.name,
-            f"{whole} of {line.seeds}" if line.diverged else f"{line.seeds}",
-            f"{line.iterations:,}",
-            _spread(line.final, measure),
-            _spread(line.best, measure),
-            "never"
-            if line.reached is None
-            else f"{line.reached:,.0f}"
-            + ("" if line.reached_by == line.seeds else f" ({line.reached_by} of {line.seeds})"),
+            *(line.name, f"{line.iterations:,}"),
+            *(_spread(line.final, measure), _spread(line.best, measure), _reached(line)),
             "" if line.ratio is None else f"{line.ratio:.2f}",
         )
-    table.caption = f"as good after: iterations to reach the final result of {lines[0].name}"
-    table.caption_justify = "left"
     return table
+
+
+def _reached(line: Line) -> str:
+    if line.reached is None:
+        return "never"
+    of = "" if line.reached_by == line.seeds else f" ({line.reached_by} of {line.seeds})"
+    return f"{line.reached:,.0f}{of}"
 
 
 def _spread(values: tuple[float, float] | None, measure: Measure) -> str:

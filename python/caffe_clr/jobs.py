@@ -22,12 +22,13 @@ from types import FrameType
 from typing import Any, TextIO
 
 from caffe_clr import runs, training
-from caffe_clr.errors import ClrError, DivergedError, Interrupted
+from caffe_clr.errors import ClrError, DivergedError, Interrupted, UsageError
 
 LOG = "caffe.log"
 _FATAL = re.compile(r"^F\d{4,8} [^\]]*\] (.*)$", re.MULTILINE)
 _REPORT_SECONDS = 0.1
 _WAIT_SECONDS = 0.2
+_KEPT = "what was recorded and snapshot is kept"
 
 
 @dataclass(frozen=True)
@@ -86,13 +87,15 @@ class Processes:
                     failure = report
                 else:
                     on_report(report)
+        if self._ended is not None and process.returncode == -self._ended:
+            raise Interrupted(self._ended, _KEPT)  # before it could listen
         _raise_failure(failure, process.returncode, log, before)
 
     @contextmanager
     def _process(self, job: Job, log: TextIO) -> Iterator[subprocess.Popen[str]]:
         with self._lock:
             if self._ended is not None:
-                raise Interrupted(self._ended)
+                raise Interrupted(self._ended, _KEPT)
             process = subprocess.Popen(
                 [sys.executable, "-m", "caffe_clr.jobs", json.dumps(asdict(job))],
                 cwd=job.cwd,
@@ -178,24 +181,27 @@ def _wait(
             on_wait()
     except BaseException as error:
         number = error.signal_number if isinstance(error, Interrupted) else signal.SIGTERM
-        for future in futures:
-            future.cancel()
-        if processes:
-            _end(processes, number, futures)
+        _end(processes, number, futures)
         for future in futures:
             if not future.cancelled() and isinstance(future.exception(), Interrupted):
                 future.result()  # raises what the process says of how far it came
+        if isinstance(error, Interrupted):
+            raise Interrupted(number, _KEPT) from None
         raise
     return futures
 
 
-def _end(processes: Processes, number: int, futures: "list[Future[None]]") -> None:
-    processes.end(number)
+def _end(processes: Processes | None, number: int, futures: "list[Future[None]]") -> None:
     try:
+        for future in futures:
+            future.cancel()
+        if processes:
+            processes.end(number)
         while not all(future.done() for future in futures):
             time.sleep(_WAIT_SECONDS)
     except BaseException:
-        processes.end(signal.SIGKILL)
+        if processes:
+            processes.end(signal.SIGKILL)
         raise
 
 
@@ -227,6 +233,8 @@ def _raise_failure(failure: Report, status: int, log: Path, before: int) -> None
             raise DivergedError(failure["message"], failure["iteration"])
         case "interrupted":
             raise Interrupted(failure["signal"], failure["message"])
+        case "usage":
+            raise UsageError(failure["message"])
         case "error":
             raise ClrError(failure["message"])
     if status:
@@ -251,18 +259,24 @@ def main() -> None:
         signal.signal(number, note)
 
     def report(**content: Any) -> None:
-        reports.write(json.dumps(content) + "\n")
+        try:
+            reports.write(json.dumps(content) + "\n")
+        except BrokenPipeError:  # nobody is there any more to ask for the end
+            signals.append(signal.SIGHUP)
 
     try:
         _train(job, report, lambda: signals[0] if signals else None)
     except DivergedError as error:
         report(failed="diverged", message=str(error), iteration=error.iteration)
+    except UsageError as error:
+        report(failed="usage", message=str(error))
     except ClrError as error:
         report(failed="error", message=str(error))
     except Interrupted as interrupted:
         report(failed="interrupted", signal=interrupted.signal_number, message=interrupted.remedy)
     except OSError as error:
-        report(failed="error", message=f"{error.filename}: {error.strerror}")
+        message = f"{error.filename or job.out}: {error.strerror or error}"
+        report(failed="error", message=f"{message}; what was snapshot before is kept")
     except Exception as error:
         traceback.print_exc()
         message = f"{type(error).__name__}: {error}\nfull log: {job.out}/{LOG}"

@@ -21,6 +21,7 @@ from caffe_clr.runs import History, Row
 _COLOURS = ("#666666", "#0072b2", "#d55e00", "#009e73")
 _CURVE_COLOURS = (*_COLOURS[1:], "#cc79a7", "#56b4e9", "#e69f00", _COLOURS[0])
 _MOST_MARKED = 100  # points of a line
+_LABEL_WIDTH = 0.05  # of the axis
 
 Points = dict[float, float]  # values by iteration
 
@@ -121,6 +122,8 @@ def plot_range_test(result: RangeTest, title: str, path: Path) -> None:
             [row["lr"] for row in losses], [row["loss"] for row in losses], color=_COLOURS[0]
         )
         _draw_bounds(result, upper, lower)
+        if not column:
+            _label_rules(result, upper)
         lower.set(xlabel=f"learning rate ({'logarithmic' if column else 'linear'})")
         if column:
             lower.set_xscale("log")
@@ -128,30 +131,41 @@ def plot_range_test(result: RangeTest, title: str, path: Path) -> None:
             _plain(axes)
     grid[0][0].set(ylabel=result.measure.label)
     grid[1][0].set(ylabel="training loss")
-    grid[0][0].legend(loc="best", frameon=False)
+    figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     figure.suptitle(title)
     figure.savefig(path, dpi=150)
 
 
 def _draw_bounds(result: RangeTest, *axes: Axes) -> None:
-    """The suggested bounds as lines, what the other rules say as ticks along the top."""
+    """The suggested bounds as lines."""
     bounds = {"base_lr": result.suggestions.base_lr, "max_lr": result.suggestions.max_lr}
     for (field, bound), colour in zip(bounds.items(), _COLOURS[2:], strict=False):
         if bound.rate is not None:
             label = f"{field} {bound.rate:.2g} ({bound.rule}, {bound.confidence} confidence)"
             for each in axes:
                 each.axvline(bound.rate, color=colour, linestyle="--", label=label)
-    for rule in result.suggestions.rules:
-        if rule.rate:
-            axes[0].plot(
-                rule.rate,
-                1,
-                marker="v",
-                color=_COLOURS[2 if rule.field == "base_lr" else 3],
-                markersize=5,
-                clip_on=False,
-                transform=axes[0].get_xaxis_transform(),
-            )
+
+
+def _label_rules(result: RangeTest, axes: Axes) -> None:
+    """What each rule says, as marks along the top; those close together share a label."""
+    span = axes.get_xlim()[1] - axes.get_xlim()[0]
+    rules = sorted((rule.rate, rule.name) for rule in result.suggestions.rules if rule.rate)
+    groups: list[list[tuple[float, str]]] = []
+    for rate, name in rules:
+        if groups and rate - groups[-1][0][0] < _LABEL_WIDTH * span:
+            groups[-1].append((rate, name))
+        else:
+            groups.append([(rate, name)])
+    top = axes.get_xaxis_transform()
+    for group in groups:
+        for rate, _ in group:
+            axes.plot(rate, 1, marker="v", color="black", clip_on=False, transform=top)
+        axes.text(
+            *(group[0][0], 1.04, ", ".join(name for _, name in group)),
+            fontsize=8,
+            rotation=20,
+            transform=top,
+        )
 
 
 def _where_they_differ(entries: Sequence[Entry], scale: float) -> tuple[float, float]:

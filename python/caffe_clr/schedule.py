@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -200,7 +201,13 @@ def _peak(solver: Any) -> list[int]:
 
 
 def _table(stages: list[_Stage], rows: list[dict[str, Any]]) -> Table:
-    table = Table("stage", "policy", title="Learning rate", title_justify="left")
+    table = Table(
+        *("stage", "policy"),
+        title="Learning rate",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
     for heading in ("iterations", "cycles", "first", "highest", "lowest", "last"):
         table.add_column(heading, justify="right")
     for stage in stages:

@@ -9,7 +9,7 @@ where the best tenth of the smoothed curve begins: its gain.
     rises    the first rate from which the accuracy stays a tenth of the gain above its start
     slows    the first rate at which the smoothed curve has 95 % of the gain
     ragged   the first rate after which two of five tests fall a tenth of the gain below the
-             best before them
+             best of the smoothed curve before them, once that has risen
     holds    the last rate at which the smoothed curve has 95 % of the gain
     falls    the same, if the smoothed curve ends a fifth of the gain lower, or the run diverged
     loss     the rate of the lowest smoothed training loss
@@ -149,8 +149,8 @@ class _Curve:
         return Rule("max_lr", "slows", rate, f"the increase slows at {rate:.3g}")
 
     def ragged(self) -> Rule:
-        best = np.maximum.accumulate(self.height)
-        dips = best - self.height > _DIP * self.gain
+        best = np.maximum.accumulate(self.smooth)
+        dips = (best >= self.level(_RISEN)) & (best - self.height > _DIP * self.gain)
         for index in range(self.rates.size - 1):
             behind = dips[index + 1 : index + 1 + _TESTS_BEHIND]
             if behind[0] and behind.sum() >= _DIPS:
@@ -231,6 +231,12 @@ def _none(reason: str) -> Suggestions:
 
 
 def _running_median(values: Curve, window: int) -> Curve:
-    """The median of the window about each value, of a smaller one near the beginning."""
+    """The median of the window about each value, of a smaller one near the ends.
+
+    Only the first value stands alone; the last has the two before it beside.
+    """
     half = [min(window // 2, i) for i in range(values.size)]
-    return np.array([np.median(values[i - h : i + h + 1]) for i, h in enumerate(half)])
+    first = [min(i - h, values.size - 3) for i, h in enumerate(half)]
+    return np.array(
+        [np.median(values[f : i + h + 1]) for i, (f, h) in enumerate(zip(first, half, strict=True))]
+    )

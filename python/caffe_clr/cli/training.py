@@ -12,7 +12,7 @@ Solver = Annotated[Path, typer.Argument(metavar="SOLVER", help="A solver prototx
 Stages = Annotated[
     list[Path],
     typer.Argument(
-        metavar="SOLVER...", help="Solver prototxt files; each goes on where the last one ended."
+        metavar="SOLVER", help="Solver prototxt files; each goes on where the last one ended."
     ),
 ]
 Out = Annotated[
@@ -59,7 +59,7 @@ def train(
 
 @app.command(rich_help_panel=TRAINING)
 def plot(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders.")],
 ) -> None:
     """Draw what runs have recorded so far, finished or not.
 
@@ -145,7 +145,7 @@ def schedule(
 
     Needs no net; knows Caffe's own policies, too.
 
-    Example: caffe-clr schedule models/digits/*_solver.prototxt
+    Example: caffe-clr schedule models/digits/triangular2_solver.prototxt
     """
     from caffe_clr import runs
     from caffe_clr import schedule as schedules
@@ -157,7 +157,7 @@ def schedule(
 def compare(
     solvers: Annotated[
         list[Path],
-        typer.Argument(metavar="SOLVER...", help="Solvers; the first is what others are held to."),
+        typer.Argument(metavar="SOLVER", help="Solver files; the first is the baseline."),
     ],
     seeds: Annotated[int, typer.Option(min=1, help="Train with the seeds 1 to N.")] = 3,
     jobs: Jobs = 1,
@@ -187,7 +187,9 @@ def compare(
 
 @app.command(rich_help_panel=TRAINING)
 def log(
-    logfile: Annotated[Path, typer.Argument(help="What `caffe train` wrote to standard error.")],
+    logfile: Annotated[
+        Path, typer.Argument(metavar="LOGFILE", help="What `caffe train` wrote to standard error.")
+    ],
     out: Annotated[
         Path | None, typer.Option(help="Write into this folder. Default: <LOGFILE>-results.")
     ] = None,
