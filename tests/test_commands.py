@@ -1,0 +1,192 @@
+"""The commands of the method, run as a user runs them."""
+
+import csv
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from matplotlib.image import imread
+
+from caffe_clr import datasets
+from caffe_clr.harness.compilation import Tree
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+COMMANDS = ["train", "plot", "range-test", "stepsize", "schedule", "compare", "log", "demo"]
+COMMANDS += ["build", "doctor", "parity", "test"]
+
+
+@pytest.fixture
+def digits(tree: Tree, root: Path, tmp_path: Path) -> Path:
+    """models/digits in the folder that run_cli works in, its runs made short."""
+    folder = tmp_path / "models" / "digits"
+    folder.mkdir(parents=True)
+    for file in (root / "models" / "digits").glob("*.prototxt"):
+        text = file.read_text().replace("max_iter: 1200", "max_iter: 240")
+        (folder / file.name).write_text(text.replace("stepsize: 120", "stepsize: 40"))
+    datasets.write_digits(folder)
+    return folder
+
+
+def rows(file: Path) -> list[dict[str, str]]:
+    with file.open() as table:
+        return list(csv.DictReader(table))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_fits_a_terminal_and_shows_an_example(command: str, run_cli: Run) -> None:
+    done = run_cli(command, "--help", COLUMNS="80")
+    assert done.returncode == 0
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert f"Example: caffe-clr {command}" in done.stdout
+
+
+@pytest.mark.usefixtures("digits")
+def test_train_and_plot(run_cli: Run, tmp_path: Path) -> None:
+    solver = "models/digits/triangular2_solver.prototxt"
+    done = run_cli("train", solver, "--out", "run", "--snapshot-cycles")
+    assert (done.returncode, done.stderr) == (0, "")
+    final = float(rows(tmp_path / "run" / "test.csv")[-1]["accuracy"])
+    assert f"accuracy {final:.2%} at iteration 240, best " in done.stdout
+    snapshots = {path.name for path in (tmp_path / "run" / "snapshots").glob("*.solverstate")}
+    assert snapshots == {f"triangular2_iter_{i}.solverstate" for i in (80, 160, 240)}
+    assert "Initializing solver from parameters" in (tmp_path / "run" / "caffe.log").read_text()
+    plot = tmp_path / "run" / "training.png"
+    assert imread(plot).size
+    plot.unlink()
+    assert run_cli("plot", "run").stdout == "Plot: run/training.png\n"
+    assert imread(plot).size
+    again = run_cli("train", solver, "--out", "run")
+    assert again.returncode == 2
+    assert f"{tmp_path}/run has a run; go on with it: --resume" in again.stderr
+
+
+@pytest.mark.usefixtures("digits")
+def test_the_default_run_folder_is_found_again(run_cli: Run, tmp_path: Path) -> None:
+    solver = "models/digits/fixed_solver.prototxt"
+    assert run_cli("train", solver).returncode == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert re.fullmatch(r"fixed-\d{8}-\d{6}", folder.name)
+    assert run_cli("train", solver, "--resume").returncode == 0
+    assert list((tmp_path / "runs").iterdir()) == [folder]
+    other = run_cli("train", "models/digits/triangular2_solver.prototxt", "--resume")
+    assert other.returncode == 2
+    assert "--resume: no run of these solvers under runs/" in other.stderr
+
+
+@pytest.mark.usefixtures("digits")
+def test_warnings_are_of_what_the_paper_advises_against(run_cli: Run, digits: Path) -> None:
+    solver = digits / "triangular2_solver.prototxt"
+    solver.write_text(solver.read_text().replace("stepsize: 40", "stepsize: 50"))
+    done = run_cli("train", "models/digits/triangular2_solver.prototxt", "--out", "run")
+    assert done.returncode == 0
+    warnings = [line for line in done.stdout.splitlines() if line.startswith("warning: ")]
+    assert any("cycle" in line and "200" in line for line in warnings)  # ends within one
+    assert all("section 3" in line for line in warnings)
+
+
+@pytest.mark.usefixtures("digits")
+def test_diverging_is_a_failure_that_keeps_what_there_is(
+    run_cli: Run, digits: Path, tmp_path: Path
+) -> None:
+    solver = digits / "fixed_solver.prototxt"
+    solver.write_text(solver.read_text().replace("base_lr: 0.01", "base_lr: 1e9"))
+    done = run_cli("train", "models/digits/fixed_solver.prototxt", "--out", "run")
+    assert done.returncode == 1
+    assert re.search(r"error: diverged at iteration \d+, rate 1e\+09: the loss is", done.stderr)
+    assert rows(tmp_path / "run" / "train.csv")
+    assert imread(tmp_path / "run" / "training.png").size
+
+
+@pytest.mark.usefixtures("digits")
+def test_range_test_prints_what_it_writes(run_cli: Run, tmp_path: Path) -> None:
+    done = run_cli(
+        *("range-test", "models/digits/fixed_solver.prototxt", "--out", "found"),
+        *("--min-lr", "0.001", "--max-lr", "0.3", "--epochs", "8"),
+        COLUMNS="80",
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"base_lr 0\.0\d+ \((high|medium|low) confidence\): the accuracy", done.stdout)
+    assert "Solver: found/triangular2_solver.prototxt" in done.stdout
+    assert imread(tmp_path / "found" / "range_test.png").size
+    trained = run_cli("train", "found/triangular2_solver.prototxt", "--out", "run")
+    assert trained.returncode == 0, trained.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--min-lr", "0.1", "--max-lr", "0.01", "--iterations", "50"], "is not below --max-lr"),
+        (["--min-lr", "0.01", "--max-lr", "0.1"], "give --epochs or --iterations"),
+        (["--min-lr", "0.01", "--max-lr", "0.1", "--iterations", "3"], "too few for a curve"),
+    ],
+)
+@pytest.mark.usefixtures("digits")
+def test_a_range_that_is_none(arguments: list[str], message: str, run_cli: Run) -> None:
+    done = run_cli("range-test", "models/digits/fixed_solver.prototxt", *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+@pytest.mark.usefixtures("digits")
+def test_stepsize_schedule_and_log(run_cli: Run, tmp_path: Path, tree: Tree) -> None:
+    solver = "models/digits/triangular2_solver.prototxt"
+    assert "stepsize: 150 " in run_cli("stepsize", solver, "--epochs", "5").stdout
+    logged = subprocess.run(
+        [tree.caffe, "train", f"--solver={solver}"], cwd=tmp_path, capture_output=True, text=True
+    )
+    (tmp_path / "train.log").write_text(logged.stderr)
+    done = run_cli("schedule", solver, "--log", "train.log", "--out", "preview")
+    assert done.returncode == 0, done.stderr
+    assert imread(tmp_path / "preview" / "schedule.png").size
+    done = run_cli("log", "train.log")
+    assert done.returncode == 0, done.stderr
+    rates = {row["iteration"]: row["lr"] for row in rows(tmp_path / "train-results" / "train.csv")}
+    assert float(rates["40"]) == pytest.approx(0.1)
+    assert float(rates["80"]) == pytest.approx(0.001)
+
+
+@pytest.mark.usefixtures("digits")
+def test_compare_prints_a_table_and_does_not_repeat(run_cli: Run, tmp_path: Path) -> None:
+    solvers = [f"models/digits/{name}_solver.prototxt" for name in ("fixed", "triangular2")]
+    done = run_cli("compare", *solvers, "--seeds", "2", "--jobs", "2")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"fixed +240 +\d+\.\d\d ± \d+\.\d\d +\d+\.\d\d ± \d+\.\d\d ", done.stdout)
+    folder = tmp_path / "runs" / "compare-fixed-triangular2"
+    assert imread(folder / "comparison.png").size
+    record = folder / "triangular2" / "seed_2" / "train.csv"
+    before = record.stat().st_mtime_ns
+    assert run_cli("compare", *solvers, "--seeds", "2").returncode == 0
+    assert record.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("command", ["train", "compare", "schedule", "stepsize", "range-test"])
+def test_a_missing_solver(command: str, tree: Tree, run_cli: Run) -> None:
+    rates = ["--min-lr", "0.1", "--max-lr", "1", "--iterations", "9"]
+    done = run_cli(command, "none.prototxt", *(rates if command == "range-test" else []))
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: none.prototxt: cannot be read: No such file")
+
+
+@pytest.mark.usefixtures("digits")
+def test_an_out_that_cannot_be_written(run_cli: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for command in ("train", "compare", "schedule"):
+        done = run_cli(command, "models/digits/fixed_solver.prototxt", "--out", "file/run")
+        assert done.returncode == 1
+        assert "file/run" in done.stderr
+        assert "cannot be written: Not a directory; name another --out" in done.stderr
+
+
+@pytest.mark.usefixtures("digits")
+def test_a_gpu_asked_of_a_cpu_build(run_cli: Run) -> None:
+    done = run_cli("train", "models/digits/fixed_solver.prototxt", "--gpu", "0")
+    assert done.returncode == 1
+    assert "GPU 0: this Caffe is built for the CPU alone" in done.stderr
+
+
+def test_plot_of_what_is_no_run(tree: Tree, run_cli: Run, tmp_path: Path) -> None:
+    done = run_cli("plot", str(tmp_path))
+    assert done.returncode == 1
+    assert f"error: {tmp_path}: there is no run in it" in done.stderr
