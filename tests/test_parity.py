@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from caffe_clr import parity, policies
+from caffe_clr import parity, policies, prototxt
 from caffe_clr.harness.compilation import Tree
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -42,7 +42,9 @@ def test_the_papers_rates_equal_the_reference_in_every_bit(
 def test_every_policy_and_solver_type_where_it_matters(tree: Tree) -> None:
     results = list(parity.check_all([], 100_000))
     assert {(r.policy, r.solver_type) for r in results} == {
-        (policy, solver_type) for policy in policies.POLICIES for solver_type in parity.SOLVER_TYPES
+        (policy, solver_type)
+        for policy in policies.POLICIES
+        for solver_type in prototxt.SOLVER_TYPES
     }
     assert [r for r in results if not r.passed] == []
     in_float = {"inv", "poly", "sigmoid"}

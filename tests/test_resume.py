@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from google.protobuf import text_format
 
-from caffe_clr import parity, policies, solvers
+from caffe_clr import policies, prototxt, solvers
 from caffe_clr.harness.compilation import Tree
 
 LAST = 26  # two cycles of triangular with stepsize 6, and two iterations
@@ -45,7 +45,7 @@ def parameters(
 
 
 @pytest.mark.parametrize("snapshot_format", ["BINARYPROTO", "HDF5"])
-@pytest.mark.parametrize("solver_type", parity.SOLVER_TYPES)
+@pytest.mark.parametrize("solver_type", prototxt.SOLVER_TYPES)
 def test_resume_at_every_phase_of_a_cycle(
     solver_type: str, snapshot_format: str, solver: Callable[..., Any], net: Path, tmp_path: Path
 ) -> None:

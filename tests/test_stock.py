@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from google.protobuf import text_format
 
-from caffe_clr import locations, parity, policies
+from caffe_clr import locations, parity, policies, prototxt
 from caffe_clr.harness import pipeline
 from caffe_clr.harness.compilation import Tree
 
@@ -74,7 +74,7 @@ def test_stock_caffe_has_no_such_policy(stock: Tree, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("solver_type", "snapshot_format"),
-    [*((each, "BINARYPROTO") for each in parity.SOLVER_TYPES), ("SGD", "HDF5"), ("Adam", "HDF5")],
+    [*((each, "BINARYPROTO") for each in prototxt.SOLVER_TYPES), ("SGD", "HDF5"), ("Adam", "HDF5")],
 )
 def test_snapshots_go_both_ways(
     solver_type: str, snapshot_format: str, tree: Tree, stock: Tree, net: Path, tmp_path: Path

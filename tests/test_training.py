@@ -210,6 +210,18 @@ def test_a_run_folder_is_not_trained_in_twice(
     assert again == list(range(81, 101))
 
 
+def test_an_interruption_in_the_last_test_is_not_lost(
+    net: Path, write_solver: Callable[..., Path], tmp_path: Path
+) -> None:
+    tested = tmp_path / "tested.prototxt"
+    tested.write_text(net.read_text() + TEST_NET)
+    file = write_solver(net=str(tested), test_iter=[3], test_interval=50)
+    with pytest.raises(Interrupted):
+        training.train(file, tmp_path / "run", **stop_at(80))
+    resumed = training.train(file, tmp_path / "run", resume=True)
+    assert [row["iteration"] for row in resumed.test] == [0, 50, 80]
+
+
 @pytest.mark.parametrize("damage", ["torn state", "torn model", "lost", "unlisted", "torn list"])
 def test_a_torn_snapshot_is_passed_over(
     damage: str, write_solver: Callable[..., Path], tmp_path: Path

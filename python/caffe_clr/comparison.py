@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from caffe_clr import jobs, measures, prototxt, runs
-from caffe_clr.errors import DivergedError, UsageError
+from caffe_clr.errors import ClrError, DivergedError, UsageError
 from caffe_clr.measures import Measure
 from caffe_clr.runs import History, Row
 
@@ -59,7 +59,7 @@ class Line:
     final and best are the mean and the standard deviation over the seeds, None
     where every seed diverged; reached is the mean of the iterations after which
     a seed is as good as the first solver in the end, of those that are, and
-    ratio that number over the first solver's own.
+    ratio that number over the first solver's own, where every seed is.
     """
 
     name: str
@@ -100,12 +100,14 @@ def compare(
             done, over all seeds, by solver name.
 
     Raises:
+        UsageError: the nets have no measure in common.
         ClrError: as training.train, for the first run that could not be trained;
             the others are brought to their end. Diverging is no error here.
     """
     if seeds < 1:
         raise UsageError(f"--seeds {seeds}: give 1 at least")
     folders = run_folders(solver_files, out, seeds)
+    _check_measures(solver_files)
     tasks = [
         jobs.Job(
             *((str(file),), str(folder.resolve())),
@@ -153,6 +155,7 @@ def table(entries: Sequence[Entry]) -> list[Line]:
     lines = []
     for entry, iterations in zip(entries, reached, strict=True):
         mean = statistics.fmean(iterations) if iterations else None
+        is_comparable = entry is first or len(iterations) == len(entry.histories)
         own = statistics.fmean(reached[0]) if reached[0] else None
         lines.append(
             Line(
@@ -164,7 +167,7 @@ def table(entries: Sequence[Entry]) -> list[Line]:
                 best=_mean_and_spread(entry.bests()),
                 reached=mean,
                 reached_by=len(iterations),
-                ratio=mean / own if mean is not None and own else None,
+                ratio=mean / own if mean is not None and own and is_comparable else None,
             )
         )
     return lines
@@ -197,6 +200,23 @@ def names(solver_files: Sequence[Path]) -> list[str]:
     if len(set(found)) < len(found):
         raise UsageError("two of the solvers have the same name; rename one")
     return found
+
+
+def _check_measures(solver_files: Sequence[Path]) -> None:
+    """Refuse, before anything is trained, solvers whose runs could not be compared."""
+    found = {}
+    for file in solver_files:
+        parameter = prototxt.read_solver(file)
+        measure = measures.measure_of(parameter, str(file))
+        if not measure.of_test and not parameter.display:
+            raise ClrError(
+                f"{file}: display is 0, and there is no test net: nothing is recorded to compare"
+                " by; set display"
+            )
+        found[measure.label] = file
+    if len(found) > 1:
+        told = ", ".join(f"{file} by its {label}" for label, file in found.items())
+        raise UsageError(f"nothing to compare all by: {told}; give nets with the same outputs")
 
 
 def _read(name: str, file: Path, folders: Sequence[tuple[Path, int]]) -> Entry:

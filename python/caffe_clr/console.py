@@ -1,7 +1,7 @@
 """Shows trainings on a console: progress, tables, and where the plots are."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,8 @@ def train(
                 interrupted.signal_number, f"{interrupted.remedy}; go on with: {command}"
             ) from None
         except ClrError:
-            _show_run(folder, measure, console)
+            with suppress(OSError):  # a full disk is what it may be about
+                _show_run(folder, measure, console)
             raise
         progress.update(task, completed=planned.stages[-1].max_iter)
     _show_run(folder, measure, console)

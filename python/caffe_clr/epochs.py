@@ -93,7 +93,7 @@ def stepsize(
     """
     if not 0 < epochs < math.inf:
         raise UsageError(f"--epochs {epochs:g}: give a number above 0")
-    parameter = prototxt._read(solver_file, "SolverParameter")
+    parameter = prototxt.read_solver(solver_file, check_policy=False)
     one = epoch(parameter, images=images, gpus=gpus, name=str(solver_file))
     half = max(1, math.floor(Fraction(str(epochs)) * one.iterations + Fraction(1, 2)))
     start = parameter.start_lr_policy

@@ -26,6 +26,7 @@ from caffe_clr.errors import ClrError, DivergedError, Interrupted, UsageError
 
 LOG = "caffe.log"
 _FATAL = re.compile(r"^F\d{4,8} [^\]]*\] (.*)$", re.MULTILINE)
+_NOT_WRITTEN = "SerializeToOstream"  # in the check of io.cpp on a snapshot
 _REPORT_SECONDS = 0.1
 _WAIT_SECONDS = 0.2
 _KEPT = "what was recorded and snapshot is kept"
@@ -241,7 +242,11 @@ def _raise_failure(failure: Report, status: int, log: Path, before: int) -> None
         with log.open(errors="replace") as file:
             file.seek(before)
             fatal = _FATAL.findall(file.read())
-        reason = fatal[-1] if fatal else f"the training process ended with status {status}"
+        reason = fatal[-1].strip() if fatal else f"the training process ended with status {status}"
+        if _NOT_WRITTEN in reason:
+            reason += (
+                "\na file cannot be written whole: is the disk full? free some, go on: --resume"
+            )
         raise ClrError(f"Caffe gave up: {reason}\nfull log: {log}")
 
 

@@ -21,8 +21,6 @@ from rich.table import Table
 from caffe_clr import policies, prototxt, solvers
 from caffe_clr.errors import ClrError
 
-SOLVER_TYPES = ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")
-
 _NET = 'layer { name: "data" type: "DummyData" top: "data" dummy_data_param { shape { dim: 1 } } }'
 _LAST = 2**31 - 1
 _STEPPED_OVER = 50  # a gap up to this is cheaper to step over than to jump
@@ -105,7 +103,7 @@ class Result:
 def default_cases() -> Iterator[Any]:
     """A SolverParameter for each of the eleven policies and six solver types."""
     for policy, fields in _CASES.items():
-        for solver_type in SOLVER_TYPES:
+        for solver_type in prototxt.SOLVER_TYPES:
             yield prototxt.caffe_pb2().SolverParameter(lr_policy=policy, type=solver_type, **fields)
 
 

@@ -68,15 +68,19 @@ def caffe_pb2() -> ModuleType:
     return module
 
 
-def read_solver(path: Path) -> Any:
-    """The SolverParameter in a solver prototxt, its policy checked.
+def read_solver(path: Path, *, check_policy: bool = True) -> Any:
+    """The SolverParameter in a solver prototxt.
+
+    Args:
+        check_policy: false for a solver whose bounds or stepsize are still to be found.
 
     Raises:
         ClrError: the file cannot be read, is not a solver prototxt, or asks for
             a policy that patched Caffe would refuse; says where and why.
     """
     solver = _read(path, "SolverParameter")
-    check_solver(solver, str(path))
+    if check_policy:
+        check_solver(solver, str(path))
     return solver
 
 

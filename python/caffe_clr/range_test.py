@@ -1,6 +1,7 @@
 """The LR range test (paper, section 3.3): accuracy while the rate rises from min_lr to max_lr."""
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -74,8 +75,8 @@ def range_test(
         repeat: how many seeds, from `seed` or the solver's random_seed or 1 on.
         at_once: how many of them to train at once.
         resume: go on with the range test in `out`.
-        stop_early: end a training when its loss diverges or rises to four
-            times the first.
+        stop_early: end a training not only when its loss is no number, but
+            also when it rises to four times the first.
         on_progress: called a few times a second with the iterations that are
             done and that there are, over all seeds.
 
@@ -83,7 +84,7 @@ def range_test(
         UsageError: the rates or the length make no range test.
         ClrError: as training.train.
     """
-    parameter = prototxt.read_solver(solver_file)
+    parameter = prototxt.read_solver(solver_file, check_policy=False)
     if iterations is None:
         iterations = _iterations(parameter, length, images)
     sweep = _sweep(parameter, min_lr, max_lr, iterations)
@@ -96,7 +97,7 @@ def range_test(
     tasks = [
         jobs.Job(
             *((str(sweep_file),), str(folder), number, gpu, resume),
-            stop_on="rise" if stop_early else "nothing",
+            stop_on="rise" if stop_early else "divergence",
             threads=jobs.threads(min(at_once, repeat)),
         )
         for number, folder in zip(seeds, folders, strict=True)
@@ -134,8 +135,10 @@ def _iterations(parameter: Any, length: float | None, images: int | None) -> int
 
 def _sweep(parameter: Any, min_lr: float, max_lr: float, iterations: int) -> Any:
     """The solver whose rate rises linearly over the run: half a cycle of triangular."""
-    if not 0 <= min_lr < max_lr:
-        raise UsageError(f"--min-lr {min_lr:g} is not below --max-lr {max_lr:g}, or is negative")
+    if not 0 <= min_lr < max_lr < math.inf:
+        raise UsageError(
+            f"--min-lr {min_lr:g} is not below --max-lr {max_lr:g}, or is negative or infinite"
+        )
     if iterations < suggestions.FEWEST_TESTS:
         raise UsageError(
             f"{iterations} iterations are too few for a curve; give {suggestions.FEWEST_TESTS}"

@@ -6,8 +6,10 @@ to fall. Each is a rule here, on a curve smoothed by a running median, so that
 one bad test decides nothing; heights are measured from the first accuracy to
 where the best tenth of the smoothed curve begins: its gain.
 
-    rises    the first rate from which the accuracy stays a tenth of the gain above its start
-    slows    the first rate at which the smoothed curve has 95 % of the gain
+    rises    the first rate at which the accuracy, by the median of three tests, is a tenth of
+             the gain above its start
+    slows    the first rate at which the smoothed curve has 95 % of the gain, unless that is in
+             the last fifth of the range
     ragged   the first rate after which two of five tests fall a tenth of the gain below the
              best of the smoothed curve before them, once that has risen
     holds    the last rate at which the smoothed curve has 95 % of the gain
@@ -34,6 +36,7 @@ FEWEST_TESTS = 8
 _PLATEAU = 0.9  # the quantile of the smoothed curve that its height is taken from
 _RISEN = 0.1
 _SLOWED = 0.95
+_END = 0.2  # of the range of rates; a straight rise reaches _SLOWED there
 _DIP = 0.1
 _DIPS, _TESTS_BEHIND = 2, 5
 _FALLEN = 0.2
@@ -134,7 +137,7 @@ class _Curve:
 
     def rises(self) -> Rule:
         risen = self.height >= self.level(_RISEN)
-        lasting = np.append(risen[:-1] & risen[1:], False) & (self.rates > 0)
+        lasting = (_running_median(self.height, 3) >= self.level(_RISEN)) & (self.rates > 0)
         first = int(np.argmax(lasting if lasting.any() else risen))
         return Rule(
             *("base_lr", "rises", float(self.rates[first])),
@@ -143,7 +146,7 @@ class _Curve:
 
     def slows(self) -> Rule:
         first = int(np.argmax(self.smooth >= self.level(_SLOWED)))
-        if self.rates[first] >= self.rates[-1] - 0.1 * (self.rates[-1] - self.rates[0]):
+        if self.rates[first] >= self.rates[-1] - _END * (self.rates[-1] - self.rates[0]):
             return Rule("max_lr", "slows", None, "the accuracy still rises at the highest rate")
         rate = float(self.rates[first])
         return Rule("max_lr", "slows", rate, f"the increase slows at {rate:.3g}")

@@ -13,8 +13,8 @@ from caffe_clr import advice, checks, epochs, policies, prototxt, runs, solvers
 from caffe_clr.errors import ClrError, DivergedError, Interrupted
 from caffe_clr.runs import History, Row, Run, Snapshot
 
-# When a run is taken for lost: when its loss is no number; also when it has risen; never.
-StopOn = Literal["divergence", "rise", "nothing"]
+# When a run is taken for lost: when its loss is no number; or also when it has risen.
+StopOn = Literal["divergence", "rise"]
 
 _NEVER = 2**31 - 1  # as a test_interval: Caffe itself does not test
 _RISE = 4  # how far above the first loss is "risen"
@@ -111,7 +111,7 @@ def train(
         snapshot_cycles: also snapshot where a cycle ends.
         stop_on: "divergence": a loss that is nan, inf, or the 87.3365 that
             SoftmaxWithLoss reports for them; "rise": also one that has risen to
-            four times the first; "nothing".
+            four times the first.
         on_iteration: called after each iteration.
         stop: asked after each iteration; a signal number ends the run with a
             snapshot and Interrupted.
@@ -197,12 +197,12 @@ class _Stage:
         while True:
             if self._test_is_due(first):
                 self._test(stop)
-            if self.iteration >= self.parameter.max_iter:
-                break
             number = stop()
             if number:
                 self._snapshot()
                 raise Interrupted(number, f"iteration {self.iteration} is kept in a snapshot")
+            if self.iteration >= self.parameter.max_iter:
+                break
             lr = self._solver.lr
             self._step(lr)
             if self._snapshot_is_due():
@@ -234,8 +234,6 @@ class _Stage:
     def _has_diverged(self, loss: float, mean: float) -> bool:
         if math.isnan(self._first_loss):
             self._first_loss = mean
-        if self._stop_on == "nothing":
-            return False
         is_lost = self._softmax and abs(loss - _SOFTMAX_LOST) < 1e-3
         has_risen = self._stop_on == "rise" and mean > _RISE * self._first_loss
         return not math.isfinite(loss) or is_lost or has_risen

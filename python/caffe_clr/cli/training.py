@@ -81,7 +81,7 @@ def range_test(
     repeat: Annotated[int, typer.Option(min=1, help="How many seeds, for a band.")] = 1,
     jobs: Jobs = 1,
     keep_going: Annotated[
-        bool, typer.Option("--keep-going", help="Go on when the loss diverges.")
+        bool, typer.Option("--keep-going", help="Go on when the loss rises, until it is no number.")
     ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the range test in --out.")

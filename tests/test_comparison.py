@@ -1,0 +1,267 @@
+"""Comparing solvers: the runs, what is read out of them, and Dask workers."""
+
+import csv
+import shutil
+import socket
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf import text_format
+
+from caffe_clr import comparison, datasets, prototxt, runs
+from caffe_clr.errors import ClrError, UsageError
+from caffe_clr.harness.compilation import Tree
+
+SEEDS = (1, 2)
+NAMES = ("fixed", "triangular2")
+
+
+@pytest.fixture(autouse=True)
+def from_root(tree: Tree, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root)
+    datasets.write_digits(Path("models/digits"))
+
+
+@pytest.fixture
+def digits(tmp_path: Path) -> list[Path]:
+    """The solvers of models/digits, five epochs of them."""
+    return [shortened(name, tmp_path) for name in NAMES]
+
+
+@pytest.fixture
+def write_solver(solver: Callable[..., Any], net: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Writes a solver file over the net whose every batch is the whole data set."""
+
+    def write(name: str, **fields: Any) -> Path:
+        chosen: dict[str, Any] = {
+            **{"net": str(net), "lr_policy": "triangular2", "momentum": 0.9, "random_seed": 5},
+            **{"base_lr": 0.01, "max_lr": 0.5, "display": 1, "max_iter": 80, "stepsize": 10},
+            **fields,
+        }
+        file = tmp_path / f"{name}.prototxt"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text_format.MessageToString(solver(**chosen)))
+        return file
+
+    return write
+
+
+def shortened(name: str, folder: Path, **fields: Any) -> Path:
+    parameter = prototxt.read_solver(Path(f"models/digits/{name}_solver.prototxt"))
+    parameter.max_iter = 150
+    parameter.snapshot = 60
+    for field, value in fields.items():
+        setattr(parameter, field, value)
+    file = folder / f"{name}_solver.prototxt"
+    file.write_text(text_format.MessageToString(parameter))
+    return file
+
+
+def table_of(folder: Path, name: str = "test.csv") -> list[dict[str, str]]:
+    """The rows of a run, without what differs from one time to the next."""
+    with (folder / name).open(newline="") as file:
+        return [
+            {key: value for key, value in row.items() if key != "seconds"}
+            for row in csv.DictReader(file)
+        ]
+
+
+def times(folder: Path) -> dict[Path, int]:
+    files = (file for file in folder.rglob("*") if file.suffix in (".csv", ".caffemodel", ".json"))
+    return {file: file.stat().st_mtime_ns for file in files}
+
+
+def accuracies(out: Path, name: str, seed: int) -> dict[int, float]:
+    rows = table_of(out / name / f"seed_{seed}")
+    return {int(row["iteration"]): float(row["accuracy"]) for row in rows}
+
+
+def test_the_table_says_what_the_runs_recorded(digits: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shown: list[dict[str, int]] = []
+    entries = comparison.compare(digits, out, seeds=2, at_once=2, on_progress=shown.append)
+    lines = comparison.table(entries)
+    recorded = {name: [accuracies(out, name, seed) for seed in SEEDS] for name in NAMES}
+    assert recorded["fixed"][0] != recorded["fixed"][1]
+    goal = sum(run[150] for run in recorded["fixed"]) / 2
+    reached: dict[str, list[int]] = {}
+    for name, line in zip(NAMES, lines, strict=True):
+        finals = [run[150] for run in recorded[name]]
+        bests = [max(run.values()) for run in recorded[name]]
+        assert line.final == pytest.approx((statistics.mean(finals), statistics.stdev(finals)))
+        assert line.best == pytest.approx((statistics.mean(bests), statistics.stdev(bests)))
+        first = [[i for i, value in run.items() if value >= goal] for run in recorded[name]]
+        reached[name] = [iterations[0] for iterations in first if iterations]
+        assert line.reached_by == len(reached[name])
+        assert (line.name, line.seeds, line.diverged, line.iterations) == (name, 2, 0, 150)
+        assert line.reached == (statistics.mean(reached[name]) if reached[name] else None)
+        own = statistics.mean(reached["fixed"])
+        whole = name == "fixed" or len(reached[name]) == 2
+        assert line.ratio == (line.reached / own if line.reached and whole else None)
+    assert lines[0].ratio == 1
+    for entry in entries:
+        both = recorded[entry.name]
+        curve = entry.curve()
+        assert [row["iteration"] for row in curve] == list(range(0, 151, 30))
+        for row in curve:
+            values = [run[int(row["iteration"])] for run in both]
+            assert (row["low"], row["high"]) == (min(values), max(values))
+            assert row["mean"] == pytest.approx(sum(values) / 2)
+    assert set(shown[-1]) == set(NAMES)
+    assert all(done <= 300 for done in shown[-1].values())
+    comparison.write(entries, lines, out)
+    assert [row["name"] for row in table_of(out, "comparison.csv")] == list(NAMES)
+    assert runs.read_csv(out / "fixed.csv") == entries[0].curve()
+
+
+def test_what_is_trained_is_not_trained_again(digits: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    entries = comparison.compare(digits, out, seeds=2, at_once=2)
+    before = times(out)
+    assert comparison.compare(digits, out, seeds=2) == entries
+    assert times(out) == before
+    # a run that is lost, and one that was killed after its last snapshot but one
+    shutil.rmtree(out / "fixed" / "seed_1")
+    killed = out / "triangular2" / "seed_2"
+    status = killed / "run.json"
+    status.write_text(status.read_text().replace('"finished"', '"running"'))
+    for file in (killed / "snapshots").glob("*_iter_150.*"):
+        file.unlink()
+    snapshot = (killed / "snapshots" / "triangular2_iter_120.caffemodel").stat().st_mtime_ns
+    again = comparison.compare(digits, out, seeds=2, at_once=2)
+    rest = {file: time for file, time in times(out).items() if before[file] != time}
+    assert {file.relative_to(out).parts[:2] for file in rest} == {
+        ("fixed", "seed_1"),
+        ("triangular2", "seed_2"),
+    }
+    after = (killed / "snapshots" / "triangular2_iter_120.caffemodel").stat().st_mtime_ns
+    assert after == snapshot
+    assert again[0].finals() == entries[0].finals()
+    assert [row["iteration"] for row in again[1].curve()] == list(range(0, 151, 30))
+    # another seed is trained beside those that are there
+    before = times(out)
+    more = comparison.compare(digits, out, seeds=3)
+    assert times(out).items() >= before.items()
+    assert more[0].finals()[:2] == entries[0].finals()
+
+
+def test_a_solver_that_diverges_does_not_stop_the_others(
+    write_solver: Callable[..., Path], tmp_path: Path
+) -> None:
+    good = write_solver("good")
+    lost = write_solver("lost", lr_policy="fixed", base_lr=3e38)
+    for files in ([good, lost], [lost, good]):
+        entries = comparison.compare(files, tmp_path / files[0].stem, seeds=2)
+        lines = {line.name: line for line in comparison.table(entries)}
+        assert (lines["lost"].seeds, lines["lost"].diverged) == (2, 2)
+        assert (lines["lost"].final, lines["lost"].best) == (None, None)
+        assert lines["lost"].ratio is None
+        assert (lines["good"].diverged, lines["good"].final is not None) == (0, True)
+        diverged = next(entry.diverged for entry in entries if entry.name == "lost")
+        assert list(diverged) == [1, 2]
+        assert "diverged at iteration" in diverged[1]
+        comparison.write(entries, list(lines.values()), tmp_path)
+
+
+def test_a_solver_that_cannot_be_trained_is_named_when_the_others_are_done(
+    write_solver: Callable[..., Path], tmp_path: Path
+) -> None:
+    files = [write_solver("refused", net="none.prototxt"), write_solver("good")]
+    with pytest.raises(ClrError, match=r"none\.prototxt"):
+        comparison.compare(files, tmp_path / "out", seeds=1)
+    assert runs.read_status(tmp_path / "out" / "good" / "seed_1")["status"] == "finished"
+
+
+def test_of_a_loss_the_lowest_is_best(write_solver: Callable[..., Path], tmp_path: Path) -> None:
+    files = [write_solver("slow", max_lr=0.02), write_solver("fast")]
+    entries = comparison.compare(files, tmp_path / "out", seeds=1)
+    slow, fast = comparison.table(entries)
+    losses = {
+        name: [
+            float(row["loss"]) for row in table_of(tmp_path / "out" / name / "seed_1", "train.csv")
+        ]
+        for name in ("slow", "fast")
+    }
+    assert slow.final == (losses["slow"][-1], 0)
+    assert fast.best == (min(losses["fast"]), 0)
+    reached = next(i for i, loss in enumerate(losses["fast"]) if loss <= losses["slow"][-1])
+    assert 0 < reached == fast.reached
+    assert slow.reached is not None
+    assert fast.ratio == reached / slow.reached < 1
+
+
+def test_names_tell_the_solvers_apart(write_solver: Callable[..., Path]) -> None:
+    here, there = write_solver("here/a_solver"), write_solver("there/a_solver")
+    assert comparison.names([here, write_solver("b_solver")]) == ["a", "b"]
+    assert comparison.names([here, there]) == ["here-a", "there-a"]
+    folders = {folder for _, folder, _ in comparison.run_folders([here, there], Path("out"), 2)}
+    assert {str(folder) for folder in folders} == {
+        *("out/here-a/seed_1", "out/here-a/seed_2", "out/there-a/seed_1", "out/there-a/seed_2")
+    }
+    for same in ([here, here], [here, write_solver("here/a")]):
+        with pytest.raises(UsageError, match="the same name"):
+            comparison.names(same)
+
+
+def test_without_seeds_there_is_nothing_to_compare(digits: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--seeds 0: give 1 at least"):
+        comparison.compare(digits, tmp_path / "out", seeds=0)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_not_recorded_is_not_compared(
+    write_solver: Callable[..., Path], digits: list[Path], tmp_path: Path
+) -> None:
+    silent = write_solver("silent", display=0)
+    with pytest.raises(ClrError, match=r"silent\.prototxt: display is 0, .*; set display"):
+        comparison.compare([silent], tmp_path / "out")
+    with pytest.raises(UsageError, match=r"test accuracy .* training loss"):
+        comparison.compare([*digits, write_solver("loss")], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_dask_workers_train_as_this_process_does(digits: list[Path], tmp_path: Path) -> None:
+    from distributed import LocalCluster
+
+    workers: dict[str, Any] = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    with LocalCluster(processes=True, **workers) as cluster:  # type: ignore[no-untyped-call]
+        address = cluster.scheduler_address
+        theirs = comparison.compare(digits, tmp_path / "theirs", seeds=2, scheduler=address)
+    ours = comparison.compare(digits, tmp_path / "ours", seeds=2)
+    for name in NAMES:
+        for seed in SEEDS:
+            for kind in ("train.csv", "test.csv"):
+                run = Path(name) / f"seed_{seed}" / kind
+                folders = [tmp_path / place / run.parent for place in ("theirs", "ours")]
+                assert table_of(folders[0], kind) == table_of(folders[1], kind)
+    assert comparison.table(theirs) == comparison.table(ours)
+
+
+def test_a_failure_on_a_dask_worker_is_this_process_own(
+    write_solver: Callable[..., Path], tmp_path: Path
+) -> None:
+    from distributed import LocalCluster
+
+    files = [
+        *(write_solver("lost", lr_policy="fixed", base_lr=3e38), write_solver("good")),
+        write_solver("refused", net="none.prototxt"),
+    ]
+    workers: dict[str, Any] = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None}
+    with LocalCluster(processes=True, **workers) as cluster:  # type: ignore[no-untyped-call]
+        address = cluster.scheduler_address
+        entries = comparison.compare(files[:2], tmp_path / "out", seeds=1, scheduler=address)
+        with pytest.raises(ClrError, match=r"none\.prototxt"):
+            comparison.compare(files, tmp_path / "out", seeds=1, scheduler=address)
+    assert list(entries[0].diverged) == [1]
+    assert len(entries[1].finals()) == 1
+
+
+def test_a_scheduler_that_is_not_there_is_an_error(digits: list[Path], tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        free = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+    for address in (free, "nonsense://here"):
+        with pytest.raises(ClrError, match=rf"--scheduler {address}: no Dask scheduler answers"):
+            comparison.compare(digits, tmp_path / "out", seeds=1, scheduler=address)

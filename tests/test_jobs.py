@@ -1,0 +1,361 @@
+"""Trainings in processes of their own: what they report, and how they end."""
+
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf import text_format
+
+from caffe_clr import jobs, runs, training
+from caffe_clr.errors import ClrError, DivergedError, UsageError
+from caffe_clr.harness.compilation import Tree
+from caffe_clr.jobs import Job
+
+LONG = {"max_iter": 20000, "display": 100, "stepsize": 1000, "iter_size": 6}
+PYTHON_LAYER = """
+layer {{
+  name: "python" type: "Python" bottom: "scores" top: "python"
+  python_param {{ module: "{0}" layer: "Layer" }}
+}}
+layer {{ name: "silence" type: "Silence" bottom: "python" }}
+"""
+LAYER = """
+import pathlib
+import signal
+import time
+
+import caffe
+
+
+class Layer(caffe.Layer):
+    def setup(self, bottom, top):
+        self.forwards = 0
+
+    def reshape(self, bottom, top):
+        top[0].reshape(1)
+
+    def forward(self, bottom, top):
+        self.forwards += 1
+        if self.forwards == 5:
+            DO
+
+    def backward(self, top, propagate_down, bottom):
+        pass
+"""
+
+
+@pytest.fixture(autouse=True)
+def from_tmp_path(tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def write_solver(solver: Callable[..., Any], net: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Writes a solver file over the net whose every batch is the whole data set."""
+
+    def write(name: str = "solver", **fields: Any) -> Path:
+        chosen: dict[str, Any] = {
+            **{"net": str(net), "lr_policy": "triangular2", "momentum": 0.9, "random_seed": 5},
+            **{"display": 1, "max_iter": 80, "stepsize": 10},
+            **fields,
+        }
+        file = tmp_path / f"{name}.prototxt"
+        file.write_text(text_format.MessageToString(solver(**chosen)))
+        return file
+
+    return write
+
+
+@pytest.fixture
+def change_net(net: Path, tmp_path: Path) -> Callable[[str, str], str]:
+    """Writes the net with a text replaced, and more at its end."""
+
+    def change(old: str, new: str, more: str = "") -> str:
+        file = tmp_path / "changed.prototxt"
+        file.write_text(net.read_text().replace(old, new) + more)
+        return str(file)
+
+    return change
+
+
+@pytest.fixture
+def with_layer(tmp_path: Path, change_net: Callable[..., str]) -> Callable[[str], str]:
+    """Writes the net with a Python layer that does something in its fifth forward pass."""
+
+    def write(do: str) -> str:
+        (tmp_path / "own_layer.py").write_text(LAYER.replace("DO", do))
+        return change_net("", "", PYTHON_LAYER.format("own_layer"))
+
+    return write
+
+
+def job(file: Path, out: Path, **fields: Any) -> Job:
+    return Job((str(file),), str(out), **fields)
+
+
+def weights(folder: Path, iteration: int) -> bytes:
+    (file,) = (folder / "snapshots").glob(f"*_iter_{iteration}.caffemodel")
+    return file.read_bytes()
+
+
+def command(file: Path, out: Path, *options: str) -> list[str]:
+    return [sys.executable, "-m", "caffe_clr", "train", str(file), "--out", str(out), *options]
+
+
+def begin(file: Path, out: Path) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        command(file, out), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_until(holds: Callable[[], object], process: "subprocess.Popen[str]") -> None:
+    while not holds():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+
+
+def children(pid: int) -> list[int]:
+    """The processes that the threads of a process have started."""
+    files = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for file in files for child in file.read_text().split()]
+
+
+def is_running(pid: int) -> bool:
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_a_job_trains_as_train_does(
+    write_solver: Callable[..., Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = write_solver()
+    jobs.run(job(file, tmp_path / "run", seed=3))
+    assert capfd.readouterr() == ("", "")
+    assert "Iteration" in (tmp_path / "run" / jobs.LOG).read_text()
+    training.train(file, tmp_path / "here", seed=3)
+    assert weights(tmp_path / "run", 80) == weights(tmp_path / "here", 80)
+    job_history, history = (runs.read_history(tmp_path / name) for name in ("run", "here"))
+    for rows in (*vars(job_history).values(), *vars(history).values()):
+        for row in rows:
+            del row["seconds"]
+    assert job_history == history
+    assert len(history.train) == 80
+
+
+def test_reports_say_where_the_training_is(
+    write_solver: Callable[..., Path], tmp_path: Path
+) -> None:
+    file = write_solver(**LONG, test_iter=[1], test_interval=5000)
+    reports: list[jobs.Report] = []
+    jobs.run(job(file, tmp_path / "run"), reports.append)
+    history = runs.read_history(tmp_path / "run")
+    rates = {row["iteration"]: row["lr"] for row in history.train}
+    assert len(reports) > 2
+    iterations = [report["iteration"] for report in reports]
+    assert iterations == sorted(set(iterations))
+    for report in reports:
+        assert report["train"] in history.train
+        assert report["test"] in history.test
+        assert report["train"]["iteration"] == (report["iteration"] - 1) // 100 * 100
+        if (report["iteration"] - 1) % 100 == 0:
+            assert report["lr"] == rates[report["iteration"] - 1]
+    assert reports[-1]["test"]["iteration"] >= 5000
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ('"Sigmoid"', '"Sigmoit"', "Unknown layer type: Sigmoit"),
+        ('bottom: "label" top', 'bottom: "hidden" top', "Number of labels must match"),
+    ],
+)
+def test_an_abort_of_caffe_is_an_error_here(
+    old: str,
+    new: str,
+    reason: str,
+    write_solver: Callable[..., Path],
+    change_net: Callable[..., str],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    log = tmp_path / "run" / jobs.LOG
+    with pytest.raises(ClrError, match=f"{reason}.*\\nfull log: {re.escape(str(log))}$"):
+        jobs.run(job(write_solver(net=change_net(old, new)), tmp_path / "run"))
+    assert reason in log.read_text()
+    assert capfd.readouterr() == ("", "")
+    # what is said is of this run, not of an earlier one in the same log
+    with pytest.raises(ClrError) as raised:
+        jobs.run(job(tmp_path / "none.prototxt", tmp_path / "run"))
+    assert reason not in str(raised.value)
+
+
+def test_a_python_layers_exception_is_an_error_here(
+    write_solver: Callable[..., Path], with_layer: Callable[[str], str], tmp_path: Path
+) -> None:
+    file = write_solver(net=with_layer("raise KeyError('no such image')"))
+    with pytest.raises(ClrError, match=r"KeyError: 'no such image'\nfull log: .*/run/caffe.log$"):
+        jobs.run(job(file, tmp_path / "run"))
+    assert "own_layer.py" in (tmp_path / "run" / jobs.LOG).read_text()
+    assert len(runs.read_history(tmp_path / "run").train) == 4
+
+
+def test_a_diverging_job_says_where(write_solver: Callable[..., Path], tmp_path: Path) -> None:
+    file = write_solver(lr_policy="fixed", base_lr=3e38)
+    with pytest.raises(DivergedError, match="diverged at iteration") as raised:
+        jobs.run(job(file, tmp_path / "run"))
+    status = runs.read_status(tmp_path / "run")
+    assert (status["status"], status["iteration"]) == ("diverged", raised.value.iteration)
+
+
+def test_a_gpu_is_refused_by_a_caffe_without(
+    write_solver: Callable[..., Path], tmp_path: Path
+) -> None:
+    with pytest.raises(ClrError, match="GPU 0: this Caffe is built for the CPU alone"):
+        jobs.run(job(write_solver(), tmp_path / "run", gpu=0))
+
+
+def test_a_folder_with_a_run_is_a_usage_error(
+    write_solver: Callable[..., Path], tmp_path: Path
+) -> None:
+    jobs.run(job(write_solver(), tmp_path / "run"))
+    with pytest.raises(UsageError, match="run has a run; go on with it: --resume"):
+        jobs.run(job(write_solver(), tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    ("outputs", "fields", "message"),
+    [
+        (20000, {"display": 50, "max_iter": 1500, "snapshot": 60}, "is the disk full?"),
+        (5, {"max_iter": 8000, "snapshot": 1000}, "run: File too large; what was snapshot"),
+    ],
+    ids=["snapshot", "record"],
+)
+def test_a_full_disk_keeps_what_was_there(
+    outputs: int,
+    fields: dict[str, int],
+    message: str,
+    write_solver: Callable[..., Path],
+    change_net: Callable[..., str],
+    tmp_path: Path,
+) -> None:
+    """A limit on the size of files, from the first snapshot on, stands in for the disk."""
+    out = tmp_path / "run"
+    file = write_solver(net=change_net("num_output: 5", f"num_output: {outputs}"), **fields)
+    process = begin(file, out)
+    listed = out / "snapshots.csv"
+    wait_until(lambda: listed.exists() and listed.read_text(), process)
+    (child,) = children(process.pid)
+    resource.prlimit(child, resource.RLIMIT_FSIZE, (100_000, 100_000))
+    _, error = process.communicate()
+    assert process.returncode == 1
+    assert message in error
+    assert "Traceback" not in error
+    recorded = [row["iteration"] for row in runs.read_history(out).train]
+    assert recorded == list(range(0, fields["max_iter"], fields.get("display", 1)))[: len(recorded)]
+    subprocess.run(command(file, out, "--resume"), check=True, capture_output=True)
+    training.train(file, tmp_path / "whole")
+    assert weights(out, fields["max_iter"]) == weights(tmp_path / "whole", fields["max_iter"])
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_command_says_how_to_go_on(
+    number: int, status: int, write_solver: Callable[..., Path], tmp_path: Path
+) -> None:
+    file, out = write_solver(**LONG), tmp_path / "run"
+    process = begin(file, out)
+    wait_until(lambda: runs.last_iteration(out), process)
+    process.send_signal(number)
+    _, message = process.communicate()
+    assert process.returncode == status
+    went_on = f"caffe-clr train {file} --out {out} --resume"
+    found = re.fullmatch(
+        rf"error: interrupted; iteration (\d+) is kept in a snapshot; go on with: {went_on}\n",
+        message,
+    )
+    assert found, message
+    assert weights(out, int(found[1]))
+    assert 0 < int(found[1]) < LONG["max_iter"]
+    subprocess.run(
+        [sys.executable, "-m", "caffe_clr", *went_on.split()[1:]], check=True, capture_output=True
+    )
+    training.train(file, tmp_path / "whole")
+    assert weights(out, LONG["max_iter"]) == weights(tmp_path / "whole", LONG["max_iter"])
+
+
+def test_an_interruption_before_the_training_begins_is_none_of_caffe(
+    write_solver: Callable[..., Path], tmp_path: Path
+) -> None:
+    process = begin(write_solver(**LONG), tmp_path / "run")
+    wait_until(lambda: children(process.pid), process)
+    process.send_signal(signal.SIGINT)
+    _, message = process.communicate()
+    assert process.returncode == 130
+    assert message.startswith("error: interrupted; ")
+    assert "--resume" in message
+
+
+def test_a_second_interruption_ends_it_at_once(
+    write_solver: Callable[..., Path], with_layer: Callable[[str], str], tmp_path: Path
+) -> None:
+    """The training is one that does not listen."""
+    asked = "lambda *_: pathlib.Path('asked').touch()"
+    do = f"signal.signal(signal.SIGINT, {asked}); pathlib.Path('deaf').touch(); time.sleep(10**6)"
+    process = begin(write_solver(net=with_layer(do)), tmp_path / "run")
+    wait_until((tmp_path / "deaf").exists, process)
+    (child,) = children(process.pid)
+    process.send_signal(signal.SIGINT)
+    wait_until((tmp_path / "asked").exists, process)
+    process.send_signal(signal.SIGINT)
+    _, message = process.communicate()
+    assert process.returncode == 130
+    assert message.startswith("error: interrupted; ")
+    assert not is_running(child)
+
+
+def test_a_training_ends_with_a_snapshot_when_its_parent_is_killed(
+    write_solver: Callable[..., Path], tmp_path: Path
+) -> None:
+    file, out = write_solver(**LONG), tmp_path / "run"
+    process = begin(file, out)
+    wait_until(lambda: runs.last_iteration(out), process)
+    (child,) = children(process.pid)
+    process.kill()
+    process.communicate()
+    done: list[int] = []
+    training.train(file, out, resume=True, on_iteration=lambda p: done.append(p.iteration))
+    assert not is_running(child)
+    assert 1 < done[0] < LONG["max_iter"]
+    training.train(file, tmp_path / "whole")
+    assert weights(out, LONG["max_iter"]) == weights(tmp_path / "whole", LONG["max_iter"])
+
+
+def test_of_several_each_says_how_it_ended(
+    write_solver: Callable[..., Path], tmp_path: Path
+) -> None:
+    good = write_solver("good")
+    diverging = write_solver("diverging", lr_policy="fixed", base_lr=3e38)
+    refused = write_solver("refused", net="none.prototxt")
+    tasks = [
+        job(file, tmp_path / name, seed=seed)
+        for name, file, seed in (
+            *(("a", diverging, 1), ("b", refused, 1), ("c", good, 1), ("d", good, 2)),
+        )
+    ]
+    waits: list[None] = []
+    ends = jobs.run_all(tasks, at_once=2, on_wait=lambda: waits.append(None))
+    assert waits
+    assert isinstance(ends[0], DivergedError)
+    assert isinstance(ends[1], ClrError)
+    assert not isinstance(ends[1], DivergedError)
+    assert "none.prototxt" in str(ends[1])
+    assert ends[2:] == [None, None]
+    training.train(good, tmp_path / "alone", seed=1)
+    assert weights(tmp_path / "c", 80) == weights(tmp_path / "alone", 80)
+    assert weights(tmp_path / "d", 80) != weights(tmp_path / "alone", 80)

@@ -1,0 +1,282 @@
+"""The LR range test with real Caffe: its sweep, what it suggests, and what it leaves behind."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from google.protobuf import text_format
+
+from caffe_clr import datasets, policies, prototxt, runs
+from caffe_clr.errors import ClrError, UsageError
+from caffe_clr.harness.compilation import Tree
+from caffe_clr.range_test import RangeTest, range_test
+
+DIGITS = Path("models/digits/fixed_solver.prototxt")
+EPOCH = 30  # iterations
+SWEEP: dict[str, Any] = {"min_lr": 0.001, "max_lr": 0.3}
+# what the folder of a range test holds, without those of its seeds
+FILES = {"range_test.csv", "range_test.json", "range_test_solver.prototxt"}
+SNAPSHOTS = ("*.caffemodel*", "*.solverstate*")
+
+
+@pytest.fixture(autouse=True)
+def from_root(tree: Tree, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root)
+    datasets.write_digits(Path("models/digits"))
+
+
+@pytest.fixture
+def write_solver(tmp_path: Path) -> Callable[..., Path]:
+    """Writes the solver of the digits with fields changed, or cleared by None."""
+
+    def write(**fields: Any) -> Path:
+        parameter = prototxt.read_solver(DIGITS)
+        for name, value in fields.items():
+            parameter.ClearField(name)
+            if value is not None:
+                parameter.MergeFrom(type(parameter)(**{name: value}))
+        file = tmp_path / "solver.prototxt"
+        file.write_text(text_format.MessageToString(parameter))
+        return file
+
+    return write
+
+
+def rates(iterations: list[int], last: int, min_lr: float, max_lr: float) -> list[float]:
+    """Those of half a cycle of triangular."""
+    found = policies.triangular(iterations, base_lr=min_lr, max_lr=max_lr, stepsize=last)
+    return [float(rate) for rate in found]
+
+
+def snapshots(folder: Path) -> list[Path]:
+    return [path for pattern in SNAPSHOTS for path in folder.rglob(pattern)]
+
+
+def suggested(found: RangeTest) -> tuple[float, float]:
+    """base_lr and max_lr, to two digits."""
+    bounds = (found.suggestions.base_lr, found.suggestions.max_lr)
+    base_lr, max_lr = (float(f"{bound.rate:.2g}") for bound in bounds)
+    return base_lr, max_lr
+
+
+def test_two_seeds_over_eight_epochs(
+    write_solver: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "temporary").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    file = write_solver(snapshot_prefix=str(tmp_path / "elsewhere" / "mine"), snapshot=10)
+    out = tmp_path / "out"
+    progress: list[tuple[int, int]] = []
+    found = range_test(
+        *(file, out),
+        **SWEEP,
+        length=8,
+        repeat=2,
+        at_once=2,
+        on_progress=lambda done, total: progress.append((done, total)),
+    )
+
+    tests, displays = list(range(0, 241, 4)), list(range(0, 240, 2))
+    assert [row["iteration"] for row in found.rows] == tests
+    assert [row["lr"] for row in found.rows] == rates(tests, 240, **SWEEP)
+    assert found.rows[-1]["lr"] == float(np.float32(0.3))
+    assert [row["iteration"] for row in found.losses] == displays
+    assert [row["lr"] for row in found.losses] == rates(displays, 240, **SWEEP)
+    for row in found.rows:
+        low, high = row["accuracy_low"], row["accuracy_high"]
+        assert 0 <= low <= high <= 1
+        assert row["accuracy"] == (low + high) / 2
+    assert any(row["accuracy_low"] < row["accuracy_high"] for row in found.rows)
+    assert list(found.seeds) == [1701, 1702]
+    assert found.diverged_at is None
+    assert progress[-1] == (480, 480) or progress[-1][0] < 480 == progress[-1][1]
+    assert progress == sorted(progress)
+
+    assert {path.name for path in out.iterdir()} == {
+        *FILES,
+        *("seed_1701", "seed_1702", "triangular2_solver.prototxt"),
+    }
+    assert runs.read_csv(out / "range_test.csv") == found.rows
+    written = json.loads((out / "range_test.json").read_text())
+    assert (written["iterations"], written["seeds"]) == (240, [1701, 1702])
+    assert written["suggestions"]["max_lr"]["rate"] == found.suggestions.max_lr.rate
+    assert not snapshots(out)
+    assert not list((tmp_path / "elsewhere").iterdir())
+    assert not list((tmp_path / "temporary").iterdir())
+
+    assert found.solver == out / "triangular2_solver.prototxt"
+    solver = prototxt.read_solver(found.solver)
+    base_lr, max_lr = suggested(found)
+    assert SWEEP["min_lr"] <= base_lr < max_lr <= SWEEP["max_lr"]
+    assert (solver.lr_policy, solver.stepsize) == ("triangular2", 4 * EPOCH)
+    assert (solver.base_lr, solver.max_lr) == (np.float32(base_lr), np.float32(max_lr))
+    assert solver.max_iter == 1200
+    assert policies.learning_rate(solver, solver.max_iter) == np.float32(base_lr)
+    kept = prototxt.read_solver(file)
+    for field in ("lr_policy", "base_lr", "max_lr", "stepsize", "max_iter"):
+        kept.ClearField(field)
+        solver.ClearField(field)
+    assert solver == kept
+
+
+def test_a_range_test_that_is_finished_is_not_trained_again(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first = range_test(DIGITS, out, **SWEEP, length=8)
+    assert "accuracy_low" not in first.rows[0]
+    record = out / "seed_1701" / "train.csv"
+    before = record.stat()
+    shutil.rmtree(out / "seed_1701" / "snapshots")
+    (out / "range_test.csv").unlink()
+    assert range_test(DIGITS, out, **SWEEP, length=8, resume=True) == first
+    assert (record.stat().st_mtime_ns, record.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
+    assert runs.read_csv(out / "range_test.csv") == first.rows
+
+
+@pytest.mark.parametrize(
+    ("policy", "max_iter", "cycles"), [("triangular", 10, 3), ("exp_range", 99999, 7)]
+)
+def test_a_cyclical_policy_is_kept(
+    policy: str, max_iter: int, cycles: int, write_solver: Callable[..., Path], tmp_path: Path
+) -> None:
+    own = {"max_lr": 0.02, "stepsize": 7, "start_lr_policy": 3, "gamma": 0.999}
+    file = write_solver(lr_policy=policy, max_iter=max_iter, **own)
+    found = range_test(file, tmp_path / "out", **SWEEP, length=8, seed=0)
+    assert [row["lr"] for row in found.rows] == rates(list(range(0, 241, 4)), 240, **SWEEP)
+    assert (list(found.seeds), found.solver) == (
+        [0],
+        tmp_path / "out" / f"{policy}_solver.prototxt",
+    )
+    assert found.solver is not None
+    solver = prototxt.read_solver(found.solver)
+    assert (solver.lr_policy, solver.stepsize, solver.start_lr_policy) == (policy, 120, 0)
+    assert (solver.base_lr, solver.max_lr) == tuple(map(np.float32, suggested(found)))
+    assert solver.max_iter == 240 * cycles
+    assert solver.HasField("gamma") == (policy == "exp_range")
+    if policy == "exp_range":
+        assert solver.gamma == np.float32(0.999)
+
+
+def test_a_diverging_sweep_ends_early_and_keeps_its_rows(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    sweep: dict[str, Any] = {"min_lr": 0.001, "max_lr": 50, "iterations": 400}
+    found = range_test(DIGITS, out, **sweep)
+    end = runs.read_status(out / "seed_1701")["iteration"]
+    assert runs.read_status(out / "seed_1701")["status"] == "diverged"
+    assert end < 200
+    assert [found.diverged_at] == rates([end], 400, 0.001, 50)
+    tests = list(range(0, end + 1, 8))
+    assert [row["iteration"] for row in found.rows] == tests
+    assert runs.read_csv(out / "range_test.csv") == found.rows
+    assert json.loads((out / "range_test.json").read_text())["diverged_at"] == found.diverged_at
+    assert not snapshots(out)
+    again = range_test(DIGITS, out, **sweep, resume=True)
+    assert (again.rows, again.diverged_at) == (found.rows, found.diverged_at)
+
+    # at these rates the net learns nothing
+    assert found.solver is None
+    assert {path.name for path in out.iterdir()} == {*FILES, "seed_1701"}
+
+
+def test_a_sweep_that_does_not_stop_early_goes_on_until_the_loss_is_no_number(
+    tmp_path: Path,
+) -> None:
+    sweep: dict[str, Any] = {"min_lr": 0.001, "max_lr": 25, "iterations": 400}
+    early = range_test(DIGITS, tmp_path / "early", **sweep)
+    assert early.diverged_at is not None
+    whole = range_test(DIGITS, tmp_path / "whole", **sweep, stop_early=False)
+    assert whole.diverged_at is None
+    assert [row["iteration"] for row in whole.rows] == list(range(0, 401, 8))
+    assert whole.rows[: len(early.rows)] == early.rows
+    # max pooling would write out of bounds if it went on with nan
+    higher = range_test(DIGITS, tmp_path / "higher", **sweep | {"max_lr": 1e6}, stop_early=False)
+    assert higher.diverged_at is not None
+    assert all(np.isfinite(row["loss"]) for row in higher.losses[:-1])
+
+
+def test_seeds_are_compared_as_far_as_all_of_them_came(tmp_path: Path) -> None:
+    found = range_test(DIGITS, tmp_path, min_lr=0.001, max_lr=20, iterations=400, repeat=3)
+    ends = [runs.read_status(tmp_path / f"seed_{seed}")["iteration"] for seed in found.seeds]
+    assert len(set(ends)) > 1
+    assert found.rows[-1]["iteration"] == min(ends) // 8 * 8
+    assert [found.diverged_at] == rates([min(ends)], 400, 0.001, 20)
+
+
+def test_a_solver_without_a_test_net_is_judged_by_its_training_loss(
+    write_solver: Callable[..., Path], tmp_path: Path
+) -> None:
+    file = write_solver(test_iter=None, test_interval=None)
+    found = range_test(file, tmp_path / "out", **SWEEP, length=8)
+    assert (found.measure.name, found.measure.of_test) == ("loss", False)
+    assert [row["iteration"] for row in found.rows] == list(range(0, 240, 2))
+    assert found.rows == found.losses
+    base_lr, max_lr = suggested(found)
+    assert 0.001 <= base_lr < max_lr < 0.3
+    assert (tmp_path / "out" / "triangular2_solver.prototxt").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"min_lr": 0.3, "max_lr": 0.3}, r"--min-lr 0\.3 is not below --max-lr 0\.3"),
+        ({"min_lr": 0.4, "max_lr": 0.3}, r"--min-lr 0\.4 is not below --max-lr 0\.3"),
+        ({"min_lr": -0.1, "max_lr": 0.3}, r"--min-lr -0\.1 .*is negative"),
+        ({"min_lr": float("nan"), "max_lr": 0.3}, "--min-lr nan"),
+        ({"min_lr": 0, "max_lr": float("inf")}, "--max-lr inf.* infinite"),
+        ({**SWEEP, "iterations": 7}, "7 iterations are too few for a curve; give 8 at least"),
+        ({**SWEEP, "length": 0.1}, "3 iterations are too few"),
+        ({**SWEEP, "length": -1}, "-30 iterations are too few"),
+        ({**SWEEP, "length": None}, "how long to train.*--epochs or --iterations"),
+    ],
+)
+def test_what_makes_no_range_test_is_refused(
+    options: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        range_test(DIGITS, tmp_path / "out", **{"length": 8, **options})
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def uncounted(write_solver: Callable[..., Path], tmp_path: Path) -> Path:
+    """A solver whose net is fed by a layer that has a batch size and no count: DummyData."""
+    layers = """
+    layer {
+      name: "data" type: "DummyData" top: "data" top: "label"
+      dummy_data_param {
+        shape { dim: 10 dim: 4 } shape { dim: 10 }
+        data_filler { type: "gaussian" std: 1 } data_filler { type: "constant" value: 1 }
+      }
+    }
+    layer {
+      name: "scores" type: "InnerProduct" bottom: "data" top: "scores"
+      inner_product_param { num_output: 3 weight_filler { type: "xavier" } }
+    }
+    layer { name: "loss" type: "SoftmaxWithLoss" bottom: "scores" bottom: "label" top: "loss" }
+    """
+    (tmp_path / "net.prototxt").write_text(layers)
+    net = str(tmp_path / "net.prototxt")
+    return write_solver(net=net, test_iter=None, test_interval=None, max_iter=600)
+
+
+def test_images_that_cannot_be_counted_are_given(uncounted: Path, tmp_path: Path) -> None:
+    sweep: dict[str, Any] = {"min_lr": 0.0001, "max_lr": 1}
+    with pytest.raises(ClrError, match=r"DummyData reads is unknown: give --images"):
+        range_test(uncounted, tmp_path / "out", **sweep, length=8)
+    assert not (tmp_path / "out").exists()
+    found = range_test(uncounted, tmp_path / "given", **sweep, length=8, images=250)
+    assert runs.read_status(tmp_path / "given" / "seed_1701")["iteration"] == 8 * 25
+    assert found.solver is not None
+    assert prototxt.read_solver(found.solver).stepsize == 4 * 25
+
+
+def test_a_step_without_a_count_is_a_sixth_of_the_run(uncounted: Path, tmp_path: Path) -> None:
+    found = range_test(uncounted, tmp_path / "out", min_lr=0.0001, max_lr=1, iterations=200)
+    assert found.solver is not None
+    solver = prototxt.read_solver(found.solver)
+    assert (solver.stepsize, solver.max_iter) == (100, 600)
+    assert "a sixth of the run, since the epoch is not known" in found.solver.read_text()

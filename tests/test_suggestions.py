@@ -1,0 +1,278 @@
+"""Suggested bounds: on curves of real range tests, and on ones whose bounds are known."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from caffe_clr import suggestions
+from caffe_clr.suggestions import Rule, Suggestions, suggest
+
+# Smith's log of one range test of ResNet-56 on CIFAR-10, rate 0 to 3 in 5,000 iterations
+# (arXiv 1708.07120, Figure 2b): the accuracy every 100 iterations, up to iteration 4,500
+SUPER_CONVERGENCE = np.array(
+    [
+        *(0.10052, 0.39756, 0.62444, 0.41444, 0.6146, 0.69636, 0.71472, 0.7224, 0.7334, 0.73468),
+        *(0.65788, 0.80088, 0.73408, 0.54448, 0.7118, 0.79192, 0.80244, 0.6672, 0.67928, 0.75292),
+        *(0.8156, 0.76228, 0.73852, 0.81116, 0.70168, 0.67056, 0.74628, 0.68564, 0.64048, 0.76056),
+        *(0.77964, 0.70608, 0.75168, 0.76436, 0.78288, 0.61468, 0.78196, 0.65424, 0.72416, 0.79148),
+        *(0.8036, 0.8044, 0.78112, 0.78488, 0.6632, 0.65992),
+    ]
+)
+SUPER_RATES = 3 * 100 * np.arange(SUPER_CONVERGENCE.size) / 5000
+
+# examples/cifar10/cifar10_full of Caffe, trained with this project for 4,000 iterations from
+# 0.0001 to 0.02 on a CPU, seed 1, on CIFAR-10 whose images had been through JPEG once: accuracy
+# every 80 iterations, training loss every 20; rates rounded to four digits, as all is
+RECORDED = Path(__file__).parent / "recorded" / "cifar10_range_test.csv"
+PAPER_BOUNDS = (0.001, 0.006)  # section 4.1 of the paper, on this data set and net
+
+RATES = np.linspace(0.001, 0.05, 50)
+RISES, SLOWS, FALLS = 0.005, 0.02, 0.035
+
+
+def curve(rates: NDArray[np.float64], *, falls: float | None = None) -> NDArray[np.float64]:
+    """An accuracy of 0.1 up to RISES, straight up to 0.8 at SLOWS, and 0.2 from `falls` on."""
+    height = np.interp(rates, [RISES, SLOWS], [0.1, 0.8])
+    return height if falls is None else np.where(rates >= falls, 0.2, height)
+
+
+def noise(seed: int, size: int, deviation: float = 0.01) -> NDArray[np.float64]:
+    return np.random.default_rng(seed).normal(0, deviation, size)
+
+
+def rule(found: Suggestions, name: str) -> Rule:
+    (one,) = [rule for rule in found.rules if rule.name == name]
+    return one
+
+
+def bounds(found: Suggestions) -> tuple[float, float]:
+    assert found.base_lr.rate is not None, found.base_lr.reason
+    assert found.max_lr.rate is not None, found.max_lr.reason
+    return found.base_lr.rate, found.max_lr.rate
+
+
+def assert_nothing(found: Suggestions, reason: str) -> None:
+    for bound in (found.base_lr, found.max_lr):
+        assert (bound.rate, bound.confidence) == (None, "low")
+        assert reason in bound.reason
+
+
+def test_super_convergence_is_not_cut_off_at_its_first_dip() -> None:
+    found = suggest(SUPER_RATES, SUPER_CONVERGENCE)
+    base_lr, max_lr = bounds(found)
+    assert base_lr <= 0.1
+    assert max_lr > 0.5
+    assert found.max_lr.rule == "slows"
+    assert (rule(found, "holds").rate or 0) > 2.5
+    assert "holds up to 2.64, so that a larger max_lr is worth a try" in found.max_lr.reason
+
+
+@pytest.mark.parametrize("tests", range(30, SUPER_RATES.size + 1))
+def test_super_convergence_cut_short(tests: int) -> None:
+    assert bounds(suggest(SUPER_RATES[:tests], SUPER_CONVERGENCE[:tests]))[1] > 0.3
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_super_convergence_with_a_tenth_of_its_tests_left_out(seed: int) -> None:
+    others = 1 + np.random.default_rng(seed).permutation(SUPER_RATES.size - 1)
+    kept = np.sort([0, *others[SUPER_RATES.size // 10 :]])  # a range test begins with a test
+    assert bounds(suggest(SUPER_RATES[kept], SUPER_CONVERGENCE[kept]))[1] > 0.3
+
+
+def test_bounds_of_cifar10_are_those_of_the_paper() -> None:
+    with RECORDED.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    tests = [row for row in rows if row["accuracy"]]
+    trained = [row for row in rows if row["train_loss"]]
+    found = suggest(
+        [float(row["lr"]) for row in tests],
+        [float(row["accuracy"]) for row in tests],
+        loss_rates=[float(row["lr"]) for row in trained],
+        losses=[float(row["train_loss"]) for row in trained],
+    )
+    for suggested, papers in zip(bounds(found), PAPER_BOUNDS, strict=True):
+        assert papers / 1.5 <= suggested <= papers * 1.5
+    assert rule(found, "loss").rate is not None
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_known_bounds_are_found(seed: int) -> None:
+    found = suggest(RATES, curve(RATES) + noise(seed, RATES.size))
+    base_lr, max_lr = bounds(found)
+    assert base_lr == pytest.approx(RISES, abs=0.003)
+    assert max_lr == pytest.approx(SLOWS, abs=0.003)
+    assert (found.base_lr.rule, found.max_lr.rule) == ("rises", "slows")
+    assert found.base_lr.confidence == "high"
+    assert rule(found, "falls").rate is None
+    assert rule(found, "max/3").rate == max_lr / 3
+    assert rule(found, "max/4").rate == max_lr / 4
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_flat_curve_has_no_bounds(seed: int) -> None:
+    found = suggest(RATES, 0.1 + noise(seed, RATES.size))
+    assert_nothing(found, "does not rise clearly above where it starts: test higher or lower")
+    assert_nothing(suggest(RATES, np.full(RATES.size, 0.1)), "does not rise clearly")
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_noise_as_large_as_the_gain_has_no_bounds(seed: int) -> None:
+    found = suggest(RATES, 0.1 + (curve(RATES) - 0.1) / 7 + noise(seed, RATES.size, 0.1))
+    assert_nothing(found, "does not rise clearly")
+
+
+def test_an_accuracy_that_only_falls_has_no_bounds() -> None:
+    found = suggest(RATES, np.linspace(0.9, 0.1, RATES.size) + noise(0, RATES.size))
+    assert_nothing(found, "does not rise clearly")
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_curve_that_still_rises_has_no_max_lr(seed: int) -> None:
+    found = suggest(RATES / 3, curve(RATES / 3) + noise(seed, RATES.size))
+    assert found.base_lr.rate == pytest.approx(RISES, abs=0.003)
+    assert found.max_lr.rate is None
+    assert found.max_lr.reason == (
+        "the accuracy still rises at the highest rate: test up to a higher one"
+    )
+    assert rule(found, "max/3").rate is None
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_max_lr_is_below_a_collapse(seed: int) -> None:
+    plateau = suggest(RATES, curve(RATES, falls=FALLS) + noise(seed, RATES.size))
+    assert bounds(plateau)[1] == pytest.approx(SLOWS, abs=0.003)
+    assert rule(plateau, "falls").rate == pytest.approx(FALLS, abs=0.003)
+    at_peak = suggest(RATES, curve(RATES, falls=0.018) + noise(seed, RATES.size))
+    assert bounds(at_peak)[1] < 0.018
+    assert "falls for good" in rule(at_peak, "falls").reason
+
+
+def test_max_lr_is_below_the_rate_of_divergence() -> None:
+    rising = RATES[RATES < 0.018]
+    diverged_at = 0.0185
+    found = suggest(rising, curve(rising), diverged_at=diverged_at)
+    assert found.max_lr.rule == "falls"
+    assert bounds(found)[1] <= rising[-1]
+    assert found.max_lr.reason.startswith("the training diverges at 0.0185, after 0.01")
+
+
+def test_an_accuracy_risen_at_the_first_test_makes_base_lr_unsure() -> None:
+    found = suggest(RATES * 4, curve(RATES * 4))
+    assert (found.base_lr.rate, found.base_lr.confidence) == (RATES[1] * 4, "low")
+    assert found.base_lr.reason.endswith("the first rate tested: it may be lower")
+    found = suggest(RATES * 10, curve(RATES * 10))
+    base_lr, max_lr = bounds(found)
+    assert (base_lr, found.base_lr.rule, found.base_lr.confidence) == (max_lr / 4, "max/4", "low")
+
+
+def test_few_tests_have_no_bounds() -> None:
+    few = np.linspace(0.001, 0.05, suggestions.FEWEST_TESTS)
+    assert bounds(suggest(few, curve(few)))
+    remedy = "test over more iterations, or more often"
+    assert_nothing(suggest(few[1:], curve(few[1:])), f"7 tests are too few, it takes 8: {remedy}")
+    lost = np.where(few == few[3], np.nan, curve(few))
+    assert_nothing(suggest(few, lost), "7 tests are too few")
+    assert_nothing(suggest([], []), "0 tests are too few")
+
+
+def test_tests_without_a_number_are_left_out() -> None:
+    accuracies = curve(RATES) + noise(0, RATES.size)
+    kept = np.arange(RATES.size) % 7 != 3
+    accuracies[~kept] = [np.nan, np.inf, -np.inf, np.nan, np.nan, np.nan, np.nan]
+    assert suggest(RATES, accuracies) == suggest(RATES[kept], accuracies[kept])
+
+
+def test_the_lowest_training_loss_is_told() -> None:
+    losses = (RATES - SLOWS) ** 2
+    losses[3], losses[40:] = -1, np.nan  # one batch that was lucky; the training diverged
+    found = suggest(RATES, curve(RATES), loss_rates=RATES, losses=losses)
+    assert rule(found, "loss").rate == pytest.approx(SLOWS, abs=0.0025)
+    assert rule(suggest(RATES, curve(RATES)), "loss").rate is None
+
+
+def test_a_loss_is_an_accuracy_upside_down() -> None:
+    accuracies = curve(RATES, falls=FALLS) + noise(0, RATES.size)
+    assert suggest(RATES, -accuracies, is_loss=True) == suggest(RATES, accuracies)
+    losses = 2.3 - 2 * accuracies
+    losses[-5:] = 87.3365
+    expected = bounds(suggest(RATES, accuracies))
+    assert bounds(suggest(RATES, losses, is_loss=True)) == expected
+
+
+@pytest.mark.parametrize("tests", [12, 50])
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_one_bad_test_moves_no_bound(tests: int, value: float) -> None:
+    rates = np.linspace(0.001, 0.05, tests)
+    accuracies = curve(rates) + noise(0, tests)
+    expected = bounds(suggest(rates, accuracies))
+    for index in range(1, tests):
+        outlier = accuracies.copy()
+        outlier[index] = value
+        found = suggest(rates, outlier)
+        # next to a bound it may be taken for the neighbour
+        assert bounds(found) == pytest.approx(expected, abs=1.1 * (rates[1] - rates[0])), index
+        assert rule(found, "falls").rate is None, index
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_one_bad_test_ends_no_rise(value: float) -> None:
+    rates = RATES / 3
+    for index in range(1, rates.size):
+        outlier = curve(rates) + noise(0, rates.size)
+        outlier[index] = value
+        assert suggest(rates, outlier).max_lr.rate is None, index
+
+
+def test_a_dip_before_the_rise_is_not_ragged() -> None:
+    rates = np.linspace(0, 0.018, 50)
+    accuracies = curve(rates)
+    accuracies[0] = 0.2
+    found = suggest(rates, accuracies)
+    assert rule(found, "ragged").rate is None
+    assert found.max_lr.rate is None
+
+
+@st.composite
+def curves(draw: st.DrawFn) -> tuple[Sequence[float], Sequence[float]]:
+    rates = draw(st.lists(st.just(0.0) | st.floats(1e-30, 1e30), max_size=60, unique=True))
+    accuracies = st.lists(st.floats(0, 1), min_size=len(rates), max_size=len(rates))
+    return sorted(rates), draw(accuracies)
+
+
+@given(
+    tested=curves(),
+    exponent=st.integers(-20, 20),
+    diverged_at=st.none() | st.floats(0, 1e30),
+    is_loss=st.booleans(),
+)
+def test_every_curve_has_sound_bounds_or_none(
+    tested: Any, exponent: int, diverged_at: float | None, is_loss: bool
+) -> None:
+    rates, accuracies = tested
+    factor = 2.0**exponent  # exact, so that no comparison is decided by rounding
+    options: dict[str, Any] = {"is_loss": is_loss, "losses": accuracies}
+    found = suggest(rates, accuracies, loss_rates=rates, diverged_at=diverged_at, **options)
+    scaled = [rate * factor for rate in rates]
+    scaled_end = None if diverged_at is None else diverged_at * factor
+    other = suggest(scaled, accuracies, loss_rates=scaled, diverged_at=scaled_end, **options)
+    for name in ("base_lr", "max_lr"):
+        bound, scaled_bound = getattr(found, name), getattr(other, name)
+        assert bound.reason
+        assert bound.confidence in ("high", "medium", "low")
+        if bound.rate is None:
+            assert scaled_bound.rate is None
+        else:
+            assert scaled_bound.rate == bound.rate * factor
+            assert bound.rate in rates or bound.rule == "max/4"
+    base_lr, max_lr = found.base_lr, found.max_lr
+    if base_lr.rate is not None and max_lr.rate is not None:
+        assert 0 < base_lr.rate < max_lr.rate
+    if base_lr.rule == "max/4":
+        assert base_lr.rate == rule(found, "max/4").rate
