@@ -118,7 +118,8 @@ def test_two_seeds_over_eight_epochs(
     assert solver.max_iter == 1200
     assert policies.learning_rate(solver, solver.max_iter) == np.float32(base_lr)
     kept = prototxt.read_solver(file)
-    for field in ("lr_policy", "base_lr", "max_lr", "stepsize", "max_iter"):
+    assert Path(solver.snapshot_prefix).name == "triangular2"
+    for field in ("lr_policy", "base_lr", "max_lr", "stepsize", "max_iter", "snapshot_prefix"):
         kept.ClearField(field)
         solver.ClearField(field)
     assert solver == kept

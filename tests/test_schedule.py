@@ -83,8 +83,9 @@ def shown(files: list[Path], out: Path, log: Path | None = None) -> str:
 
 
 def cells(told: str, stage: int) -> list[str]:
-    row = next(line for line in told.splitlines() if line.startswith(f"│ {stage} "))
-    return [cell.strip() for cell in row.split("│")[2:-1]]
+    row = next(line for line in told.splitlines() if line.startswith(f" {stage} "))
+    cells = re.split(r" {2,}", row.strip())[1:]
+    return cells if len(cells) == 7 else [*cells[:2], "", *cells[2:]]  # stock has no cycles
 
 
 @pytest.mark.parametrize("policy", policies.POLICIES)

@@ -304,10 +304,13 @@ def test_a_staged_run_killed_twenty_times_ends_in_the_same_weights(
     ]
     whole = training.train(files, tmp_path / "whole")
     command = [sys.executable, "-m", "caffe_clr", "train", *map(str, files)]
-    command += ["--out", str(tmp_path / "run"), "--resume"]
+    command += ["--out", str(tmp_path / "run")]
     pause = random.Random(1)
+    resume: list[str] = []
     for _ in range(20):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        process = subprocess.Popen(
+            [*command, *resume], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         began = runs.last_iteration(tmp_path / "run")
         while process.poll() is None and runs.last_iteration(tmp_path / "run") <= began:
             time.sleep(0.01)
@@ -315,9 +318,10 @@ def test_a_staged_run_killed_twenty_times_ends_in_the_same_weights(
         for killed in (*children(process.pid), process.pid):
             with suppress(ProcessLookupError):
                 os.kill(killed, signal.SIGKILL)
-        process.communicate()
+        process.wait()
+        resume = ["--resume"]
     assert runs.read_status(tmp_path / "run")["status"] == "running"
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run([*command, *resume], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     resumed = runs.read_history(tmp_path / "run")
     assert weights(tmp_path / "run", 25000) == weights(tmp_path / "whole", 25000)
@@ -406,3 +410,12 @@ def test_run_json_says_what_is_trained(write_solver: Callable[..., Path], tmp_pa
     training.train(file, tmp_path / "run", seed=3)
     status = json.loads((tmp_path / "run" / "run.json").read_text())
     assert (status["solvers"], status["seed"], status["gpu"]) == ([str(file)], 3, None)
+
+
+def test_a_folder_in_which_nothing_was_trained_is_begun_anew(
+    write_solver: Callable[..., Path], tmp_path: Path
+) -> None:
+    with pytest.raises(ClrError, match="GPU 0: this Caffe is built for the CPU alone"):
+        training.train(write_solver(), tmp_path / "run", gpu=0)
+    training.train(write_solver(stepsize=11), tmp_path / "run")
+    assert runs.read_status(tmp_path / "run")["status"] == "finished"

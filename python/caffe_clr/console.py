@@ -1,5 +1,7 @@
 """Shows trainings on a console: progress, tables, and where the plots are."""
 
+import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,7 +20,7 @@ from rich.table import Table
 
 from caffe_clr import comparison, measures, plots, policies, prototxt, range_test, runs, training
 from caffe_clr.comparison import Entry, Line
-from caffe_clr.errors import ClrError, Interrupted
+from caffe_clr.errors import ClrError, Interrupted, UsageError
 from caffe_clr.jobs import Job, Report
 from caffe_clr.jobs import run as run_job
 from caffe_clr.measures import Measure
@@ -41,6 +43,10 @@ def train(
     """Train as training.train does, in a process of its own, and show how it goes."""
     if out is None and resume:
         out = runs.newest_folder(solver_files)
+    if out is not None:
+        if resume and not runs.is_run(out):
+            raise UsageError(f"--resume: there is no run in {out} to go on with")
+        runs.check_new(out, resume)
     planned = training.plan(solver_files, out, seed=seed, gpu=gpu)
     warn(planned.warnings, console)
     folder = planned.folder
@@ -62,7 +68,8 @@ def train(
         try:
             run_job(job, show)
         except Interrupted as interrupted:
-            command = f"caffe-clr train {' '.join(map(str, solver_files))} --out {folder} --resume"
+            names = " ".join(map(str, solver_files))
+            command = f"{_program()} train {names} --out {folder} --resume"
             raise Interrupted(
                 interrupted.signal_number, f"{interrupted.remedy}; go on with: {command}"
             ) from None
@@ -88,6 +95,8 @@ def plot(folders: Sequence[Path], console: Console) -> None:
 def find_bounds(solver_file: Path, out: Path | None, console: Console, **options: Any) -> RangeTest:
     """Run range_test.range_test with its options, and show how it goes and what it found."""
     folder = out or runs.default_folder(solver_file)
+    if not options.get("resume") and any(map(runs.is_run, folder.glob("seed_*"))):
+        raise UsageError(f"{folder} has a range test; go on: --resume, or name another --out")
     remedy = f"what is trained is kept; go on with the same command and --out {folder} --resume"
     with _progress(console) as progress, _resumable(remedy):
         task = progress.add_task("range test", total=None)
@@ -146,6 +155,12 @@ def warn(warnings: Sequence[str], console: Console) -> None:
     for warning in warnings:
         console.print("[yellow]warning:[/yellow]", end=" ")
         console.print(warning, markup=False, soft_wrap=True)
+
+
+def _program() -> str:
+    """How this program was called, to be called so again."""
+    name = sys.argv[0]
+    return os.path.relpath(name) if os.path.basename(name) == "caffe-clr" else "caffe-clr"
 
 
 @contextmanager
@@ -238,7 +253,8 @@ def _comparison_table(lines: Sequence[Line], measure: Measure) -> Table:
     for line in lines:
         table.add_row(
             *(line.name, f"{line.iterations:,}"),
-            *(_spread(line.final, measure), _spread(line.best, measure), _reached(line)),
+            *(_spread(values, line.seeds, measure) for values in (line.final, line.best)),
+            _reached(line),
             "" if line.ratio is None else f"{line.ratio:.2f}",
         )
     return table
@@ -251,10 +267,12 @@ def _reached(line: Line) -> str:
     return f"{line.reached:,.0f}{of}"
 
 
-def _spread(values: tuple[float, float] | None, measure: Measure) -> str:
+def _spread(values: tuple[float, float] | None, seeds: int, measure: Measure) -> str:
     if values is None:
         return "diverged"
     mean, deviation = values
+    if seeds == 1:
+        return f"{100 * mean:.2f}" if measure.is_accuracy else f"{mean:.4g}"
     if measure.is_accuracy:
         return f"{100 * mean:.2f} ± {100 * deviation:.2f}"
     return f"{mean:.4g} ± {deviation:.2g}"

@@ -213,6 +213,8 @@ def _write_solver(
     base_lr, max_lr = (float(f"{bound.rate:.2g}") for bound in (found.base_lr, found.max_lr))
     solver = _with_policy(parameter, policy, base_lr, max_lr, stepsize)
     solver.max_iter = 2 * stepsize * cycles
+    # its snapshots are not to be written over those of the solver it is made from
+    solver.snapshot_prefix = str(Path(solver.snapshot_prefix or policy).with_name(policy))
     path = out / f"{policy}_solver.prototxt"
     path.write_text(
         f"# {solver_file} with what caffe-clr range-test suggests.\n"

@@ -91,6 +91,23 @@ def is_run(folder: Path) -> bool:
     return (folder / "run.json").is_file()
 
 
+def has_begun(folder: Path) -> bool:
+    """Whether a folder has a run that came so far as to record or snapshot something."""
+    history = read_history(folder)
+    snapshots = _whole_lines(folder / "snapshots.csv")
+    return is_run(folder) and bool(history.train or history.test or snapshots)
+
+
+def check_new(folder: Path, resume: bool) -> None:
+    """Refuse to begin where there is a run, and without --resume.
+
+    Raises:
+        UsageError: says what to do instead.
+    """
+    if has_begun(folder) and not resume:
+        raise UsageError(f"{folder} has a run; go on with it: --resume, or name another --out")
+
+
 def read_history(folder: Path) -> History:
     """What the run in a folder has recorded so far."""
     return History(read_csv(folder / "train.csv"), read_csv(folder / "test.csv"))
@@ -105,7 +122,9 @@ def read_status(folder: Path) -> dict[str, Any]:
     try:
         status: dict[str, Any] = json.loads((folder / "run.json").read_text())
     except (OSError, ValueError):
-        raise ClrError(f"{folder}: there is no run in it; it would have a run.json") from None
+        inside = min(folder.glob("**/run.json"), default=None)
+        hint = f"; {inside.parent} is one" if inside else "; it would have a run.json"
+        raise ClrError(f"{folder}: there is no run in it{hint}") from None
     return status
 
 
@@ -247,10 +266,9 @@ def open_run(
     make_folder(folder)
     with (folder / ".lock").open("w") as lock:
         _wait_for(lock, folder)
-        if is_run(folder) and not resume:
-            raise UsageError(f"{folder} has a run; go on with it: --resume, or name another --out")
+        check_new(folder, resume)
         run = Run(folder, stages, about)
-        if is_run(folder):
+        if has_begun(folder):
             for index, stage in enumerate(stages):
                 _check_same(run.solver_file(index), stage)
         yield run

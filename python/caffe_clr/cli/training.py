@@ -179,7 +179,7 @@ def compare(
     """
     from caffe_clr import console as shows
 
-    title = f"{len(solvers)} solvers, seeds 1 to {seeds}"
+    title = f"{len(solvers)} solvers, " + (f"seeds 1 to {seeds}" if seeds > 1 else "seed 1")
     shows.compare(
         *(solvers, out, title, console), seeds=seeds, at_once=jobs, scheduler=scheduler, gpu=gpu
     )
