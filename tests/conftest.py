@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from google.protobuf import text_format
 from rich.console import Console
 
 from caffe_clr import datasets, locations, prototxt
@@ -149,3 +150,28 @@ def run_cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         return done
 
     return run
+
+
+@pytest.fixture
+def digits_root(tree: Tree, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Works in the checkout, where the paths of models/digits begin, with its data there."""
+    monkeypatch.chdir(root)
+    datasets.write_digits(Path("models/digits"))
+
+
+@pytest.fixture
+def write_solver(solver: Callable[..., Any], net: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Writes a solver file over the net whose every batch is the whole data set."""
+
+    def write(name: str = "solver", **fields: Any) -> Path:
+        chosen: dict[str, Any] = {
+            **{"net": str(net), "lr_policy": "triangular2", "momentum": 0.9, "random_seed": 5},
+            **{"display": 1, "max_iter": 80, "stepsize": 10, "snapshot_prefix": "elsewhere/mine"},
+            **fields,
+        }
+        file = tmp_path / f"{name}.prototxt"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text_format.MessageToString(solver(**chosen)))
+        return file
+
+    return write

@@ -1,6 +1,7 @@
 """Comparing solvers: the runs, what is read out of them, and Dask workers."""
 
 import csv
+import functools
 import shutil
 import socket
 import statistics
@@ -11,18 +12,12 @@ from typing import Any
 import pytest
 from google.protobuf import text_format
 
-from caffe_clr import comparison, datasets, prototxt, runs
+from caffe_clr import comparison, prototxt, runs
 from caffe_clr.errors import ClrError, UsageError
-from caffe_clr.harness.compilation import Tree
 
+pytestmark = pytest.mark.usefixtures("digits_root")
 SEEDS = (1, 2)
 NAMES = ("fixed", "triangular2")
-
-
-@pytest.fixture(autouse=True)
-def from_root(tree: Tree, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(root)
-    datasets.write_digits(Path("models/digits"))
 
 
 @pytest.fixture
@@ -32,21 +27,9 @@ def digits(tmp_path: Path) -> list[Path]:
 
 
 @pytest.fixture
-def write_solver(solver: Callable[..., Any], net: Path, tmp_path: Path) -> Callable[..., Path]:
-    """Writes a solver file over the net whose every batch is the whole data set."""
-
-    def write(name: str, **fields: Any) -> Path:
-        chosen: dict[str, Any] = {
-            **{"net": str(net), "lr_policy": "triangular2", "momentum": 0.9, "random_seed": 5},
-            **{"base_lr": 0.01, "max_lr": 0.5, "display": 1, "max_iter": 80, "stepsize": 10},
-            **fields,
-        }
-        file = tmp_path / f"{name}.prototxt"
-        file.parent.mkdir(exist_ok=True)
-        file.write_text(text_format.MessageToString(solver(**chosen)))
-        return file
-
-    return write
+def write_solver(write_solver: Callable[..., Path]) -> Callable[..., Path]:
+    """The same with bounds that the net learns fast with."""
+    return functools.partial(write_solver, base_lr=0.01, max_lr=0.5)
 
 
 def shortened(name: str, folder: Path, **fields: Any) -> Path:

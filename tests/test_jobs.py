@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from google.protobuf import text_format
 
 from caffe_clr import jobs, runs, training
 from caffe_clr.errors import ClrError, DivergedError, UsageError
@@ -54,23 +53,6 @@ class Layer(caffe.Layer):
 @pytest.fixture(autouse=True)
 def from_tmp_path(tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def write_solver(solver: Callable[..., Any], net: Path, tmp_path: Path) -> Callable[..., Path]:
-    """Writes a solver file over the net whose every batch is the whole data set."""
-
-    def write(name: str = "solver", **fields: Any) -> Path:
-        chosen: dict[str, Any] = {
-            **{"net": str(net), "lr_policy": "triangular2", "momentum": 0.9, "random_seed": 5},
-            **{"display": 1, "max_iter": 80, "stepsize": 10},
-            **fields,
-        }
-        file = tmp_path / f"{name}.prototxt"
-        file.write_text(text_format.MessageToString(solver(**chosen)))
-        return file
-
-    return write
 
 
 @pytest.fixture

@@ -10,23 +10,17 @@ import numpy as np
 import pytest
 from google.protobuf import text_format
 
-from caffe_clr import datasets, policies, prototxt, runs
+from caffe_clr import policies, prototxt, runs
 from caffe_clr.errors import ClrError, UsageError
-from caffe_clr.harness.compilation import Tree
 from caffe_clr.range_test import RangeTest, range_test
 
+pytestmark = pytest.mark.usefixtures("digits_root")
 DIGITS = Path("models/digits/fixed_solver.prototxt")
 EPOCH = 30  # iterations
 SWEEP: dict[str, Any] = {"min_lr": 0.001, "max_lr": 0.3}
 # what the folder of a range test holds, without those of its seeds
 FILES = {"range_test.csv", "range_test.json", "range_test_solver.prototxt"}
 SNAPSHOTS = ("*.caffemodel*", "*.solverstate*")
-
-
-@pytest.fixture(autouse=True)
-def from_root(tree: Tree, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(root)
-    datasets.write_digits(Path("models/digits"))
 
 
 @pytest.fixture

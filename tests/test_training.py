@@ -16,12 +16,12 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from google.protobuf import text_format
 
-from caffe_clr import datasets, policies, prototxt, runs, training
+from caffe_clr import policies, prototxt, runs, training
 from caffe_clr.errors import ClrError, DivergedError, Interrupted, UsageError
 from caffe_clr.harness.compilation import Tree
 
+pytestmark = pytest.mark.usefixtures("digits_root")
 DIGITS = Path("models/digits/triangular2_solver.prototxt")
 TEST_NET = """
 layer {
@@ -36,29 +36,6 @@ STAGES = [
     {"base_lr": 0.001, "max_lr": 0.005, "stepsize": 10, "start_lr_policy": 160, "max_iter": 220},
     {"base_lr": 0.0001, "max_lr": 0.0005, "stepsize": 5, "start_lr_policy": 220, "max_iter": 250},
 ]
-
-
-@pytest.fixture(autouse=True)
-def from_root(tree: Tree, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(root)
-    datasets.write_digits(Path("models/digits"))
-
-
-@pytest.fixture
-def write_solver(solver: Callable[..., Any], net: Path, tmp_path: Path) -> Callable[..., Path]:
-    """Writes a solver file over the net whose every batch is the whole data set."""
-
-    def write(name: str = "solver", **fields: Any) -> Path:
-        chosen: dict[str, Any] = {
-            **{"net": str(net), "lr_policy": "triangular2", "momentum": 0.9, "random_seed": 5},
-            **{"display": 1, "max_iter": 80, "stepsize": 10, "snapshot_prefix": "elsewhere/mine"},
-            **fields,
-        }
-        file = tmp_path / f"{name}.prototxt"
-        file.write_text(text_format.MessageToString(solver(**chosen)))
-        return file
-
-    return write
 
 
 def weights(folder: Path, iteration: int) -> Any:

@@ -11,10 +11,8 @@ from typing import Any
 from caffe_clr import epochs, policies, prototxt
 from caffe_clr.errors import ClrError
 
-_CYCLIC = ("triangular", "triangular2", "exp_range")
-
-_CYCLES = epochs.CYCLES[0]
-_HALVED_AWAY = 8  # the cycle from which on triangular2 is at most 1/128 of its first height
+FEWEST_CYCLES = epochs.CYCLES[0]
+HALVED_AWAY = 8  # the cycle from which on triangular2 is at most 1/128 of its first height
 
 
 def check_stages(stages: Sequence[tuple[str, Any]]) -> list[str]:
@@ -77,7 +75,7 @@ def advise(name: str, parameter: Any, start: int, epoch: int | None) -> list[str
     Returns:
         Warnings, a line each.
     """
-    if parameter.lr_policy not in _CYCLIC:
+    if parameter.lr_policy not in policies.CYCLES:
         return []
     end, cycle = parameter.max_iter, 2 * parameter.stepsize
     first = parameter.start_lr_policy
@@ -95,16 +93,17 @@ def advise(name: str, parameter: Any, start: int, epoch: int | None) -> list[str
             f"{name}: max_iter {end} is within a cycle of {cycle} iterations; accuracy is best at"
             f" a cycle's end (section 3.2): set max_iter: {' or '.join(map(str, ends))}"
         )
-    if end - begin < _CYCLES * cycle:
-        whole = first + (-((first - begin) // cycle) + _CYCLES) * cycle
+    if end - begin < FEWEST_CYCLES * cycle:
+        whole = first + (-((first - begin) // cycle) + FEWEST_CYCLES) * cycle
         warnings.append(
-            f"{name}: {end - begin} iterations are fewer than {_CYCLES} cycles of {cycle}, which"
-            f" train most of the way (section 3.2): set max_iter: {whole}, or a smaller stepsize"
+            f"{name}: {end - begin} iterations are fewer than {FEWEST_CYCLES} cycles of {cycle},"
+            f" which train most of the way (section 3.2): set max_iter: {whole}, or a smaller"
+            " stepsize"
         )
-    if parameter.lr_policy == "triangular2" and end - first >= _HALVED_AWAY * cycle:
+    if parameter.lr_policy == "triangular2" and end - first >= HALVED_AWAY * cycle:
         warnings.append(
             f"{name}: {(end - first) // cycle} cycles of triangular2; from cycle"
-            f" {_HALVED_AWAY} on the rate rises by 1/{2 ** (_HALVED_AWAY - 1)} of max_lr - base_lr"
+            f" {HALVED_AWAY} on the rate rises by 1/{2 ** (HALVED_AWAY - 1)} of max_lr - base_lr"
             " or less (section 3.1): use a larger stepsize, or triangular"
         )
     return warnings + _advise_stepsize(name, parameter.stepsize, epoch)

@@ -19,7 +19,6 @@ from caffe_clr.prototxt import Net, looked_for
 
 _WITHOUT_MOMENTUM = ("AdaGrad", "RMSProp")
 _REGULARIZATIONS = ("L2", "L1")
-_FILE_IN = {"LMDB": "data.mdb", "LEVELDB": "CURRENT"}
 
 Shape = tuple[int, int, int]
 
@@ -128,17 +127,15 @@ def _check_database(layer: Any, where: str) -> None:
 
 def _check_backend(data: Any, where: str) -> None:
     source, backend = Path(data.source), data.DB.Name(data.backend)
-    if not (source / _FILE_IN[backend]).is_file():
-        for other in _FILE_IN:
-            if (source / _FILE_IN[other]).is_file():
-                default = "" if data.HasField("backend") else ", the default"
-                raise ClrError(
-                    f"{where}: the backend is {backend}{default}, but {source} is of"
-                    f" backend {other}; write backend: {other}"
-                )
-        raise ClrError(
-            f"{where}: {source} is not of backend {backend}: it has no {_FILE_IN[backend]}"
-        )
+    if not epochs.is_database(source, backend):
+        if other := epochs.other_backend(source, backend):
+            default = "" if data.HasField("backend") else ", the default"
+            raise ClrError(
+                f"{where}: the backend is {backend}{default}, but {source} is of"
+                f" backend {other}; write backend: {other}"
+            )
+        missing = epochs.DATABASES[backend]
+        raise ClrError(f"{where}: {source} is not of backend {backend}: it has no {missing}")
 
 
 def _first_datum(source: str, where: str) -> Any:

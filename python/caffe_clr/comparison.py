@@ -16,7 +16,6 @@ class Entry:
     """The runs of one solver: what was recorded, and where it diverged, by seed."""
 
     name: str
-    solver_file: Path
     measure: Measure
     max_iter: int
     histories: dict[int, History]
@@ -25,7 +24,7 @@ class Entry:
     def curve(self) -> list[Row]:
         """The measure over the seeds where all have it: iteration, lr, mean, low, high."""
         seeds = [self.measure.rows(history) for history in self.histories.values()]
-        return [_band(same, self.measure.name) for same in zip(*seeds, strict=False)]
+        return measures.over_seeds(seeds, self.measure.name)
 
     def finals(self) -> list[float]:
         """The last value of each seed that reached max_iter."""
@@ -121,7 +120,7 @@ def compare(
     ]
 
     def show() -> None:
-        done = dict.fromkeys(names(solver_files), 0)
+        done = dict.fromkeys((folder.parent.name for _, folder, _ in folders), 0)
         for _, folder, _ in folders:
             done[folder.parent.name] += runs.last_iteration(folder)
         on_progress(done)
@@ -224,7 +223,6 @@ def _read(name: str, file: Path, folders: Sequence[tuple[Path, int]]) -> Entry:
     statuses = {seed: runs.read_status(folder) for folder, seed in folders}
     return Entry(
         name=name,
-        solver_file=file,
         measure=measures.measure_of(parameter, str(file)),
         max_iter=parameter.max_iter,
         histories={seed: runs.read_history(folder) for folder, seed in folders},
@@ -234,14 +232,6 @@ def _read(name: str, file: Path, folders: Sequence[tuple[Path, int]]) -> Entry:
             if status["status"] == "diverged"
         },
     )
-
-
-def _band(rows: Sequence[Row], name: str) -> Row:
-    values = [row[name] for row in rows]
-    return {
-        **{key: rows[0][key] for key in ("iteration", "lr")},
-        **{"mean": statistics.fmean(values), "low": min(values), "high": max(values)},
-    }
 
 
 def _mean_and_spread(values: Sequence[float]) -> tuple[float, float] | None:

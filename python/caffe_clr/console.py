@@ -18,14 +18,13 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from caffe_clr import comparison, measures, plots, policies, prototxt, range_test, runs, training
+from caffe_clr import comparison, measures, plots, policies, range_test, runs, training
 from caffe_clr.comparison import Entry, Line
 from caffe_clr.errors import ClrError, Interrupted, UsageError
 from caffe_clr.jobs import Job, Report
 from caffe_clr.jobs import run as run_job
 from caffe_clr.measures import Measure
 from caffe_clr.range_test import RangeTest
-from caffe_clr.suggestions import Suggestion
 
 PLOT = "training.png"
 
@@ -109,7 +108,7 @@ def find_bounds(solver_file: Path, out: Path | None, console: Console, **options
     picture = folder / "range_test.png"
     plots.plot_range_test(result, f"LR range test of {solver_file}, seed {seeds}", picture)
     console.print(_bounds_table(result))
-    for field, bound in _bounds(result).items():
+    for field, bound in result.suggestions.bounds.items():
         rate = "no suggestion" if bound.rate is None else f"{bound.rate:.2g}"
         confidence = f" ({bound.confidence} confidence)" if bound.rate is not None else ""
         console.print(f"[bold]{field}[/bold] {rate}{confidence}: {bound.reason}", soft_wrap=True)
@@ -125,13 +124,14 @@ def compare(
     """Run comparison.compare with its options, and show how it goes and what came of it."""
     folder = out or comparison.default_folder(solver_files)
     seeds = options["seeds"]
-    for file in solver_files:
-        warn(training.plan([file], folder, gpu=options["gpu"]).warnings, console)
+    plans = [training.plan([file], folder, gpu=options["gpu"]) for file in solver_files]
+    for planned in plans:
+        warn(planned.warnings, console)
     remedy = f"what is trained is kept; go on with the same command and --out {folder}"
     with _progress(console) as progress, _resumable(remedy):
         tasks = {
-            name: progress.add_task(name, total=seeds * prototxt.read_solver(file).max_iter)
-            for name, file in zip(comparison.names(solver_files), solver_files, strict=True)
+            name: progress.add_task(name, total=seeds * planned.stages[0].max_iter)
+            for name, planned in zip(comparison.names(solver_files), plans, strict=True)
         }
 
         def show(done: dict[str, int]) -> None:
@@ -220,15 +220,11 @@ def _show_run(folder: Path, measure: Measure, console: Console) -> None:
     console.print(f"Run: {folder}", soft_wrap=True)
 
 
-def _bounds(result: RangeTest) -> dict[str, Suggestion]:
-    return {"base_lr": result.suggestions.base_lr, "max_lr": result.suggestions.max_lr}
-
-
 def _bounds_table(result: RangeTest) -> Table:
     table = Table("field", "rule", title="What each rule says", title_justify="left")
     table.add_column("rate", justify="right")
     table.add_column("reason")
-    bounds = _bounds(result)
+    bounds = result.suggestions.bounds
     for rule in result.suggestions.rules:
         table.add_row(
             *(rule.field, rule.name, "" if rule.rate is None else f"{rule.rate:.2g}", rule.reason),

@@ -28,7 +28,7 @@ ADVISED = (2, 10)  # epochs a stepsize, the paper's section 3.2
 CYCLES = (3, 4, 6)  # 3 train a net most of the way, 4 or more further: the same section
 
 _MAX_ITER = 2**31 - 1  # an int32 in caffe.proto
-_DATABASES = {"LEVELDB": "CURRENT", "LMDB": "data.mdb"}  # a file that each has in its folder
+DATABASES = {"LEVELDB": "CURRENT", "LMDB": "data.mdb"}  # a file that each has in its folder
 _PARAMETERS = {
     "Data": "data_param",
     "DummyData": "dummy_data_param",
@@ -279,16 +279,25 @@ def _batch_size(layer: Any) -> int | None:
 
 def _count_database(layer: Any, folder: Path) -> int:
     backend = layer.data_param.DB.Name(layer.data_param.backend)
-    if not (folder / _DATABASES[backend]).is_file():
-        for other, file in _DATABASES.items():
-            if (folder / file).is_file():
-                default = "" if layer.data_param.HasField("backend") else ", the default"
-                raise ValueError(
-                    f"{folder} is of backend {other}, but its data_param of {backend}{default};"
-                    f" set backend: {other}"
-                )
+    if not is_database(folder, backend):
+        if other := other_backend(folder, backend):
+            default = "" if layer.data_param.HasField("backend") else ", the default"
+            raise ValueError(
+                f"{folder} is of backend {other}, but its data_param of {backend}{default};"
+                f" set backend: {other}"
+            )
         raise ValueError(f"{folder} is no database of backend {backend}; name the folder of one")
     return _count_lmdb(folder) if backend == "LMDB" else _count_leveldb(folder)
+
+
+def is_database(folder: Path, backend: str) -> bool:
+    """Whether a folder is a database of a backend, LMDB or LEVELDB."""
+    return (folder / DATABASES[backend]).is_file()
+
+
+def other_backend(folder: Path, backend: str) -> str | None:
+    """The other backend, if a folder is a database of that."""
+    return next((b for b in DATABASES if b != backend and is_database(folder, b)), None)
 
 
 def _count_lmdb(folder: Path) -> int:

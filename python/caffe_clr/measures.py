@@ -1,6 +1,7 @@
 """Which of a net's outputs tells how good it is: its accuracy, under whatever name."""
 
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,3 +55,14 @@ def measure_of(parameter: Any, name: str) -> Measure:
         if layer.type.endswith("Loss") and layer.top:
             return Measure(layer.top[0], of_test=True, is_accuracy=False)
     return Measure("loss", of_test=False, is_accuracy=False)
+
+
+def over_seeds(seeds: Sequence[list[Row]], name: str) -> list[Row]:
+    """The values under `name` where all seeds have one: iteration, lr, mean, low, high."""
+    rows = []
+    for same in zip(*seeds, strict=False):
+        values = [row[name] for row in same]
+        row = {key: same[0][key] for key in ("iteration", "lr")}
+        band = {"low": min(values), "high": max(values)}
+        rows.append({**row, "mean": statistics.fmean(values), **band})
+    return rows

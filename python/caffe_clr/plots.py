@@ -138,8 +138,8 @@ def plot_range_test(result: RangeTest, title: str, path: Path) -> None:
 
 def _draw_bounds(result: RangeTest, *axes: Axes) -> None:
     """The suggested bounds as lines."""
-    bounds = {"base_lr": result.suggestions.base_lr, "max_lr": result.suggestions.max_lr}
-    for (field, bound), colour in zip(bounds.items(), _COLOURS[2:], strict=False):
+    bounds = result.suggestions.bounds.items()
+    for (field, bound), colour in zip(bounds, _COLOURS[2:], strict=False):
         if bound.rate is not None:
             label = f"{field} {bound.rate:.2g} ({bound.rule}, {bound.confidence} confidence)"
             for each in axes:

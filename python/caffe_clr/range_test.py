@@ -9,7 +9,7 @@ from typing import Any
 
 from google.protobuf import text_format
 
-from caffe_clr import epochs, jobs, measures, policies, prototxt, runs, suggestions
+from caffe_clr import advice, epochs, jobs, measures, policies, prototxt, runs, suggestions
 from caffe_clr.errors import ClrError, DivergedError, UsageError
 from caffe_clr.measures import Measure
 from caffe_clr.runs import Row
@@ -18,7 +18,7 @@ from caffe_clr.suggestions import Suggestions
 _TESTS = 50
 _DISPLAYS = 100
 _EPOCHS_A_STEP = 4  # of the solver that is suggested; the paper: 2 to 10
-_CYCLES = range(3, 8)  # of that solver: section 3.2; after eight, triangular2 is flat
+_CYCLES = range(advice.FEWEST_CYCLES, advice.HALVED_AWAY)  # of that solver
 
 
 @dataclass(frozen=True)
@@ -187,13 +187,11 @@ def _collect(
 
 
 def _over_seeds(seeds: Sequence[list[Row]], name: str) -> list[Row]:
-    rows = []
-    for same in zip(*seeds, strict=False):
-        values = [row[name] for row in same]
-        band = {f"{name}_low": min(values), f"{name}_high": max(values)} if len(same) > 1 else {}
-        row = {key: same[0][key] for key in ("iteration", "lr")}
-        rows.append({**row, name: sum(values) / len(values), **band})
-    return rows
+    names = {"iteration": "iteration", "lr": "lr", "mean": name}
+    if len(seeds) > 1:
+        names |= {"low": f"{name}_low", "high": f"{name}_high"}
+    rows = measures.over_seeds(seeds, name)
+    return [{names[key]: value for key, value in row.items() if key in names} for row in rows]
 
 
 def _write_solver(

@@ -98,14 +98,19 @@ def has_begun(folder: Path) -> bool:
     return is_run(folder) and bool(history.train or history.test or snapshots)
 
 
-def check_new(folder: Path, resume: bool) -> None:
+def check_new(folder: Path, resume: bool) -> bool:
     """Refuse to begin where there is a run, and without --resume.
+
+    Returns:
+        Whether there is a run to go on with.
 
     Raises:
         UsageError: says what to do instead.
     """
-    if has_begun(folder) and not resume:
+    begun = has_begun(folder)
+    if begun and not resume:
         raise UsageError(f"{folder} has a run; go on with it: --resume, or name another --out")
+    return begun
 
 
 def read_history(folder: Path) -> History:
@@ -146,8 +151,8 @@ def make_folder(folder: Path) -> None:
 
 def last_iteration(folder: Path) -> int:
     """The last iteration that the run in a folder has recorded, 0 where there is none."""
-    lasts = [rows[-1]["iteration"] for rows in vars(read_history(folder)).values() if rows]
-    return int(max(lasts, default=0))
+    tables = [_whole_lines(folder / name) for name in ("train.csv", "test.csv")]
+    return max((int(lines[-1].split(",")[0]) for lines in tables if len(lines) > 1), default=0)
 
 
 def write_csv(rows: Sequence[Row], path: Path) -> None:
@@ -266,9 +271,9 @@ def open_run(
     make_folder(folder)
     with (folder / ".lock").open("w") as lock:
         _wait_for(lock, folder)
-        check_new(folder, resume)
+        begun = check_new(folder, resume)
         run = Run(folder, stages, about)
-        if has_begun(folder):
+        if begun:
             for index, stage in enumerate(stages):
                 _check_same(run.solver_file(index), stage)
         yield run

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from caffe_clr import advice, logs, plots, policies, prototxt, runs
+from caffe_clr.console import warn
 from caffe_clr.errors import ClrError
 
 Iterations = NDArray[np.int64]
@@ -85,8 +85,7 @@ def show(
     plots.plot_schedule(rows, logged, files[1])
     console.print(_table(stages, rows))
     for stage, file in zip(stages, solver_files, strict=True):
-        for remark in advice.advise(str(file), stage.solver, stage.first, None):
-            console.print(f"[yellow]warning:[/yellow] {escape(remark)}", soft_wrap=True)
+        warn(advice.advise(str(file), stage.solver, stage.first, None), console)
     lost = [row for row in rows if not math.isfinite(row["lr"])]
     if lost:
         console.print(f"The rate is {lost[0]['lr']} at iteration {lost[0]['iteration']:,}")

@@ -72,6 +72,11 @@ class Suggestions:
     max_lr: Suggestion
     rules: Sequence[Rule]
 
+    @property
+    def bounds(self) -> dict[str, Suggestion]:
+        """Both by the solver's field."""
+        return {"base_lr": self.base_lr, "max_lr": self.max_lr}
+
 
 def suggest(
     rates: ArrayLike,
@@ -125,7 +130,7 @@ class _Curve:
     def __init__(self, rates: Curve, height: Curve) -> None:
         self.rates = rates
         self.height = height
-        self.smooth = _running_median(height, 2 * (rates.size // 20) + 3)
+        self.smooth = _smoothed(height)
         self.start = float(height[0])
         self.gain = float(np.quantile(self.smooth, _PLATEAU)) - self.start
         # the scatter about the line through both neighbours; 1.4826: a median as a deviation
@@ -223,7 +228,7 @@ def _lowest_loss(rates: Curve, losses: Curve) -> Rule:
     rates, losses = rates[kept], losses[kept]
     if rates.size < FEWEST_TESTS:
         return Rule("max_lr", "loss", None, "the training loss was not recorded")
-    smooth = _running_median(losses, 2 * (rates.size // 20) + 3)
+    smooth = _smoothed(losses)
     rate = float(rates[int(np.argmin(smooth))])
     return Rule("max_lr", "loss", rate, f"the training loss is lowest at {rate:.3g}")
 
@@ -231,6 +236,11 @@ def _lowest_loss(rates: Curve, losses: Curve) -> Rule:
 def _none(reason: str) -> Suggestions:
     nothing = Suggestion(None, "", "low", reason)
     return Suggestions(nothing, nothing, ())
+
+
+def _smoothed(values: Curve) -> Curve:
+    """By a running median over about a tenth of the values."""
+    return _running_median(values, 2 * (values.size // 20) + 3)
 
 
 def _running_median(values: Curve, window: int) -> Curve:

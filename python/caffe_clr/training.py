@@ -24,9 +24,8 @@ _SOFTMAX_LOST = -math.log(float(np.finfo(np.float32).tiny))
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run is: the stage (from 0), the iterations done and the rate of the last."""
+    """Where a run is: the iterations done and the rate of the last."""
 
-    stage: int
     iteration: int
     lr: float
     history: History
@@ -36,7 +35,6 @@ class Progress:
 class Plan:
     """What is to be trained: the solvers of the stages as they are trained, and remarks."""
 
-    solver_files: Sequence[Path]
     stages: Sequence[Any]
     folder: Path
     epoch: int | None
@@ -80,7 +78,7 @@ def plan(
     for name, parameter in zip(names, stages, strict=True):
         warnings += advice.advise(name, parameter, start, epoch)
         start = parameter.max_iter
-    return Plan(solver_files, stages, folder, epoch, list(dict.fromkeys(warnings)))
+    return Plan(stages, folder, epoch, list(dict.fromkeys(warnings)))
 
 
 def train(
@@ -207,7 +205,7 @@ class _Stage:
             self._step(lr)
             if self._snapshot_is_due():
                 self._snapshot()
-            on_iteration(Progress(self._number, self.iteration, lr, self._run.history))
+            on_iteration(Progress(self.iteration, lr, self._run.history))
         if not self._is_last or self.parameter.snapshot_after_train:
             self._snapshot()
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from caffe_clr.cli.app import BUILDING, TRAINING, app, console
+from caffe_clr.cli.app import TRAINING, app, console
 from caffe_clr.errors import UsageError
 
 Solver = Annotated[Path, typer.Argument(metavar="SOLVER", help="A solver prototxt.")]
@@ -216,25 +216,3 @@ def demo(
 
     build()
     demos.run(out, console)
-
-
-@app.command(rich_help_panel=BUILDING)
-def parity(
-    solvers: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="[SOLVER]...", help="Solver prototxt files; their nets are unused."),
-    ] = None,
-    points: Annotated[
-        int, typer.Option(min=1, help="How many rates to compare, in all, at least.")
-    ] = 200_000,
-) -> None:
-    """Compare the rates of live Caffe solvers with the NumPy reference.
-
-    Without SOLVER: every policy with every solver type, where it matters
-    (cycle ends and peaks, the limits of float and int) and at random.
-
-    Example: caffe-clr parity models/digits/*_solver.prototxt
-    """
-    from caffe_clr import parity as checks
-
-    checks.show(solvers or [], points, console)
