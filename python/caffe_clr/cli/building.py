@@ -41,21 +41,48 @@ def build(
         bool | None,
         typer.Option("--opencv/--no-opencv", help="Default: if its development files are here."),
     ] = None,
+    cuda: Annotated[
+        bool, typer.Option("--cuda", help="Build for NVIDIA GPUs: CUDA 11.8 to 13, nvcc on PATH.")
+    ] = False,
+    cuda_arch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help="The GPUs, as in 75,86. Default: one of each generation that CUDA knows.",
+        ),
+    ] = None,
+    cudnn: Annotated[
+        bool | None, typer.Option("--cudnn/--no-cudnn", help="Default: if it is found.")
+    ] = None,
+    nccl: Annotated[
+        bool | None, typer.Option("--nccl/--no-nccl", help="Default: if it is found.")
+    ] = None,
+    import_here: Annotated[
+        bool,
+        typer.Option("--import/--no-import", help="Make `import caffe` of this Python find it."),
+    ] = True,
 ) -> None:
-    """Build patched Caffe for the CPU and make `import caffe` work here.
+    """Build patched Caffe and make `import caffe` work here.
 
-    A second run does only what has changed.
+    For the CPU, unless --cuda is given. A second run does only what has changed.
 
     Example: caffe-clr build --prefix ~/caffe --source ~/src/caffe
     """
     if prefix is not None and prefix.resolve() == Path.cwd():
         raise UsageError("--prefix: name a folder, not the current one")
+    if not cuda and (cuda_arch or cudnn or nccl):
+        raise UsageError("--cuda-arch, --cudnn and --nccl go with --cuda")
     options = pipeline.Options(
         prefix=(prefix or locations.build() / "caffe").resolve(),
         source=source,
         gtests=gtests,
         opencv=opencv,
         jobs=jobs,
+        cuda=cuda,
+        cuda_architectures=cuda_arch,
+        cudnn=cudnn,
+        nccl=nccl,
+        import_here=import_here,
     )
     pipeline.build(options, Report(console))
 

@@ -13,7 +13,9 @@ from caffe_clr.harness import commands
 TEST_PROGRAM = "test/test.testbin"
 
 # A CPU-only build aborts on one test that asks for gpu_data without saying so in capitals.
+# In a build for GPUs the types 2 and 3 of a typed test are GPUDevice.
 _CPU_TESTS = "-*GPU*:*gpu*"
+_CPU_TESTS_OF_CUDA = f"{_CPU_TESTS}:*/2.*:*/3.*:CuDNN*:Im2colKernelTest*:CommonTest.TestBrewMode"
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,33 @@ class Tree:
         return tuple(self.binary / name for name in ("lib/libcaffe.so", "lib/_caffe.so"))
 
 
-def definitions(prefix: Path, opencv: bool) -> dict[str, str]:
+@dataclass(frozen=True)
+class Cuda:
+    """What a build for NVIDIA's GPUs is made with.
+
+    Args:
+        version: of the toolkit, as in 12.4.
+        architectures: the GPUs, as CMake writes them; where None, one of each
+            generation that the toolkit knows.
+        cudnn: the folder of cuDNN; where None, without.
+        nccl: the folder of NCCL; where None, without.
+    """
+
+    version: str
+    architectures: str | None
+    cudnn: Path | None
+    nccl: Path | None
+
+    def __str__(self) -> str:
+        parts = {"cuDNN": self.cudnn, "NCCL": self.nccl}
+        words = [f"{'with' if path else 'no'} {name}" for name, path in parts.items()]
+        gpus = f" for {self.architectures}" if self.architectures else ""
+        return ", ".join([f"CUDA {self.version}{gpus}", *words])
+
+
+def definitions(prefix: Path, opencv: bool, cuda: Cuda | None = None) -> dict[str, str]:
     """The CMake cache entries of a build; each option of Caffe is spelled out."""
+    linking = "-Wl,--as-needed"  # a library that is not called need not be there
     return {
         "CMAKE_BUILD_TYPE": "Release",
         "CMAKE_INSTALL_PREFIX": str(prefix),
@@ -60,7 +87,11 @@ def definitions(prefix: Path, opencv: bool) -> dict[str, str]:
         "CMAKE_UNITY_BUILD_BATCH_SIZE": "16",
         # A fused multiply-add, where the machine has one, would change a rate's last bit.
         "CMAKE_CXX_FLAGS_INIT": "-ffp-contract=off",
-        "CPU_ONLY": "ON",
+        "CMAKE_EXE_LINKER_FLAGS_INIT": linking,
+        "CMAKE_MODULE_LINKER_FLAGS_INIT": linking,
+        "CMAKE_SHARED_LINKER_FLAGS_INIT": linking,
+        "CPU_ONLY": "OFF" if cuda else "ON",
+        **(_of_cuda(cuda) if cuda else {}),
         "BLAS": "Open",
         "USE_OPENCV": "ON" if opencv else "OFF",
         "USE_LMDB": "ON",
@@ -74,6 +105,18 @@ def definitions(prefix: Path, opencv: bool) -> dict[str, str]:
         "python_version": "3",
         "Python3_EXECUTABLE": sys.executable,
     }
+
+
+def _of_cuda(cuda: Cuda) -> dict[str, str]:
+    entries = {
+        "USE_CUDNN": "ON" if cuda.cudnn else "OFF",
+        "CUDNN_ROOT": str(cuda.cudnn or ""),
+        "USE_NCCL": "ON" if cuda.nccl else "OFF",
+        "NCCL_ROOT": str(cuda.nccl or ""),
+    }
+    if cuda.architectures:
+        entries["CMAKE_CUDA_ARCHITECTURES"] = cuda.architectures.replace(",", ";")
+    return entries
 
 
 def configure(tree: Tree, cache_entries: dict[str, str]) -> None:
@@ -105,11 +148,14 @@ def install(tree: Tree) -> None:
     commands.run(["cmake", "--install", str(tree.binary)], tree.logs / "install.log")
 
 
-def run_gtests(tree: Tree, advance: Callable[[int, int], None], tests: str = "*") -> int:
+def run_gtests(
+    tree: Tree, advance: Callable[[int, int], None], tests: str = "*", cuda: bool = False
+) -> int:
     """Run Caffe's C++ tests for the CPU, those that the series adds among them.
 
     Args:
         tests: a gtest filter.
+        cuda: whether the build is one for GPUs.
 
     Returns:
         How many passed.
@@ -129,9 +175,10 @@ def run_gtests(tree: Tree, advance: Callable[[int, int], None], tests: str = "*"
             advance(passed, total)
 
     # the tests leave folders behind, and glog logs
+    excluded = _CPU_TESTS_OF_CUDA if cuda else _CPU_TESTS
     with tempfile.TemporaryDirectory(prefix="caffe-clr-") as folder:
         commands.run(
-            [str(tree.binary / TEST_PROGRAM), f"--gtest_filter={tests}{_CPU_TESTS}"],
+            [str(tree.binary / TEST_PROGRAM), f"--gtest_filter={tests}{excluded}"],
             tree.logs / "gtests.log",
             cwd=tree.source,
             env={"TMPDIR": folder},

@@ -38,6 +38,10 @@ class Options:
         jobs: how many compilers run at once; where None, one on each processor.
         gtests: also build and run Caffe's C++ tests.
         opencv: build with OpenCV; where None, if its development files are there.
+        cuda: build for NVIDIA's GPUs.
+        cuda_architectures: which GPUs; where None, one of each generation.
+        cudnn: build with cuDNN; where None, if it is found.
+        nccl: build with NCCL; where None, if it is found.
         without: names of patches to leave out.
         work: the folder to build in; where None, the one of locations.build().
         import_here: make `import caffe` of this environment find this build.
@@ -48,6 +52,10 @@ class Options:
     jobs: int | None = None
     gtests: bool = False
     opencv: bool | None = None
+    cuda: bool = False
+    cuda_architectures: str | None = None
+    cudnn: bool | None = None
+    nccl: bool | None = None
     without: tuple[str, ...] = ()
     work: Path | None = None
     import_here: bool = True
@@ -72,19 +80,22 @@ def build(options: Options, report: Report) -> compilation.Tree:
     opencv = has_opencv if options.opencv is None else options.opencv
     if opencv and not has_opencv:
         raise ClrError("OpenCV's development files are missing (Debian package libopencv-dev)")
+    cuda = _cuda(options) if options.cuda else None
     tree = compilation.Tree(work / "source", work / "cmake", options.prefix, work / "logs")
     python, cmake = sys.version.split()[0], toolchain.version("cmake")
     report.line("building", f"in {work}, to install into {tree.prefix}")
     report.line(
         "with",
         f"Python {python}, g++ {toolchain.version('g++')}, CMake {cmake},"
-        f" {'with' if opencv else 'no'} OpenCV, {jobs} jobs",
+        f" {'with' if opencv else 'no'} OpenCV, {f'{cuda}, ' if cuda else ''}{jobs} jobs",
     )
     with _locked(work):
         state = _State(work / "state.json")
         _prepare_source(tree, options, state, report)
-        entries = compilation.definitions(tree.prefix, opencv)
-        configured = _digest(entries, state["source"], python, cmake, os.environ.get("CXX"))
+        entries = compilation.definitions(tree.prefix, opencv, cuda)
+        configured = _digest(
+            entries, state["source"], python, cmake, os.environ.get("CXX"), cuda and cuda.version
+        )
         if state["configured"] != configured or not (tree.binary / "build.ninja").is_file():
             with report.step("configure"):
                 compilation.configure(tree, entries)
@@ -96,9 +107,29 @@ def build(options: Options, report: Report) -> compilation.Tree:
             _check_import(tree, state, report)
         if options.gtests:
             with report.step("gtests") as step:
-                step.note = f"{compilation.run_gtests(tree, step.advance)} passed"
+                passed = compilation.run_gtests(tree, step.advance, cuda=options.cuda)
+                step.note = f"{passed} passed"
     report.line("caffe", str(tree.caffe))
     return tree
+
+
+def _cuda(options: Options) -> compilation.Cuda:
+    version = toolchain.cuda()
+    folders = {}
+    for name, header, wanted in (
+        ("cuDNN", "cudnn.h", options.cudnn),
+        ("NCCL", "nccl.h", options.nccl),
+    ):
+        lower = name.lower()
+        found = toolchain.nvidia_library(lower, header) if wanted is not False else None
+        if wanted and found is None:
+            wheel = f"nvidia-{lower}-cu{version.split('.')[0]}"
+            raise ClrError(
+                f"--{lower}: {name} is not found; install the wheel {wheel} into this environment,"
+                f" or name its folder in {lower.upper()}_ROOT"
+            )
+        folders[lower] = found
+    return compilation.Cuda(version, options.cuda_architectures, **folders)
 
 
 def _prepare_source(

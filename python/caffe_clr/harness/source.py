@@ -212,14 +212,10 @@ def _from_debian(upstream: Upstream, folder: Path, tarball: Path) -> None:
 
 
 def _debian_archives() -> list[str]:
-    done = subprocess.run(
-        ["apt-get", "indextargets", "--format", "$(LABEL) $(REPO_URI)", "Created-By: Packages"],
-        capture_output=True,
-        text=True,
-    )
-    # before the first `apt-get update`, apt knows no labels
-    uris = (line.split()[-1] for line in done.stdout.splitlines() if "Security" not in line)
-    return [uri for uri in dict.fromkeys(uris) if "security" not in uri]
+    # the release files are not there before `apt-get update`, and not in an image
+    command = ["apt-get", "indextargets", "--no-release-info", "--format", "$(REPO_URI)"]
+    done = subprocess.run([*command, "Created-By: Packages"], capture_output=True, text=True)
+    return [uri for uri in dict.fromkeys(done.stdout.split()) if "security" not in uri]
 
 
 def _apt(command: list[str], folder: Path) -> None:

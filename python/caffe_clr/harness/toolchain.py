@@ -4,7 +4,9 @@ debian-packages.txt lists the packages and how each is recognised, so that a
 compiler or library that came another way than from Debian counts as well.
 """
 
+import contextlib
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
@@ -31,23 +33,27 @@ class Requirement:
         return f"{self.kind} {self.name}".replace("-", " ")
 
 
-def requirements() -> list[Requirement]:
-    """What debian-packages.txt lists, for this Python."""
-    lines = [line for line in PACKAGES.read_text().splitlines() if line and line[0] != "#"]
-    return [
-        Requirement(package, *probe.format(py=_PY).split(":", 1))
-        for package, probe in (line.split() for line in lines)
-    ]
+def requirements(*extras: str) -> list[Requirement]:
+    """What debian-packages.txt lists, for this Python, and with the extras opencv and cuda."""
+    listed = []
+    section = None
+    for line in PACKAGES.read_text().splitlines():
+        if line.startswith("["):
+            section = line.strip("[]")
+        elif line and line[0] != "#" and (section is None or section in extras):
+            package, probe = line.split()
+            listed.append(Requirement(package, *probe.format(py=_PY).split(":", 1)))
+    return listed
 
 
-def missing() -> list[Requirement]:
+def missing(*extras: str) -> list[Requirement]:
     """The requirements that this machine does not meet."""
-    return [requirement for requirement in requirements() if not _is_met(requirement)]
+    return [requirement for requirement in requirements(*extras) if not _is_met(requirement)]
 
 
-def problems() -> list[str]:
+def problems(*extras: str) -> list[str]:
     """What keeps this machine from building Caffe, a sentence each; empty where nothing does."""
-    lacking = missing()
+    lacking = missing(*extras)
     found = [f"{r} is missing (Debian package {r.package})" for r in lacking]
     if any(r.package == "libboost-python-dev" for r in lacking):
         versions = boost_python_versions()
@@ -64,12 +70,12 @@ def problems() -> list[str]:
     return found
 
 
-def check() -> None:
+def check(*extras: str) -> None:
     """Raise ClrError where this machine cannot build Caffe, naming all that is missing."""
-    found = problems()
+    found = problems(*extras)
     if not found:
         return
-    packages = [r.package for r in missing()]
+    packages = [r.package for r in missing(*extras)]
     remedy = f"\nOn Debian: apt-get install {' '.join(packages)}" if packages else ""
     raise ClrError("cannot build Caffe here:\n" + "\n".join(f"  {p}" for p in found) + remedy)
 
@@ -78,6 +84,44 @@ def has_opencv() -> bool:
     """Whether the development files of the parts of OpenCV that Caffe uses are here."""
     parts = ("core", "highgui", "imgcodecs", "imgproc")
     return all(_compiler_file(f"libopencv_{part}.so") for part in parts)
+
+
+def cuda() -> str:
+    """The version of CUDA that `nvcc` is of, as in 12.4.
+
+    Raises:
+        ClrError: there is none.
+    """
+    try:
+        done = subprocess.run(["nvcc", "--version"], capture_output=True, text=True)
+    except FileNotFoundError:
+        raise ClrError(
+            "--cuda: CUDA's compiler nvcc is not on the PATH (Debian package nvidia-cuda-toolkit,"
+            " in contrib and non-free)"
+        ) from None
+    found = re.search(r"release (\d+\.\d+)", done.stdout)
+    if found is None:
+        raise ClrError(f"nvcc does not work: {(done.stderr or done.stdout).strip()}")
+    return found[1]
+
+
+def nvidia_library(name: str, header: str) -> Path | None:
+    """Where cudnn or nccl is: the folder that holds its include/ and lib/, or None.
+
+    <NAME>_ROOT goes first, then a wheel of this Python environment
+    (nvidia-cudnn-cu12, nvidia-nccl-cu12), then the toolkit and the system.
+    """
+    given = os.environ.get(f"{name.upper()}_ROOT")
+    if given:
+        return Path(given)
+    with contextlib.suppress(ModuleNotFoundError):
+        found = importlib.util.find_spec(f"nvidia.{name}")
+        if found and found.submodule_search_locations:
+            return Path(next(iter(found.submodule_search_locations)))
+    toolkit = Path(shutil.which("nvcc") or "").resolve().parent.parent
+    if (toolkit / "include" / header).is_file():
+        return toolkit
+    return Path("/usr") if _compiles(f"#include <{header}>") else None
 
 
 def version(program: str) -> str:

@@ -1,0 +1,3 @@
+from caffe_clr.cli import main
+
+main()
