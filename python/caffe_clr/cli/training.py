@@ -207,12 +207,15 @@ def log(
 def demo(
     out: Annotated[Path, typer.Option(help="Write plots and numbers here.")] = Path("runs/demo"),
 ) -> None:
-    """Build Caffe if need be; then find bounds and train on handwritten digits.
+    """Find bounds and train on handwritten digits; before that, build Caffe if need be.
 
     Example: caffe-clr demo --out /tmp/demo
     """
     from caffe_clr import demo as demos
+    from caffe_clr import locations
     from caffe_clr.cli.building import build
+    from caffe_clr.harness import environment
 
-    build()
+    if locations.checkout() or not environment.has_caffe():
+        build()
     demos.run(out, console)
