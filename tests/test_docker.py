@@ -1,0 +1,172 @@
+"""The Dockerfiles and their scripts without an engine; docker/verify does the rest."""
+
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from caffe_clr.harness import toolchain
+
+Programs = Callable[..., dict[str, str]]
+PROGRAMS = Path(sysconfig.get_path("scripts"))
+DOCKERFILES = ("docker/cpu/Dockerfile", "docker/cuda/Dockerfile")
+SCRIPTS = ("packages", "no-opengl", "toolkit", "environment", "nvidia-wheels", "compile", "package")
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Programs:
+    """An environment whose PATH has the system's programs, and stubs before or instead of them."""
+
+    def make(alone: bool = False, **stubs: str) -> dict[str, str]:
+        folder = tmp_path / "programs"
+        folder.mkdir(exist_ok=True)
+        for name, script in stubs.items():
+            file = folder / name.replace("_", "-")
+            file.write_text(f"#!/bin/sh\n{script}\n")
+            file.chmod(0o755)
+        path = str(folder) if alone else f"{folder}:/usr/bin:/bin"
+        return {**os.environ, "PATH": path}
+
+    return make
+
+
+def test_hadolint_finds_nothing(root: Path) -> None:
+    done = subprocess.run(
+        [PROGRAMS / "hadolint", *DOCKERFILES], cwd=root, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_shellcheck_finds_nothing(root: Path) -> None:
+    files = ["clr", *(f"docker/{name}" for name in SCRIPTS)]
+    done = subprocess.run(
+        [PROGRAMS / "shellcheck", *files], cwd=root, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+@pytest.mark.parametrize("file", DOCKERFILES)
+def test_the_version_is_the_package_s(root: Path, file: str) -> None:
+    version = tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
+    assert f"ARG VERSION={version}\n" in (root / file).read_text()
+
+
+def copied(text: str) -> list[str]:
+    """What the COPY instructions of a Dockerfile take from the checkout."""
+    lines = re.findall(r"^COPY (?!--from)(.*)", text.replace("\\\n", " "), re.M)
+    return [name for line in lines for name in line.split()[:-1]]
+
+
+@pytest.mark.parametrize("file", DOCKERFILES)
+def test_what_is_copied_is_there(root: Path, file: str) -> None:
+    names = copied((root / file).read_text())
+    assert "pyproject.toml" in names
+    assert all((root / name).exists() for name in names)
+
+
+def test_what_compiles_caffe_needs_no_other_file_of_the_package(root: Path, tmp_path: Path) -> None:
+    """So that a change of any other file leaves the compiled layer as it is."""
+    text = (root / DOCKERFILES[0]).read_text()
+    layers = text[text.index("# Caffe is compiled again") : text.index("COPY docker/compile")]
+    for name in copied(layers):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).symlink_to(root / name)
+    code = "import caffe_clr.cli.building, caffe_clr.harness.runtime, caffe_clr; print(caffe_clr)"
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", f"import sys; sys.path += {sys.path[1:]!r}; {code}"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "python")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert str(tmp_path) in done.stdout
+
+
+def packages(root: Path, env: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = ["/bin/sh", str(root / "docker/packages"), *arguments]
+    return subprocess.run(command, env=env, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("section", ["opencv", "cuda"])
+def test_the_packages_are_the_harness_s(
+    root: Path, programs: Programs, tmp_path: Path, section: str
+) -> None:
+    env = programs(apt_get=f'echo "$@" >>{tmp_path}/calls', sed="", rm="")
+    done = packages(root, env, str(toolchain.PACKAGES), section, "--", "more")
+    assert done.returncode == 0, done.stderr
+    installed = (tmp_path / "calls").read_text().splitlines()[1].split()
+    expected = [requirement.package for requirement in toolchain.requirements(section)]
+    assert installed[-len(expected) - 2 :] == ["--no-install-recommends", *expected, "more"]
+
+
+def test_a_base_without_apt(root: Path, programs: Programs) -> None:
+    done = packages(root, programs(alone=True), "--", "any")
+    assert done.returncode == 1
+    assert done.stderr == (
+        "error: the base image has no apt-get; give one of Debian or Ubuntu: --build-arg BASE=...\n"
+    )
+
+
+def test_an_archive_that_cannot_be_reached(root: Path, programs: Programs) -> None:
+    done = packages(root, programs(apt_get="exit 100", sed="", rm=""), "--", "any")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "is there a network?" in done.stderr
+
+
+@pytest.mark.parametrize(("version", "fits"), [("11.7", False), ("9.2", False), ("11.8", True)])
+def test_a_base_whose_cuda_is_too_old(
+    root: Path, programs: Programs, version: str, fits: bool
+) -> None:
+    env = programs(nvcc=f'echo "Cuda compilation tools, release {version}, V{version}.1"')
+    done = subprocess.run(
+        ["/bin/sh", root / "docker/toolkit", toolchain.PACKAGES],
+        env=env,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode == 0) == fits
+    assert fits or f"the base image's CUDA {version} is too old; 11.8 or later" in done.stderr
+
+
+VERIFY_FAULTS = [
+    (None, "there is no docker command; on Debian: apt-get install docker.io"),
+    (
+        "echo 'permission denied while trying to connect to the Docker daemon socket' >&2; exit 1",
+        "you may not use Docker's engine; join the group docker, or use sudo",
+    ),
+    (
+        "echo 'Cannot connect to the Docker daemon at unix:///x. Is it running?' >&2; exit 1",
+        "Docker's engine is not running; start dockerd",
+    ),
+    (
+        'case $1 in build) echo "write /x: no space left on device"; exit 1 ;; esac',
+        "no space is left; `docker system prune` frees what is not used",
+    ),
+    (
+        'case $1 in build) echo "error: the base image has no apt-get"; exit 1 ;; esac',
+        "docker build failed:\n  error: the base image has no apt-get\nfull log: ",
+    ),
+]
+
+
+@pytest.mark.parametrize(("docker", "message"), VERIFY_FAULTS)
+def test_verify_says_what_is_wrong(
+    root: Path, programs: Programs, docker: str | None, message: str
+) -> None:
+    stubs = {} if docker is None else {"docker": docker}
+    env = programs(alone=docker is None, **stubs)
+    done = subprocess.run(
+        [sys.executable, root / "docker/verify", "cpu", "--base", "any"],
+        env=env,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {message}")
