@@ -3,14 +3,13 @@
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from caffe_clr.errors import ClrError
-from caffe_clr.harness import compilation, pipeline, runtime, toolchain
+from caffe_clr.harness import compilation, pipeline, toolchain
 from caffe_clr.harness.compilation import Cuda, Tree
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -155,42 +154,3 @@ def test_one_gpu_of_each_generation_by_default(tree: Tree, nvcc: Nvcc, tmp_path:
     cache = (tmp_path / "cmake/CMakeCache.txt").read_text()
     (chosen,) = re.findall(r"^CMAKE_CUDA_ARCHITECTURES:STRING=(.*)$", cache, re.M)
     assert chosen == "70-real;75-real;80-real;90-real;90-virtual"
-
-
-def test_what_an_image_needs_to_run_caffe(tree: Tree, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "caffe_clr.harness.runtime", tree.prefix, tmp_path / "out"],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    packages = (tmp_path / "out/packages.txt").read_text().split()
-    assert {"liblmdb0", "python3"} < set(packages)
-    assert any(name.startswith("libopenblas0") for name in packages)
-    assert not any(name.endswith("-dev") for name in packages)
-    assert not list((tmp_path / "out/lib").iterdir())  # Debian holds all of them
-
-
-def test_a_library_of_no_package_is_copied_with_what_it_needs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As cuBLAS of a toolkit of NVIDIA's, which needs cuBLASLt."""
-    toolkit, prefix = tmp_path / "toolkit", tmp_path / "prefix"
-    toolkit.mkdir()
-    prefix.mkdir()
-    linking = ["-x", "c", "-", "-x", "none", f"-L{toolkit}", f"-Wl,-rpath,{toolkit}"]
-
-    def compile_c(code: str, *options: str) -> None:
-        declared = "int deep(void); int near(void);\n" + code
-        subprocess.run(["gcc", *linking, *options], input=declared, text=True, check=True)
-
-    for name, value, needs in (("deep", "1", []), ("near", "deep()", ["-ldeep"])):
-        soname = f"-Wl,-soname,lib{name}.so"
-        output = f"-o{toolkit / f'lib{name}.so'}"
-        compile_c(f"int {name}(void) {{ return {value}; }}", "-shared", *needs, soname, output)
-    compile_c("int main(void) { return near(); }", "-lnear", f"-o{prefix / 'program'}")
-    runtime.main(prefix, tmp_path / "out")
-    assert {path.name for path in (tmp_path / "out/lib").iterdir()} == {"libdeep.so", "libnear.so"}
-    (toolkit / "libdeep.so").unlink()
-    with pytest.raises(ClrError, match=r"libnear\.so needs libdeep\.so, which is not found"):
-        runtime.main(prefix, tmp_path / "out")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from caffe_clr.harness import toolchain
+from caffe_clr.harness.compilation import Tree
 
 Programs = Callable[..., dict[str, str]]
 PROGRAMS = Path(sysconfig.get_path("scripts"))
@@ -77,7 +78,7 @@ def test_what_compiles_caffe_needs_no_other_file_of_the_package(root: Path, tmp_
     for name in copied(layers):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).symlink_to(root / name)
-    code = "import caffe_clr.cli.building, caffe_clr.harness.runtime, caffe_clr; print(caffe_clr)"
+    code = "import caffe_clr.cli.building, caffe_clr; print(caffe_clr)"
     done = subprocess.run(
         [sys.executable, "-S", "-c", f"import sys; sys.path += {sys.path[1:]!r}; {code}"],
         cwd=tmp_path,
@@ -133,6 +134,45 @@ def test_a_base_whose_cuda_is_too_old(
     )
     assert (done.returncode == 0) == fits
     assert fits or f"the base image's CUDA {version} is too old; 11.8 or later" in done.stderr
+
+
+def runtime(root: Path, prefix: Path, out: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, root / "docker/runtime", prefix, out]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_what_an_image_needs_to_run_caffe(root: Path, tree: Tree, tmp_path: Path) -> None:
+    done = runtime(root, tree.prefix, tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    packages = (tmp_path / "out/packages.txt").read_text().split()
+    assert {"liblmdb0", "python3"} < set(packages)
+    assert any(name.startswith("libopenblas0") for name in packages)
+    assert not any(name.endswith("-dev") for name in packages)
+    assert not list((tmp_path / "out/lib").iterdir())  # Debian holds all of them
+
+
+def test_a_library_of_no_package_is_copied_with_what_it_needs(root: Path, tmp_path: Path) -> None:
+    """As cuBLAS of a toolkit of NVIDIA's, which needs cuBLASLt."""
+    toolkit, prefix = tmp_path / "toolkit", tmp_path / "prefix"
+    toolkit.mkdir()
+    prefix.mkdir()
+    linking = ["-x", "c", "-", "-x", "none", f"-L{toolkit}", f"-Wl,-rpath,{toolkit}"]
+
+    def compile_c(code: str, *options: str) -> None:
+        declared = "int deep(void); int near(void);\n" + code
+        subprocess.run(["gcc", *linking, *options], input=declared, text=True, check=True)
+
+    for name, value, needs in (("deep", "1", []), ("near", "deep()", ["-ldeep"])):
+        soname = f"-Wl,-soname,lib{name}.so"
+        output = f"-o{toolkit / f'lib{name}.so'}"
+        compile_c(f"int {name}(void) {{ return {value}; }}", "-shared", *needs, soname, output)
+    compile_c("int main(void) { return near(); }", "-lnear", f"-o{prefix / 'program'}")
+    assert runtime(root, prefix, tmp_path / "out").returncode == 0
+    assert {path.name for path in (tmp_path / "out/lib").iterdir()} == {"libdeep.so", "libnear.so"}
+    (toolkit / "libdeep.so").unlink()
+    done = runtime(root, prefix, tmp_path / "out")
+    assert done.returncode == 1
+    assert done.stderr.endswith("libnear.so needs libdeep.so, which is not found\n")
 
 
 VERIFY_FAULTS = [
