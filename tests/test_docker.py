@@ -151,6 +151,18 @@ def test_what_an_image_needs_to_run_caffe(root: Path, tree: Tree, tmp_path: Path
     assert not list((tmp_path / "out/lib").iterdir())  # Debian holds all of them
 
 
+def test_a_file_that_a_package_diverts(
+    root: Path, tree: Tree, programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Debian 13's libc6 does with the loader, which every library needs."""
+    told = "echo 'diversion by libc6 from: /lib64/x'; echo 'diversion by libc6 to: /lib64/y'"
+    script = f'[ "$1" != -S ] || {{ {told}; }}; exec /usr/bin/dpkg-query "$@"'
+    monkeypatch.setenv("PATH", programs(dpkg_query=script)["PATH"])
+    done = runtime(root, tree.prefix, tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "liblmdb0" in (tmp_path / "out/packages.txt").read_text().split()
+
+
 def test_a_library_of_no_package_is_copied_with_what_it_needs(root: Path, tmp_path: Path) -> None:
     """As cuBLAS of a toolkit of NVIDIA's, which needs cuBLASLt."""
     toolkit, prefix = tmp_path / "toolkit", tmp_path / "prefix"
