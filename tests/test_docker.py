@@ -202,7 +202,8 @@ VERIFY_FAULTS = [
         "no space is left; `docker system prune` frees what is not used",
     ),
     (
-        'case $1 in build) echo "error: the base image has no apt-get"; exit 1 ;; esac',
+        "case $1 in build) echo '#9 0.243 error: the base image has no apt-get'; echo ------;"
+        " echo 'ERROR: failed to solve'; exit 1 ;; esac",
         "docker build failed:\n  error: the base image has no apt-get\nfull log: ",
     ),
 ]
