@@ -46,14 +46,14 @@ def requirements(*extras: str) -> list[Requirement]:
     return listed
 
 
-def missing(*extras: str) -> list[Requirement]:
+def missing() -> list[Requirement]:
     """The requirements that this machine does not meet."""
-    return [requirement for requirement in requirements(*extras) if not _is_met(requirement)]
+    return [requirement for requirement in requirements() if not _is_met(requirement)]
 
 
-def problems(*extras: str) -> list[str]:
+def problems() -> list[str]:
     """What keeps this machine from building Caffe, a sentence each; empty where nothing does."""
-    lacking = missing(*extras)
+    lacking = missing()
     found = [f"{r} is missing (Debian package {r.package})" for r in lacking]
     if any(r.package == "libboost-python-dev" for r in lacking):
         versions = boost_python_versions()
@@ -70,12 +70,12 @@ def problems(*extras: str) -> list[str]:
     return found
 
 
-def check(*extras: str) -> None:
+def check() -> None:
     """Raise ClrError where this machine cannot build Caffe, naming all that is missing."""
-    found = problems(*extras)
+    found = problems()
     if not found:
         return
-    packages = [r.package for r in missing(*extras)]
+    packages = [r.package for r in missing()]
     remedy = f"\nOn Debian: apt-get install {' '.join(packages)}" if packages else ""
     raise ClrError("cannot build Caffe here:\n" + "\n".join(f"  {p}" for p in found) + remedy)
 
