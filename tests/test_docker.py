@@ -17,7 +17,16 @@ from caffe_clr.harness.compilation import Tree
 Programs = Callable[..., dict[str, str]]
 PROGRAMS = Path(sysconfig.get_path("scripts"))
 DOCKERFILES = ("docker/cpu/Dockerfile", "docker/cuda/Dockerfile")
-SCRIPTS = ("packages", "no-opengl", "toolkit", "environment", "nvidia-wheels", "compile", "package")
+SCRIPTS = (
+    "packages",
+    "no-opengl",
+    "base",
+    "toolkit",
+    "environment",
+    "nvidia-wheels",
+    "compile",
+    "package",
+)
 
 
 @pytest.fixture
