@@ -1,0 +1,34 @@
+# CMake includes this where Caffe's project begins. Nearly every file of C++
+# reads most of caffe.hpp, which takes longer than what the file itself holds:
+# here it is compiled once.
+
+if(CMAKE_VERSION VERSION_LESS 3.19)
+  return()  # no DEFER
+endif()
+
+function(precompile_headers)
+  set(header "$<$<COMPILE_LANGUAGE:CXX>:<caffe/caffe.hpp$<ANGLE-R>>")
+  file(GENERATE OUTPUT "${PROJECT_BINARY_DIR}/precompiled.cpp" CONTENT "")
+  add_library(precompiled OBJECT "${PROJECT_BINARY_DIR}/precompiled.cpp")
+  target_compile_definitions(precompiled PRIVATE "$<TARGET_PROPERTY:caffe,INTERFACE_COMPILE_DEFINITIONS>")
+  target_include_directories(precompiled PRIVATE "$<TARGET_PROPERTY:caffe,INCLUDE_DIRECTORIES>")
+  target_precompile_headers(precompiled PRIVATE "${header}")
+  add_dependencies(precompiled caffeproto)
+  set(readers precompiled)
+  foreach(directory src/caffe src/caffe/test python tools examples)
+    get_directory_property(targets DIRECTORY "${PROJECT_SOURCE_DIR}/${directory}" BUILDSYSTEM_TARGETS)
+    foreach(target IN LISTS targets)
+      get_target_property(type ${target} TYPE)
+      if(type MATCHES "EXECUTABLE|LIBRARY" AND NOT target STREQUAL "caffeproto")
+        target_precompile_headers(${target} REUSE_FROM precompiled)
+        list(APPEND readers ${target})
+      endif()
+    endforeach()
+  endforeach()
+  foreach(target IN LISTS readers)
+    # what the library is compiled with; others cannot be read
+    target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:${OpenMP_CXX_FLAGS}>")
+  endforeach()
+endfunction()
+
+cmake_language(DEFER CALL precompile_headers)
