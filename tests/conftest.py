@@ -15,6 +15,7 @@ import pytest
 from google.protobuf import text_format
 from rich.console import Console
 
+from benchmarks import builds
 from caffe_clr import datasets, locations, prototxt
 from caffe_clr.harness import pipeline, series, source
 from caffe_clr.harness.compilation import Tree
@@ -94,6 +95,12 @@ def build_report() -> Report:
 def tree(build_report: Report) -> Tree:
     """The built and installed Caffe."""
     return _build(build_report, gtests=False)
+
+
+@pytest.fixture(scope="session")
+def stock(build_report: Report) -> Tree:
+    """Caffe with the toolchain patches alone."""
+    return builds.stock(build_report)
 
 
 @pytest.fixture(scope="session")

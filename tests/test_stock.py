@@ -5,36 +5,26 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from google.protobuf import text_format
 
-from caffe_clr import locations, parity, policies, prototxt
-from caffe_clr.harness import pipeline
+from caffe_clr import parity, policies, prototxt
 from caffe_clr.harness.compilation import Tree
 
 STOCK_POLICIES = [policy for policy in policies.POLICIES if policy not in policies.PAPER]
 
 
-@pytest.fixture(scope="module")
-def stock(build_report: Any) -> Tree:
-    """Caffe with the toolchain patches alone."""
-    work = locations.build() / "stock"
-    options = pipeline.Options(
-        prefix=work / "caffe",
-        work=work,
-        without=("cyclical-learning-rates",),
-        import_here=False,
-    )
-    return pipeline.build(options, build_report)
-
-
 def run(tree: Tree, *arguments: str | Path, stdin: str = "") -> str:
     return subprocess.run(
         [sys.executable, Path(__file__).with_name("run_caffe.py"), *arguments],
-        env={**os.environ, "PYTHONPATH": str(tree.python), "GLOG_minloglevel": "2"},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(tree.python),
+            "GLOG_minloglevel": "2",
+            "OMP_NUM_THREADS": "1",  # more add gradients up in another order
+        },
         input=stdin,
         text=True,
         check=True,

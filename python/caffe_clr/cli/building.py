@@ -41,6 +41,9 @@ def build(
         bool | None,
         typer.Option("--opencv/--no-opencv", help="Default: if its development files are here."),
     ] = None,
+    openmp: Annotated[
+        bool, typer.Option("--openmp/--no-openmp", help="Compute layers on the CPU in parallel.")
+    ] = True,
     cuda: Annotated[
         bool, typer.Option("--cuda", help="Build for NVIDIA GPUs: CUDA 11.8 to 13, nvcc on PATH.")
     ] = False,
@@ -77,6 +80,7 @@ def build(
         source=source,
         gtests=gtests,
         opencv=opencv,
+        openmp=openmp,
         jobs=jobs,
         cuda=cuda,
         cuda_architectures=cuda_arch,

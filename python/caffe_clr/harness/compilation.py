@@ -73,7 +73,9 @@ class Cuda:
         return ", ".join([f"CUDA {self.version}{gpus}", *words])
 
 
-def definitions(prefix: Path, opencv: bool, cuda: Cuda | None = None) -> dict[str, str]:
+def definitions(
+    prefix: Path, opencv: bool, openmp: bool, cuda: Cuda | None = None
+) -> dict[str, str]:
     """The CMake cache entries of a build; each option of Caffe is spelled out."""
     linking = "-Wl,--as-needed"  # a library that is not called need not be there
     return {
@@ -95,6 +97,7 @@ def definitions(prefix: Path, opencv: bool, cuda: Cuda | None = None) -> dict[st
         **(_of_cuda(cuda) if cuda else {}),
         "BLAS": "Open",
         "USE_OPENCV": "ON" if opencv else "OFF",
+        "USE_OPENMP": "ON" if openmp else "OFF",
         "USE_LMDB": "ON",
         "USE_LEVELDB": "ON",
         "USE_HDF5": "ON",

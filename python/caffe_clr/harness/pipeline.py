@@ -38,6 +38,7 @@ class Options:
         jobs: how many compilers run at once; where None, one on each processor.
         gtests: also build and run Caffe's C++ tests.
         opencv: build with OpenCV; where None, if its development files are there.
+        openmp: compute layers on the CPU in parallel.
         cuda: build for NVIDIA's GPUs.
         cuda_architectures: which GPUs; where None, one of each generation.
         cudnn: build with cuDNN; where None, if it is found.
@@ -52,6 +53,7 @@ class Options:
     jobs: int | None = None
     gtests: bool = False
     opencv: bool | None = None
+    openmp: bool = True
     cuda: bool = False
     cuda_architectures: str | None = None
     cudnn: bool | None = None
@@ -92,7 +94,7 @@ def build(options: Options, report: Report) -> compilation.Tree:
     with _locked(work):
         state = _State(work / "state.json")
         _prepare_source(tree, options, state, report)
-        entries = compilation.definitions(tree.prefix, opencv, cuda)
+        entries = compilation.definitions(tree.prefix, opencv, options.openmp, cuda)
         configured = _digest(
             entries, state["source"], python, cmake, os.environ.get("CXX"), cuda and cuda.version
         )
