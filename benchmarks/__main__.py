@@ -1,0 +1,105 @@
+"""The command line: `python -m benchmarks [COMMAND]`, from the checkout."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from caffe_clr import cli
+from caffe_clr.errors import ClrError, UsageError
+
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="Measure this build beside stock Caffe and PyTorch. Without COMMAND: all but accuracy.",
+)
+
+Repeats = Annotated[int, typer.Option(min=1, help="How often each is measured.")]
+Source = Annotated[Path | None, typer.Option(help="Caffe's source. Default: the cached download.")]
+
+
+@app.callback(invoke_without_command=True)
+def everything(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        iteration()
+        rate()
+        reference()
+        build()
+
+
+@app.command()
+def iteration(
+    repeats: Repeats = 20,
+    threads: Annotated[
+        str | None, typer.Option(metavar="LIST", help="As in 1,2. Default: 1 and all.")
+    ] = None,
+) -> None:
+    """The time of a training iteration, in this build, stock Caffe and PyTorch."""
+    from benchmarks import iteration as iterations
+
+    iterations.show(repeats, _threads(threads))
+
+
+@app.command()
+def rate(repeats: Repeats = 20) -> None:
+    """The cost of computing a learning rate, by policy."""
+    from benchmarks import rate as rates
+
+    rates.show(repeats)
+
+
+@app.command()
+def reference(repeats: Repeats = 5) -> None:
+    """The speed of the NumPy reference, beside PyTorch's CyclicLR."""
+    from benchmarks import reference as references
+
+    references.show(repeats)
+
+
+@app.command()
+def build(source: Source = None) -> None:
+    """The time of a build, cold and after one patch changed."""
+    from benchmarks import building
+
+    building.show(source)
+
+
+@app.command()
+def accuracy(
+    cifar: Annotated[
+        Path, typer.Option(help="A folder with train_lmdb, test_lmdb and mean.binaryproto.")
+    ],
+    accuracy: Annotated[
+        float, typer.Option(min=0, max=1, help="The test accuracy to reach.")
+    ] = 0.7,
+    seeds: Annotated[int, typer.Option(min=1, help="Train with the seeds 1 to N.")] = 1,
+) -> None:
+    """The time to a given accuracy on CIFAR-10."""
+    from benchmarks import accuracy as accuracies
+
+    accuracies.show(cifar, accuracy, seeds)
+
+
+def _threads(given: str | None) -> list[int]:
+    if given is None:
+        return sorted({1, len(os.sched_getaffinity(0))})
+    numbers = given.split(",")
+    if not all(number.isdecimal() and int(number) for number in numbers):
+        raise UsageError(f"--threads {given}: give numbers with commas between, as in 1,2")
+    return list(map(int, numbers))
+
+
+def main() -> None:
+    try:
+        app(prog_name="python -m benchmarks")
+    except ClrError as error:
+        cli.errors.print("[bold red]error:[/bold red]", end=" ")
+        cli.errors.print(str(error), markup=False, soft_wrap=True)
+        sys.exit(error.exit_status)
+
+
+if __name__ == "__main__":
+    main()

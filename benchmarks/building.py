@@ -1,0 +1,80 @@
+"""The time of a build, cold and after one patch changed, step by step."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks import tables
+from caffe_clr import locations
+from caffe_clr.errors import ClrError
+from caffe_clr.harness import pipeline, source
+from caffe_clr.harness.report import Report, Step
+
+_PATCH = "cyclical-learning-rates"
+_STEPS = ("fetch", "patch", "configure", "compile", "install", "import")
+
+
+class TimedReport(Report):
+    """Shows the steps of a build, and keeps the seconds of each."""
+
+    def __init__(self) -> None:
+        super().__init__(tables.console)
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[Step]:
+        start = time.monotonic()
+        with super().step(name) as step:
+            yield step
+        self.seconds[name] = time.monotonic() - start
+
+
+def show(given: Path | None) -> None:
+    """Build in a temporary folder, twice, and print a table.
+
+    Args:
+        given: the source of Caffe; where None, the download that is cached.
+    """
+    upstream = source.load_upstream(locations.shipped("caffe_patch"))
+    caffe = given or source.fetch(upstream, locations.cache() / "downloads")[0]
+    notes = [
+        f"{len(os.sched_getaffinity(0))} jobs; fetch unpacks and verifies {caffe.name}",
+        f"after one patch changed: the same folder again without {_PATCH},",
+        "which changes caffe.proto, and so most of what is compiled",
+    ]
+    table = tables.table("Seconds of a build", "", (*_STEPS, "in all"), notes)
+    with tempfile.TemporaryDirectory(prefix="caffe-clr-") as folder:
+        for name, without in (("cold", ()), ("after one patch changed", (_PATCH,))):
+            start = time.monotonic()
+            seconds = _build(Path(folder), caffe, without)
+            total = time.monotonic() - start
+            cells = [f"{seconds[step]:.1f}" if step in seconds else "" for step in _STEPS]
+            table.add_row(name, *cells, f"{total:.1f}")
+    tables.console.print(table)
+
+
+def _build(work: Path, caffe: Path, without: tuple[str, ...]) -> dict[str, float]:
+    report = TimedReport()
+    options = pipeline.Options(
+        prefix=work / "caffe",
+        source=caffe,
+        without=without,
+        work=work,
+        import_here=False,
+    )
+    tree = pipeline.build(options, report)
+    with report.step("import"):
+        done = subprocess.run(
+            [sys.executable, "-c", "import caffe"],
+            env={**os.environ, "PYTHONPATH": str(tree.python)},
+            capture_output=True,
+            text=True,
+        )
+    if done.returncode:
+        raise ClrError(f"import caffe failed:\n{done.stderr}")
+    return report.seconds

@@ -1,0 +1,101 @@
+"""The time of a training iteration: this build, stock Caffe and PyTorch, in turns."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.progress import track
+
+from benchmarks import builds, nets, tables
+from benchmarks.workers import Worker, started
+from caffe_clr.errors import ClrError
+from caffe_clr.harness.compilation import Tree
+
+THIS, STOCK, TORCH, CHANNELS_LAST = (
+    *("this build, triangular2", "stock Caffe, fixed"),
+    *("PyTorch, CyclicLR", "PyTorch, channels_last"),
+)
+LIMIT = "limit of matrix products"
+
+Times = dict[str, NDArray[np.float64]]
+
+
+def show(repeats: int, threads: Sequence[int]) -> None:
+    """Measure both nets with each number of threads, and print a table.
+
+    Args:
+        repeats: how many blocks of iterations each of them does.
+    """
+    this, stock = builds.this_build(tables.report), builds.stock(tables.report)
+    notes = [
+        f"median of {repeats} blocks of iterations in turns, and quartiles",
+        "of stock, of PyTorch: median and quartiles of the ratios block by block",
+        f"{LIMIT}: what NumPy's SGEMM takes for the net's multiply-adds",
+        "PyTorch trains on a batch that is in memory, Caffe reads an LMDB",
+    ]
+    if not tables.has_torch():
+        notes[3] = "PyTorch is not installed: its rows are left out"
+    headings = ("ms", "quartiles", "of stock", "of PyTorch")
+    table = tables.table("Time of a training iteration", "", headings, notes)
+    with tempfile.TemporaryDirectory(prefix="caffe-clr-") as folder:
+        for net in nets.both(this, Path(folder)):
+            for count in threads:
+                name = f"{net.name}, {count} thread{'s' if count > 1 else ''}"
+                table.add_row(name, style="bold")
+                times = measure(net, count, repeats, this, stock)
+                for subject, blocks in times.items():
+                    table.add_row(f"  {subject}", *_cells(times, blocks))
+                table.add_section()
+    tables.console.print(table)
+
+
+def measure(net: nets.Net, threads: int, repeats: int, this: Tree, stock: Tree) -> Times:
+    """The milliseconds of iterations, blocks x iterations, by subject."""
+    subjects = {
+        THIS: Worker(["caffe", str(net.triangular2)], threads, this),
+        STOCK: Worker(["caffe", str(net.fixed)], threads, stock),
+    }
+    if tables.has_torch():
+        subjects[TORCH] = Worker(["torch", net.name, "contiguous_format"], threads)
+        subjects[CHANNELS_LAST] = Worker(["torch", net.name, "channels_last"], threads)
+    subjects[LIMIT] = Worker(["matmul"], threads)
+    blocks: dict[str, list[list[float]]] = {name: [] for name in subjects}
+    with started(subjects):
+        _check_same_net(net.name, subjects)
+        for worker in subjects.values():
+            worker.step(2)  # the first iterations allocate
+        description = f"{net.name}, {threads} threads"
+        for _ in track(range(repeats), description, console=tables.console, transient=True):
+            for name, worker in subjects.items():
+                blocks[name].append(worker.step(net.block))
+        times = {name: np.array(each) for name, each in blocks.items()}
+        multiply_adds = subjects[THIS].facts["multiply_adds"]
+        times[LIMIT] *= multiply_adds / subjects[LIMIT].facts["multiply_adds"]
+    return times
+
+
+def _check_same_net(name: str, subjects: dict[str, Worker]) -> None:
+    counts = {
+        subject: worker.facts["parameters"]
+        for subject, worker in subjects.items()
+        if "parameters" in worker.facts
+    }
+    if len(set(counts.values())) > 1:
+        listed = ", ".join(f"{subject}: {count:,}" for subject, count in counts.items())
+        raise ClrError(f"{name} is not the same net everywhere; parameters of {listed}")
+
+
+def _cells(times: Times, blocks: NDArray[np.float64]) -> list[str]:
+    milliseconds = tables.quartiles(blocks)
+    cells = [tables.significant(milliseconds[0]), tables.spread(milliseconds)]
+    for other in (STOCK, TORCH):
+        if other not in times:
+            continue
+        if times[other] is blocks:
+            cells.append("1")
+            continue
+        paired = np.median(blocks, axis=1) / np.median(times[other], axis=1)
+        cells.append(tables.ratio(tables.quartiles(paired)))
+    return cells

@@ -1,0 +1,78 @@
+"""The NumPy reference's speed, beside the stepping of PyTorch's CyclicLR."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from rich.progress import track
+
+from benchmarks import tables
+from caffe_clr import policies
+
+_POINTS = 1_000_000
+_STEPS = 20_000
+_CYCLE: dict[str, Any] = {"base_lr": 0.001, "max_lr": 0.006, "stepsize": 2000}
+_GAMMA = 0.99994
+
+
+def show(repeats: int) -> None:
+    """Measure each policy of the paper, and print a table."""
+    iterations = np.arange(_POINTS)
+    headings = ("reference", "quartiles", "CyclicLR", "quartiles", "reference / CyclicLR")
+    notes = [
+        f"points a second, median of {repeats} and quartiles: the reference on an array of"
+        f" {_POINTS:,} iterations,",
+        f"CyclicLR in {_STEPS:,} calls of step(); it has no decay",
+    ]
+    if not tables.has_torch():
+        notes[1] = "PyTorch is not installed: CyclicLR is left out"
+    table = tables.table("Rates of the reference", "policy", headings, notes)
+    for policy in track(policies.PAPER, "reference", console=tables.console, transient=True):
+        fields = _CYCLE | ({"gamma": _GAMMA} if policy == "exp_range" else {})
+
+        def reference(policy: str = policy, fields: dict[str, Any] = fields) -> None:
+            policies.POLICIES[policy](iterations, **fields)
+
+        stepping = _cyclic_lr(policy) if tables.has_torch() and policy != "decay" else None
+        ours, theirs = [], []
+        for _ in range(repeats):
+            ours.append(_POINTS / _seconds(reference))
+            if stepping:
+                theirs.append(_STEPS / _seconds(stepping))
+        cells = [policy, *_cells(ours)]
+        if stepping:
+            paired = tables.quartiles(np.divide(ours, theirs))
+            cells += [*_cells(theirs), f"{paired[0]:,.0f} ({paired[1]:,.0f}-{paired[2]:,.0f})"]
+        table.add_row(*cells)
+    tables.console.print(table)
+
+
+def _cells(speeds: list[float]) -> list[str]:
+    found = tables.quartiles(speeds)
+    return [f"{found[0]:,.0f}", "-".join(f"{value:,.0f}" for value in found[1:])]
+
+
+def _cyclic_lr(policy: str) -> Callable[[], None]:
+    import torch
+
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.001)
+    schedule = torch.optim.lr_scheduler.CyclicLR(
+        *(optimizer, _CYCLE["base_lr"], _CYCLE["max_lr"], _CYCLE["stepsize"]),
+        mode=policy,  # type: ignore[arg-type]
+        gamma=_GAMMA,
+        cycle_momentum=False,
+    )
+    optimizer.step()  # PyTorch warns where a schedule steps first
+
+    def step() -> None:
+        for _ in range(_STEPS):
+            schedule.step()
+
+    return step
+
+
+def _seconds(work: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start

@@ -1,0 +1,136 @@
+"""A process that does iterations of one kind when it is asked to.
+
+    python -m benchmarks.worker caffe SOLVER
+    python -m benchmarks.worker torch NET LAYOUT
+    python -m benchmarks.worker matmul
+
+The number of threads is OMP_NUM_THREADS. Each answer is a line of JSON. The first
+one tells of the net; then "step N" on standard input is answered with the
+milliseconds of each of N iterations, and "test N" with the mean accuracy of N
+batches of a Caffe solver's test net.
+"""
+
+import json
+import math
+import os
+import sys
+import time
+from typing import Any
+
+import numpy as np
+
+MATRIX = 1024  # rows and columns of matmul's
+
+
+class CaffeNet:
+    """Training with whichever Caffe is on the import path."""
+
+    def __init__(self, solver_file: str) -> None:
+        import caffe
+
+        caffe.set_mode_cpu()
+        self._solver = caffe.get_solver(solver_file)
+
+    def facts(self) -> dict[str, int]:
+        """The number of parameters, and the multiply-adds of an iteration."""
+        net = self._solver.net
+        parameters = sum(blob.count for blobs in net.params.values() for blob in blobs)
+        return {"parameters": parameters, "multiply_adds": _multiply_adds(net)}
+
+    def step(self) -> None:
+        self._solver.step(1)
+
+    def number(self) -> float:
+        """The loss."""
+        return float(self._solver.net.blobs["loss"].data)
+
+    def test(self, batches: int) -> float:
+        net = self._solver.test_nets[0]
+        net.share_with(self._solver.net)
+        return float(np.mean([net.forward()["accuracy"] for _ in range(batches)]))
+
+
+class TorchNet:
+    """Training the same net with PyTorch on a batch that is in memory, with CyclicLR."""
+
+    def __init__(self, net: str, layout: str) -> None:
+        import torch
+
+        from benchmarks import torch_nets
+
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+        self._training = torch_nets.Training(net, getattr(torch, layout))
+
+    def facts(self) -> dict[str, int]:
+        return {"parameters": self._training.parameters}
+
+    def step(self) -> None:
+        self._training.step()
+
+    def number(self) -> float:
+        return self._training.loss()
+
+
+class MatMul:
+    """The product of two square float matrices, by NumPy's BLAS."""
+
+    def __init__(self) -> None:
+        self._left, self._right = np.random.default_rng(0).random((2, MATRIX, MATRIX), np.float32)
+        self._product = np.empty((MATRIX, MATRIX), np.float32)
+
+    def facts(self) -> dict[str, int]:
+        return {"multiply_adds": MATRIX**3}
+
+    def step(self) -> None:
+        np.matmul(self._left, self._right, out=self._product)
+
+    def number(self) -> float:
+        return float(self._product[0, 0])
+
+
+KINDS: dict[str, Any] = {"caffe": CaffeNet, "torch": TorchNet, "matmul": MatMul}
+
+
+def main() -> None:
+    subject = KINDS[sys.argv[1]](*sys.argv[2:])
+    _answer(subject.facts())
+    for line in sys.stdin:
+        request, number = line.split()
+        if request == "test":
+            _answer(subject.test(int(number)))
+            continue
+        milliseconds = []
+        for _ in range(int(number)):
+            start = time.perf_counter_ns()
+            subject.step()
+            milliseconds.append((time.perf_counter_ns() - start) / 1e6)
+        if not math.isfinite(subject.number()):
+            sys.exit("the loss is no number any more: what is timed is no training")
+        _answer(milliseconds)
+
+
+def _multiply_adds(net: Any) -> int:
+    """Those of the products with weights, forward and backward.
+
+    Backward there are two, one for the gradient of the weights and one for that
+    of what the layer reads; data from a layer that reads nothing needs none.
+    """
+    total = 0
+    read: set[str] = set()
+    for name, layer in zip(net._layer_names, net.layers, strict=True):
+        bottoms, tops = net.bottom_names[name], net.top_names[name]
+        if not bottoms:
+            read.update(tops)
+        if layer.type in ("Convolution", "InnerProduct"):
+            weights = layer.blobs[0]
+            product = net.blobs[tops[0]].count * weights.count // weights.num
+            total += product * (2 if bottoms[0] in read else 3)
+    return total
+
+
+def _answer(value: Any) -> None:
+    print(json.dumps(value), flush=True)
+
+
+if __name__ == "__main__":
+    main()
