@@ -50,7 +50,10 @@ def without_nvcc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def configure(tree: Tree, binary: Path, **entries: str) -> str:
     """What CMake prints when it is to configure the patched source for GPUs; it must fail."""
-    chosen = compilation.definitions(tree.prefix, opencv=False, openmp=True) | {"CPU_ONLY": "OFF", **entries}
+    chosen = compilation.definitions(tree.prefix, opencv=False, openmp=True) | {
+        "CPU_ONLY": "OFF",
+        **entries,
+    }
     done = subprocess.run(
         ["cmake", "-G", "Ninja", "-S", tree.source, "-B", binary]
         + [f"-D{name}={value}" for name, value in chosen.items()],

@@ -16,6 +16,8 @@ from pathlib import Path
 
 from caffe_clr.errors import ClrError, UsageError
 
+PROTO = "src/caffe/proto/caffe.proto"  # by which Caffe's source is known
+
 # Keep an exported patch free of what changes without the commit changing.
 _EXPORT = [
     *("format-patch", "--stdout", "-1", "--no-numbered", "--zero-commit"),
@@ -93,13 +95,13 @@ def check(tree: Path, patches: Sequence[Patch]) -> list[FileCheck]:
     """Try the patches, one after another and file by file, on a copy of what they change.
 
     Raises:
-        ClrError: `tree` is not a folder.
+        ClrError: `tree` is not a folder with Caffe's source.
     """
     if not tree.is_dir():
         raise ClrError(f"{tree} is not a folder")
     files = {file for patch in patches for file in patch.files}
-    if not any((tree / file).is_file() for file in files):
-        raise ClrError(f"{tree} is not Caffe's source: it has no file that the patches change")
+    if not (tree / PROTO).is_file():
+        raise ClrError(f"{tree} is not Caffe's source: it has no {PROTO}")
     with tempfile.TemporaryDirectory(prefix="caffe-clr-") as temporary:
         scratch = Path(temporary)
         for file in files:

@@ -26,7 +26,6 @@ from caffe_clr.harness import series
 
 _TIMEOUT_SECONDS = 30
 _FILES_NAMED = 10  # in a message about files that differ
-_PROTO = "src/caffe/proto/caffe.proto"
 
 
 @dataclass(frozen=True)
@@ -114,8 +113,8 @@ def _check(
     patches: list[series.Patch],
     folder: Path,
 ) -> None:
-    if _PROTO not in found:
-        raise SourceError(f"{source} is not Caffe's source: it has no {_PROTO}")
+    if series.PROTO not in found:
+        raise SourceError(f"{source} is not Caffe's source: it has no {series.PROTO}")
     missing = sorted(upstream.files.keys() - found.keys())
     differing = sorted(path for path in found if found[path] != upstream.files[path])
     if not missing and not differing:
