@@ -43,9 +43,7 @@ def cifar10_full(tree: Tree, folder: Path) -> Net:
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (_IMAGES, 3, 32, 32), np.uint8)
     datasets.write_lmdb(folder / "train_lmdb", images, generator.integers(0, 10, _IMAGES))
-    mean = prototxt.caffe_pb2().BlobProto(num=1, channels=3, height=32, width=32)
-    mean.data.extend(images.mean(axis=0).ravel().tolist())
-    (folder / "mean.binaryproto").write_bytes(mean.SerializeToString())
+    datasets.write_mean(folder / "mean.binaryproto", images)
     return Net(
         *("cifar10_full", 5),
         write_cifar10(folder / "cifar10_triangular2.prototxt", tree, folder, **TRIANGULAR2),

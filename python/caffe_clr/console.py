@@ -2,11 +2,12 @@
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich import box
 from rich.console import Console
 from rich.progress import (
@@ -18,8 +19,9 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from caffe_clr import comparison, measures, plots, policies, range_test, runs, training
+from caffe_clr import comparison, datasets, measures, plots, policies, range_test, runs, training
 from caffe_clr.comparison import Entry, Line
+from caffe_clr.datasets import Split
 from caffe_clr.errors import ClrError, Interrupted, UsageError
 from caffe_clr.jobs import Job, Report
 from caffe_clr.jobs import run as run_job
@@ -27,6 +29,38 @@ from caffe_clr.measures import Measure
 from caffe_clr.range_test import RangeTest
 
 PLOT = "training.png"
+
+
+def write_data(
+    read: Callable[[Callable[[int, int], None]], dict[str, Split]],
+    out: Path,
+    force: bool,
+    console: Console,
+) -> None:
+    """Read a data set and write it with datasets.write, showing how it goes and what it holds.
+
+    Args:
+        read: is given what to call with how many of how many files are read.
+        force: write into a folder that is not empty.
+
+    Raises:
+        UsageError: `out` is not empty.
+    """
+    if not force and out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise UsageError(f"{out} exists; write over what is in it: --force, or name another OUT")
+    remedy = "nothing is written; run the same command again"
+    with _progress(console) as progress, _resumable(remedy):
+        reading = progress.add_task("reading", total=None)
+        splits = read(lambda done, total: progress.update(reading, completed=done, total=total))
+        progress.remove_task(reading)
+        total = sum(len(split.images) for split in splits.values())
+        writing = progress.add_task("writing", total=total)
+        made = datasets.write(splits, out, lambda: progress.advance(writing))
+    for phase, split in splits.items():
+        counts = np.unique(split.labels, return_counts=True)[1]
+        each = f"{min(counts):,}" + (f" to {max(counts):,}" if min(counts) < max(counts) else "")
+        console.print(f"{phase}: {len(split.images):,} images, {len(counts)} classes of {each}")
+    console.print(f"Data: {', '.join(map(str, made))}", soft_wrap=True)
 
 
 def train(

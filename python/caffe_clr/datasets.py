@@ -1,6 +1,8 @@
 """Data sets, as the LMDBs of Datum that Caffe's Data layer reads."""
 
 import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import lmdb
@@ -12,39 +14,135 @@ from caffe_clr import prototxt
 
 _DIGITS_TRAINED_ON = 1500
 _MAP_BYTES = 1 << 30  # an upper limit; the file grows as it is written
+_MEAN = "mean.binaryproto"
+_PARTIAL = ".partial"
 
 
-def write_digits(folder: Path) -> tuple[Path, Path]:
-    """Write the handwritten digits that come with scikit-learn, where they are not yet.
+@dataclass(frozen=True)
+class Split:
+    """The images of a phase, N x channels x height x width, and their labels, N."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+
+def digits() -> dict[str, Split]:
+    """The handwritten digits that come with scikit-learn, by phase.
 
     They are 1,797 grey images of 8x8, values 0 to 16, of 43 writers (UCI's
     optical recognition test set). A random 1,500 are trained on, the other 297
     held out; the split is the same on every machine.
+    """
+    bundled = load_digits()
+    images, labels = bundled.images.astype(np.uint8)[:, np.newaxis], bundled.target
+    order = np.random.RandomState(0).permutation(len(images))
+    train, test = np.split(order, [_DIGITS_TRAINED_ON])
+    return {
+        phase: Split(images[chosen], labels[chosen])
+        for phase, chosen in (("train", train), ("test", test))
+    }
+
+
+def write_digits(folder: Path) -> tuple[Path, Path]:
+    """Write the LMDBs of the digits where they are not yet.
 
     Returns:
         The train and the test LMDB in `folder`.
     """
-    train, test = folder / "train_lmdb", folder / "test_lmdb"
+    train, test = lmdbs(folder)
     if not (train.is_dir() and test.is_dir()):
-        digits = load_digits()
-        images, labels = digits.images.astype(np.uint8)[:, np.newaxis], digits.target
-        order = np.random.RandomState(0).permutation(len(images))
-        for path, chosen in zip((train, test), np.split(order, [_DIGITS_TRAINED_ON]), strict=True):
-            write_lmdb(path, images[chosen], labels[chosen])
+        for path, split in zip((train, test), digits().values(), strict=True):
+            write_lmdb(path, split.images, split.labels)
     return train, test
 
 
-def write_lmdb(path: Path, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:
+def padded(splits: Mapping[str, Split], pixels: int) -> dict[str, Split]:
+    """A data set whose training images have a border of their mean colour.
+
+    Args:
+        splits: by phase, train and test.
+        pixels: the border's on each side, so that height and width grow by twice as many.
+    """
+    images, labels = splits["train"].images, splits["train"].labels
+    count, channels, height, width = images.shape
+    colour = images.mean(axis=(0, 2, 3)).round().astype(np.uint8)
+    larger = np.empty((count, channels, height + 2 * pixels, width + 2 * pixels), np.uint8)
+    larger[:] = colour[:, np.newaxis, np.newaxis]
+    larger[:, :, pixels : pixels + height, pixels : pixels + width] = images
+    return {**splits, "train": Split(larger, labels)}
+
+
+def lmdbs(folder: Path) -> tuple[Path, Path]:
+    """Where the train and the test LMDB of a data set are, as in Caffe's examples."""
+    return folder / "train_lmdb", folder / "test_lmdb"
+
+
+def write(
+    splits: Mapping[str, Split], out: Path, on_image: Callable[[], None] = lambda: None
+) -> list[Path]:
+    """Write a data set as Caffe's examples expect it; all of it, or nothing.
+
+    Args:
+        splits: by phase, train and test.
+        out: the folder to write train_lmdb, test_lmdb and mean.binaryproto
+            into; they replace what is there.
+        on_progress: called with how many images are written.
+
+    Returns:
+        The three, or the two LMDBs: where the images of the phases differ in
+        size there is no mean, as Caffe takes one only of the images' own size.
+    """
+    partial = out.with_name(out.name + _PARTIAL)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        for path, split in zip(lmdbs(partial), splits.values(), strict=True):
+            write_lmdb(path, split.images, split.labels, on_image)
+        files = list(lmdbs(partial))
+        if len({split.images.shape[1:] for split in splits.values()}) == 1:
+            files.append(partial / _MEAN)
+            write_mean(files[-1], splits["train"].images)
+        out.mkdir(exist_ok=True)
+        (out / _MEAN).unlink(missing_ok=True)
+        made = []
+        for path in files:
+            made.append(out / path.name)
+            if made[-1].is_dir():
+                shutil.rmtree(made[-1])
+            path.replace(made[-1])
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return made
+
+
+def write_mean(path: Path, images: NDArray[np.uint8]) -> None:
+    """Write the mean of images, N x channels x height x width, as a binaryproto.
+
+    It is what Caffe's tools/compute_image_mean.cpp writes.
+    """
+    _, channels, height, width = images.shape
+    mean = prototxt.caffe_pb2().BlobProto(num=1, channels=channels, height=height, width=width)
+    mean.data.extend(images.mean(axis=0).ravel().tolist())
+    path.write_bytes(mean.SerializeToString())
+
+
+def write_lmdb(
+    path: Path,
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    on_image: Callable[[], None] = lambda: None,
+) -> None:
     """Write an LMDB of Datum, replacing one that is there.
 
     Args:
         path: the folder that the LMDB is.
         images: N x channels x height x width.
         labels: N.
+        on_image: called when an image is written.
     """
     datum_type = prototxt.caffe_pb2().Datum
     _, channels, height, width = images.shape
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(path.name + _PARTIAL)
     shutil.rmtree(partial, ignore_errors=True)
     with (
         lmdb.open(str(partial), map_size=_MAP_BYTES) as database,
@@ -55,5 +153,6 @@ def write_lmdb(path: Path, images: NDArray[np.uint8], labels: NDArray[np.int64])
                 channels=channels, height=height, width=width, data=image.tobytes(), label=label
             )
             transaction.put(f"{index:08}".encode(), datum.SerializeToString())
+            on_image()
     shutil.rmtree(path, ignore_errors=True)
     partial.rename(path)
