@@ -14,7 +14,7 @@ from caffe_clr.harness.compilation import Tree
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 COMMANDS = ["train", "plot", "range-test", "stepsize", "schedule", "compare", "log", "demo"]
-COMMANDS += ["build", "doctor", "parity", "test"]
+COMMANDS += ["build", "doctor", "parity", "test", "data cifar10", "data cifar100", "data digits"]
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def rows(file: Path) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_fits_a_terminal_and_shows_an_example(command: str, run_cli: Run) -> None:
-    done = run_cli(command, "--help", COLUMNS="80")
+    done = run_cli(*command.split(), "--help", COLUMNS="80")
     assert done.returncode == 0
     assert max(map(len, done.stdout.splitlines())) <= 80
     assert f"Example: caffe-clr {command}" in done.stdout
@@ -60,6 +60,23 @@ def test_train_and_plot(run_cli: Run, tmp_path: Path) -> None:
     again = run_cli("train", solver, "--out", "run")
     assert again.returncode == 2
     assert "error: run has a run; go on with it: --resume" in again.stderr
+
+
+@pytest.mark.usefixtures("digits")
+def test_runs_in_one_plot(run_cli: Run, tmp_path: Path) -> None:
+    for name in ("fixed", "triangular2"):
+        solver = f"models/digits/{name}_solver.prototxt"
+        assert run_cli("train", solver, "--out", f"runs/{name}").returncode == 0
+    done = run_cli("plot", "runs/fixed", "runs/triangular2", "--together", "both.png")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "Plot: both.png\n", "")
+    assert imread(tmp_path / "both.png").size
+    same = run_cli("plot", "runs/fixed", "runs/fixed", "--together", "same.png")
+    assert same.returncode == 2
+    assert "two of the runs have the same name" in same.stderr
+    (tmp_path / "runs" / "fixed" / "test.csv").unlink()
+    empty = run_cli("plot", "runs/fixed", "runs/triangular2", "--together", "both.png")
+    assert empty.returncode == 1
+    assert "runs/fixed: no test accuracy (%) is recorded yet" in empty.stderr
 
 
 @pytest.mark.usefixtures("digits")

@@ -134,6 +134,37 @@ def compare(
     ]
 
 
+def of_runs(folders: Sequence[Path]) -> list[Entry]:
+    """What runs have recorded so far, each under the name of its folder, to be drawn together.
+
+    Raises:
+        UsageError: they have no measure in common, or two folders the same name.
+        ClrError: there is no run in a folder, or nothing is recorded yet.
+    """
+    entries = []
+    for folder in folders:
+        status = runs.read_status(folder)
+        last_stage = folder / f"solver_{len(status['solvers'])}.prototxt"
+        parameter = prototxt.read_solver(last_stage)
+        entry = Entry(
+            name=folder.resolve().name,
+            measure=measures.measure_of(parameter, str(last_stage)),
+            max_iter=parameter.max_iter,
+            histories={0: runs.read_history(folder)},
+            diverged={},
+        )
+        if not entry.curve():
+            label = entry.measure.label
+            raise ClrError(f"{folder}: no {label} is recorded yet; wait for the first")
+        entries.append(entry)
+    if len({entry.measure for entry in entries}) > 1:
+        told = ", ".join(f"{entry.name}: {entry.measure.label}" for entry in entries)
+        raise UsageError(f"the runs are measured by different things ({told}); plot them apart")
+    if len({entry.name for entry in entries}) < len(entries):
+        raise UsageError("two of the runs have the same name; rename a folder")
+    return entries
+
+
 def run_folders(
     solver_files: Sequence[Path], out: Path, seeds: int
 ) -> list[tuple[Path, Path, int]]:

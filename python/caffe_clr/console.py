@@ -114,8 +114,13 @@ def train(
     _show_run(folder, measure, console)
 
 
-def plot(folders: Sequence[Path], console: Console) -> None:
-    """Draw what runs have recorded so far, finished or not."""
+def plot(folders: Sequence[Path], together: Path | None, console: Console) -> None:
+    """Draw what runs have recorded so far, finished or not: each apart, or in one plot."""
+    if together:
+        entries = comparison.of_runs(folders)
+        plots.plot_comparison(entries, f"{len(entries)} runs", together)
+        console.print(f"Plot: {together}", soft_wrap=True)
+        return
     for folder in folders:
         runs.read_status(folder)
         history = runs.read_history(folder)

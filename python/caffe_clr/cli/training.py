@@ -60,14 +60,18 @@ def train(
 @app.command(rich_help_panel=TRAINING)
 def plot(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders.")],
+    together: Annotated[
+        Path | None,
+        typer.Option(metavar="PNG", help="One plot of the accuracy and the rate of all of them."),
+    ] = None,
 ) -> None:
     """Draw what runs have recorded so far, finished or not.
 
-    Example: caffe-clr plot runs/triangular2-*
+    Example: caffe-clr plot runs/triangular2-* --together runs.png
     """
     from caffe_clr import console as shows
 
-    shows.plot(runs, console)
+    shows.plot(runs, together, console)
 
 
 @app.command("range-test", rich_help_panel=TRAINING)
