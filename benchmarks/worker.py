@@ -47,7 +47,8 @@ class CaffeNet:
     def test(self, batches: int) -> float:
         net = self._solver.test_nets[0]
         net.share_with(self._solver.net)
-        return float(np.mean([net.forward()["accuracy"] for _ in range(batches)]))
+        # float: the arrays are the net's own
+        return float(np.mean([float(net.forward()["accuracy"]) for _ in range(batches)]))
 
 
 class TorchNet:
