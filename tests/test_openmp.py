@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from caffe_clr.harness import compilation
 from caffe_clr.harness.compilation import Tree
 
 # Large enough for each layer to be shared among threads, with rows and columns that leave a rest.
@@ -149,6 +150,15 @@ def test_normalization_within_channels_is_stock_caffes_but_for_rounding(
     expected, found = run(stock, layers, threads=1), run(tree, layers, threads)
     for name in expected:
         np.testing.assert_allclose(found[name], expected[name], rtol=3e-7, err_msg=name)
+
+
+@pytest.mark.parametrize("threads", [1, 5])
+def test_caffes_own_tests_pass(
+    threads: int, gtests_tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its gradient checks among them; a build runs them with a thread for each processor."""
+    monkeypatch.setenv("OMP_NUM_THREADS", str(threads))
+    assert compilation.run_gtests(gtests_tree, lambda done, total: None) > 1058
 
 
 def test_threads_share_the_work(run: Any, tree: Tree) -> None:
