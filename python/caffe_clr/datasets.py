@@ -86,7 +86,7 @@ def write(
         splits: by phase, train and test.
         out: the folder to write train_lmdb, test_lmdb and mean.binaryproto
             into; they replace what is there.
-        on_progress: called with how many images are written.
+        on_image: called when an image is written.
 
     Returns:
         The three, or the two LMDBs: where the images of the phases differ in
