@@ -284,6 +284,7 @@ def test_the_command_writes_what_caffes_examples_read(
             values = [value for _, value in transaction.cursor()]
         datums = [prototxt.caffe_pb2().Datum.FromString(value) for value in values]
         assert {(d.channels, d.height, d.width, d.encoded) for d in datums} == {(3, 32, 32, False)}
+        assert {(d.label, d.data) for d in datums} == as_set(made(SMALL10)[phase])
         sums.append(np.sum([np.frombuffer(d.data, np.uint8) for d in datums], axis=0))
     mean_file = folder / "mean.binaryproto"
     mean = prototxt.caffe_pb2().BlobProto.FromString(mean_file.read_bytes())
