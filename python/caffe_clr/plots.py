@@ -21,7 +21,7 @@ from caffe_clr.runs import History, Row
 _COLOURS = ("#666666", "#0072b2", "#d55e00", "#009e73")
 _CURVE_COLOURS = (*_COLOURS[1:], "#cc79a7", "#56b4e9", "#e69f00", _COLOURS[0])
 _MOST_MARKED = 100  # points of a line
-_LABEL_WIDTH = 0.05  # of the axis
+_LABEL_WIDTH = 0.1  # of the axis
 
 Points = dict[float, float]  # values by iteration
 
@@ -124,6 +124,7 @@ def plot_range_test(result: RangeTest, title: str, path: Path) -> None:
         _draw_bounds(result, upper, lower)
         if not column:
             _label_rules(result, upper)
+            lower.locator_params(axis="x", nbins=5)
         lower.set(xlabel=f"learning rate ({'logarithmic' if column else 'linear'})")
         if column:
             lower.set_xscale("log")
