@@ -17,7 +17,8 @@ from caffe_clr.range_test import RangeTest, range_test
 pytestmark = pytest.mark.usefixtures("digits_root")
 DIGITS = Path("models/digits/fixed_solver.prototxt")
 EPOCH = 30  # iterations
-SWEEP: dict[str, Any] = {"min_lr": 0.001, "max_lr": 0.3}
+# above 0.2 it depends on the last bits, and so on the threads, whether the net diverges
+SWEEP: dict[str, Any] = {"min_lr": 0.001, "max_lr": 0.2}
 # what the folder of a range test holds, without those of its seeds
 FILES = {"range_test.csv", "range_test.json", "range_test_solver.prototxt"}
 SNAPSHOTS = ("*.caffemodel*", "*.solverstate*")
@@ -78,7 +79,7 @@ def test_two_seeds_over_eight_epochs(
     tests, displays = list(range(0, 241, 4)), list(range(0, 240, 2))
     assert [row["iteration"] for row in found.rows] == tests
     assert [row["lr"] for row in found.rows] == rates(tests, 240, **SWEEP)
-    assert found.rows[-1]["lr"] == float(np.float32(0.3))
+    assert found.rows[-1]["lr"] == float(np.float32(0.2))
     assert [row["iteration"] for row in found.losses] == displays
     assert [row["lr"] for row in found.losses] == rates(displays, 240, **SWEEP)
     for row in found.rows:
@@ -210,7 +211,7 @@ def test_a_solver_without_a_test_net_is_judged_by_its_training_loss(
     assert [row["iteration"] for row in found.rows] == list(range(0, 240, 2))
     assert found.rows == found.losses
     base_lr, max_lr = suggested(found)
-    assert 0.001 <= base_lr < max_lr < 0.3
+    assert 0.001 <= base_lr < max_lr < 0.2
     assert (tmp_path / "out" / "triangular2_solver.prototxt").is_file()
 
 
