@@ -1,5 +1,6 @@
 """The commands that write data sets."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +10,7 @@ from caffe_clr.cli.app import TRAINING, app, console
 
 if TYPE_CHECKING:
     from caffe_clr.cifar import DataSet
+    from caffe_clr.datasets import Split
 
 data_app = typer.Typer(
     no_args_is_help=True, help="Write a data set as the LMDBs that Caffe trains on."
@@ -79,10 +81,11 @@ def _cifar(data_set: "DataSet", source: Path, out: Path, pad: int, force: bool) 
     from caffe_clr import cifar, datasets
     from caffe_clr import console as shows
 
-    shows.write_data(
-        lambda on_progress: datasets.padded(cifar.read(source, data_set, on_progress), pad),
-        *(out, force, console),
-    )
+    def read(on_progress: Callable[[int, int], None]) -> "dict[str, Split]":
+        splits = cifar.read(source, data_set, on_progress)
+        return datasets.padded(splits, pad) if pad else splits
+
+    shows.write_data(read, out, force, console)
     if pad:
         console.print(
             "No mean.binaryproto: it would be of the padded size, and the test images are not;"
