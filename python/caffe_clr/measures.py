@@ -39,8 +39,10 @@ class Measure:
 def measure_of(parameter: Any, name: str) -> Measure:
     """What to compare the runs of a solver by.
 
-    That is the first top of the first Accuracy layer of its first test net; of
-    one that has none, the first loss; without a test net, the training loss.
+    That is the first top of the last Accuracy layer of its first test net, of
+    those with a top_k of 1 if there are any: GoogLeNet's auxiliary classifiers
+    come before its own, and top 5 is for reading beside top 1. Of a net that has
+    none, it is the first loss; without a test net, the training loss.
 
     Args:
         parameter: a SolverParameter.
@@ -48,9 +50,11 @@ def measure_of(parameter: Any, name: str) -> Measure:
     """
     nets = prototxt.test_nets(parameter, name)
     layers = nets[0].parameter.layer if nets else []
-    for layer in layers:
-        if layer.type == "Accuracy" and layer.top:
-            return Measure(layer.top[0], of_test=True, is_accuracy=True)
+    accuracies = [layer for layer in layers if layer.type == "Accuracy" and layer.top]
+    of_first_guess = [layer for layer in accuracies if layer.accuracy_param.top_k == 1]
+    if accuracies:
+        chosen = (of_first_guess or accuracies)[-1]
+        return Measure(chosen.top[0], of_test=True, is_accuracy=True)
     for layer in layers:
         if layer.type.endswith("Loss") and layer.top:
             return Measure(layer.top[0], of_test=True, is_accuracy=False)
