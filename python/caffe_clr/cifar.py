@@ -254,5 +254,5 @@ def _check(source: Path, data_set: DataSet, phase: str, labels: NDArray[np.int64
 def _damage_told(source: Path) -> Iterator[None]:
     try:
         yield
-    except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ClrError(f"{source} is no tarball, or truncated: {error}; fetch it again") from None
+    except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error):
+        raise ClrError(f"{source} is no tarball, or truncated: fetch it again") from None
