@@ -1,6 +1,7 @@
 """CIFAR as its users have it, and the LMDBs that come of it."""
 
 import io
+import lzma
 import pickle
 import subprocess
 import tarfile
@@ -234,6 +235,16 @@ def test_a_truncated_archive_is_refused(name: str, keep: float, tmp_path: Path) 
     content = archive.read_bytes()
     archive.write_bytes(content[: int(keep * len(content))])
     with pytest.raises(ClrError, match=r"truncated|is missing"):
+        cifar.read(archive, SMALL10)
+
+
+def test_a_damaged_xz_archive_is_refused(tmp_path: Path) -> None:
+    archive = packed(official(SMALL10, made(SMALL10), "bin"), tmp_path / "archive.tar")
+    content = bytearray(lzma.compress(archive.read_bytes()))
+    middle = len(content) // 2
+    content[middle : middle + 100] = bytes(100)
+    archive.write_bytes(content)
+    with pytest.raises(ClrError, match=r"archive.tar is no tarball, or truncated"):
         cifar.read(archive, SMALL10)
 
 

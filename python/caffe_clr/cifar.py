@@ -5,11 +5,9 @@ for Python), a folder that one was unpacked into, or a folder or tarball of imag
 with train/<class>/<image> and test/<class>/<image>.
 """
 
-import gzip
 import io
 import pickle
 import tarfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from caffe_clr.archives import DAMAGED
 from caffe_clr.datasets import Split
 from caffe_clr.errors import ClrError
 
@@ -254,5 +253,5 @@ def _check(source: Path, data_set: DataSet, phase: str, labels: NDArray[np.int64
 def _damage_told(source: Path) -> Iterator[None]:
     try:
         yield
-    except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error):
+    except DAMAGED:
         raise ClrError(f"{source} is no tarball, or truncated: fetch it again") from None

@@ -6,7 +6,6 @@ upstream.sha256 what its files hold. A file that it does not name is left out.
 
 import hashlib
 import http.client
-import lzma
 import os
 import shutil
 import subprocess
@@ -15,12 +14,12 @@ import tempfile
 import tomllib
 import urllib.error
 import urllib.request
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from caffe_clr.archives import DAMAGED
 from caffe_clr.errors import ClrError
 from caffe_clr.harness import series
 
@@ -163,7 +162,7 @@ def _read_tarball(tarball: Path, upstream: Upstream) -> Iterator[tuple[str, byte
                 file = archive.extractfile(member) if path and member.isfile() else None
                 if path and file:
                     yield path, file.read(), bool(member.mode & 0o100)
-    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
+    except DAMAGED as error:
         reason = str(error).splitlines()[0].rstrip(":")
         raise SourceError(f"{tarball} is not a whole tar archive: {reason}") from None
     except OSError as error:
