@@ -9,10 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from google.protobuf import text_format
 
-from caffe_clr import comparison, prototxt, runs
+from caffe_clr import comparison, policies, prototxt, runs
 from caffe_clr.errors import ClrError, UsageError
 
 pytestmark = pytest.mark.usefixtures("digits_root")
@@ -98,6 +99,17 @@ def test_the_table_says_what_the_runs_recorded(digits: list[Path], tmp_path: Pat
     comparison.write(entries, lines, out)
     assert [row["name"] for row in table_of(out, "comparison.csv")] == list(NAMES)
     assert runs.read_csv(out / "fixed.csv") == entries[0].curve()
+
+
+def test_rates_are_known_between_tests(tmp_path: Path) -> None:
+    solver = shortened("triangular2", tmp_path, display=10, test_interval=60)
+    (entry,) = comparison.compare([solver], tmp_path / "out", seeds=1)
+    rates = entry.rates()
+    assert list(rates) == sorted({*range(0, 150, 10), 60, 120, 150})
+    parameter = prototxt.read_solver(solver)
+    fields = {field: getattr(parameter, field) for field in ("base_lr", "max_lr", "stepsize")}
+    expected = policies.triangular2(np.array(list(rates)), **fields)
+    assert list(rates.values()) == pytest.approx(expected)
 
 
 def test_what_is_trained_is_not_trained_again(digits: list[Path], tmp_path: Path) -> None:

@@ -26,6 +26,10 @@ class Entry:
         seeds = [self.measure.rows(history) for history in self.histories.values()]
         return measures.over_seeds(seeds, self.measure.name)
 
+    def rates(self) -> dict[float, float]:
+        """The learning rate by iteration: that of the seed that came furthest."""
+        return max((history.rates() for history in self.histories.values()), key=len)
+
     def finals(self) -> list[float]:
         """The last value of each seed that reached max_iter."""
         return [self._values(seed)[-1] for seed in self._whole()]

@@ -118,7 +118,7 @@ def plot(folders: Sequence[Path], together: Path | None, console: Console) -> No
     """Draw what runs have recorded so far, finished or not: each apart, or in one plot."""
     if together:
         entries = comparison.of_runs(folders)
-        plots.plot_comparison(entries, f"{len(entries)} runs", together)
+        plots.plot_comparison(entries, "", together)
         console.print(f"Plot: {together}", soft_wrap=True)
         return
     for folder in folders:

@@ -61,7 +61,7 @@ def plot_comparison(entries: Sequence[Entry], title: str, path: Path) -> None:
 
     Args:
         entries: the solvers' runs.
-        title: what was trained, and on what.
+        title: may be empty.
         path: the PNG to write.
     """
     figure = Figure(figsize=(8, 5.5), layout="constrained")
@@ -70,7 +70,7 @@ def plot_comparison(entries: Sequence[Entry], title: str, path: Path) -> None:
     measure = entries[0].measure
     scale = 100 if measure.is_accuracy else 1
     for entry, colour in zip(entries, itertools.cycle((_COLOURS[0], *_CURVE_COLOURS))):
-        iterations, rates, mean, low, high = _columns(entry.curve())
+        iterations, mean, low, high = _columns(entry.curve())
         upper.plot(
             *(iterations, scale * mean),
             color=colour,
@@ -82,10 +82,12 @@ def plot_comparison(entries: Sequence[Entry], title: str, path: Path) -> None:
             upper.fill_between(
                 iterations, scale * low, scale * high, color=colour, alpha=0.2, linewidth=0
             )
-        rate.plot(iterations, rates, color=colour)
+        rates = entry.rates()
+        rate.plot(list(rates), list(rates.values()), color=colour)
     upper.set(ylabel=measure.label, title=title, ylim=_where_they_differ(entries, scale))
     upper.legend(loc="lower right" if measure.is_accuracy else "upper right", frameon=False)
     rate.set(ylabel="learning rate", xlabel="iteration", ylim=(0, None), xlim=(0, None))
+    rate.xaxis.set_major_formatter("{x:,.0f}")
     for axes in (upper, rate):
         _plain(axes)
     figure.savefig(path, dpi=150)
@@ -185,7 +187,7 @@ def _where_they_differ(entries: Sequence[Entry], scale: float) -> tuple[float, f
 
 def _columns(rows: Sequence[Row]) -> tuple[NDArray[np.float64], ...]:
     return tuple(
-        np.array([row[key] for row in rows]) for key in ("iteration", "lr", "mean", "low", "high")
+        np.array([row[key] for row in rows]) for key in ("iteration", "mean", "low", "high")
     )
 
 
@@ -223,9 +225,7 @@ def plot_log(history: History, path: Path) -> None:
         _legend(axes, f"{hidden:,} more not shown" if hidden > 0 else None)
         values = [value for points in curves.values() for value in points.values()]
         axes.set(ylabel=label, yscale=_scale(values))
-    rows = history.train + history.test
-    rates = {row["iteration"]: row["lr"] for row in rows if math.isfinite(row["lr"])}
-    _plot_points(lowest, dict(sorted(rates.items())), color=_COLOURS[0])
+    _plot_points(lowest, history.rates(), color=_COLOURS[0])
     lowest.set(ylabel="learning rate", xlabel="iteration")
     lowest.xaxis.set_major_formatter("{x:,.0f}")
     for axes in (*upper, lowest):

@@ -15,6 +15,7 @@ import csv
 import fcntl
 import hashlib
 import json
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -51,6 +52,12 @@ class History:
 
     train: list[Row] = field(default_factory=list)
     test: list[Row] = field(default_factory=list)
+
+    def rates(self) -> dict[float, float]:
+        """The rate by iteration, in order, from rows of both kinds; nan and inf are left out."""
+        rows = self.train + self.test
+        rates = {row["iteration"]: row["lr"] for row in rows if math.isfinite(row["lr"])}
+        return dict(sorted(rates.items()))
 
 
 @dataclass(frozen=True)
