@@ -14,7 +14,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
-    help="Measure this build beside stock Caffe and PyTorch. Without COMMAND: all but accuracy.",
+    help="Measure this build beside stock Caffe and PyTorch. Without COMMAND: the first four.",
 )
 
 Repeats = Annotated[int, typer.Option(min=1, help="How often each is measured.")]
@@ -81,6 +81,18 @@ def accuracy(
     from benchmarks import accuracy as accuracies
 
     accuracies.show(cifar, accuracy, seeds)
+
+
+@app.command()
+def within_epoch(
+    solver: Annotated[Path, typer.Argument(help="The solver file, as trained.")],
+    snapshot: Annotated[Path, typer.Argument(help="A .solverstate at an epoch's start.")],
+    csv: Annotated[Path, typer.Argument(help="Where to write the accuracies.")],
+) -> None:
+    """The test accuracy over the epoch that follows a snapshot."""
+    from benchmarks import within_epoch as within
+
+    within.show(solver, snapshot, csv)
 
 
 def _threads(given: str | None) -> list[int]:

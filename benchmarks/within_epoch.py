@@ -1,0 +1,62 @@
+"""The test accuracy within an epoch, for solvers that test at the ends of epochs alone.
+
+Caffe reads a data set in the same order in every epoch, so that each of their tests
+comes after the same batches.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from rich.progress import track
+
+from benchmarks import tables
+from caffe_clr import epochs, measures, prototxt, runs, solvers
+from caffe_clr.errors import UsageError
+
+_TESTS = 25
+
+
+def show(solver_file: Path, snapshot: Path, csv: Path) -> None:
+    """Train for an epoch more, as the solver would go on, print a table and write the tests.
+
+    Args:
+        snapshot: the .solverstate of an iteration that starts an epoch; its
+            .caffemodel is beside it.
+        csv: iteration, rate and accuracy of each test.
+
+    Raises:
+        ClrError: the snapshot is not one of this solver.
+        UsageError: it is not of an epoch's start, or the net is not tested.
+    """
+    parameter = prototxt.read_solver(solver_file)
+    measure = measures.measure_of(parameter, str(solver_file))
+    if not measure.is_accuracy:
+        raise UsageError(f"{solver_file}: the net is not tested for its accuracy")
+    epoch = epochs.epoch(parameter).iterations
+    parameter.test_interval = 2**31 - 1  # it is tested here
+    parameter.test_initialization = False
+    parameter.display = parameter.snapshot = 0
+    solver = solvers.load_solver(parameter)
+    solvers.restore(solver, snapshot, snapshot.with_suffix(".caffemodel"))
+    start = solver.iter
+    if start % epoch:
+        raise UsageError(
+            f"{snapshot}: iteration {start:,} starts no epoch of {epoch:,} iterations, and a"
+            " solver that is restored reads from the first image on"
+        )
+    rows = []
+    for test in track(range(_TESTS + 1), "Training", transient=True, console=tables.console):
+        solver.step(start + test * epoch // _TESTS - solver.iter)
+        *_, means = solvers.test(solver, list(parameter.test_iter))
+        rows.append({"iteration": solver.iter, "lr": solver.lr, "accuracy": means[measure.name]})
+    runs.write_csv(rows, csv)
+    values = [100 * row["accuracy"] for row in rows[1:]]
+    headings = ("iteration", "lr", "accuracy (%)", "mean", "lowest", "highest")
+    notes = [f"mean, lowest, highest: of {_TESTS} tests over the epoch that follows"]
+    table = tables.table("Test accuracy within an epoch", "solver", headings, notes)
+    table.add_row(
+        *(runs.solver_name(solver_file), f"{start:,}", f"{rows[0]['lr']:.3g}"),
+        *(f"{100 * rows[0]['accuracy']:.1f}", f"{np.mean(values):.1f}"),
+        *(f"{min(values):.1f}", f"{max(values):.1f}"),
+    )
+    tables.console.print(table)
