@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 from google.protobuf import text_format
+from matplotlib.figure import Figure
 
-from caffe_clr import comparison, policies, prototxt, runs
+from caffe_clr import comparison, plots, policies, prototxt, runs
 from caffe_clr.errors import ClrError, UsageError
+from caffe_clr.measures import Measure
 
 pytestmark = pytest.mark.usefixtures("digits_root")
 SEEDS = (1, 2)
@@ -110,6 +112,22 @@ def test_rates_are_known_between_tests(tmp_path: Path) -> None:
     fields = {field: getattr(parameter, field) for field in ("base_lr", "max_lr", "stepsize")}
     expected = policies.triangular2(np.array(list(rates)), **fields)
     assert list(rates.values()) == pytest.approx(expected)
+
+
+def test_what_little_is_recorded_is_in_the_plot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = {"iteration": 500, "lr": 0.001}
+    history = runs.History([], [{**row, "iteration": 0, "accuracy": 0.1}, {**row, "accuracy": 0.4}])
+    measure = Measure("accuracy", of_test=True, is_accuracy=True)
+    limits = []
+    monkeypatch.setattr(
+        Figure, "savefig", lambda figure, *_, **__: limits.append(figure.axes[0].get_ylim())
+    )
+    entry = comparison.Entry("long", measure, 70_000, {1: history}, {})
+    plots.plot_comparison([entry], "", tmp_path / "plot.png")
+    ((low, high),) = limits
+    assert 30 < low < 40 < high < 50
 
 
 def test_what_is_trained_is_not_trained_again(digits: list[Path], tmp_path: Path) -> None:

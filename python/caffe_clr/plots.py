@@ -172,12 +172,12 @@ def _label_rules(result: RangeTest, axes: Axes) -> None:
 
 
 def _where_they_differ(entries: Sequence[Entry], scale: float) -> tuple[float, float]:
-    """The limits of the values that come after the first tenth of the iterations."""
+    """The limits of the values that come after the first tenth of each curve."""
     values = [
         scale * row[end]
-        for entry in entries
-        for row in entry.curve()
-        if row["iteration"] >= entry.max_iter / 10
+        for curve in map(Entry.curve, entries)
+        for row in curve
+        if row["iteration"] >= curve[-1]["iteration"] / 10
         for end in ("low", "high")
     ]
     values = [value for value in values if np.isfinite(value)] or [0, 1]
