@@ -187,6 +187,19 @@ def test_a_run_folder_is_not_trained_in_twice(
     assert again == list(range(81, 101))
 
 
+def test_a_run_of_stages_is_not_resumed_with_fewer(
+    write_solver: Callable[..., Path], tmp_path: Path
+) -> None:
+    files = [write_solver("first"), write_solver("second", max_iter=120)]
+    folder = tmp_path / "run"
+    with pytest.raises(Interrupted):
+        training.train(files, folder, **stop_at(40))
+    told = f"begun with more stages; give all of them: {files[0]} {files[1]}$"
+    with pytest.raises(UsageError, match=told):
+        training.train(files[0], folder, resume=True)
+    assert training.train(files, folder, resume=True).train[-1]["iteration"] == 119
+
+
 def test_an_interruption_in_the_last_test_is_not_lost(
     net: Path, write_solver: Callable[..., Path], tmp_path: Path
 ) -> None:

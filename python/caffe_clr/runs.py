@@ -281,6 +281,11 @@ def open_run(
         begun = check_new(folder, resume)
         run = Run(folder, stages, about)
         if begun:
+            solvers = read_status(folder)["solvers"]
+            if len(solvers) > len(stages):
+                raise UsageError(
+                    f"{folder} was begun with more stages; give all of them: {' '.join(solvers)}"
+                )
             for index, stage in enumerate(stages):
                 _check_same(run.solver_file(index), stage)
         yield run
