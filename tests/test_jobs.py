@@ -297,7 +297,7 @@ def test_a_second_interruption_ends_it_at_once(
     process.send_signal(signal.SIGINT)
     _, message = process.communicate()
     assert process.returncode == 130
-    assert message.startswith("error: interrupted; ")
+    assert message.startswith("error: interrupted; what was recorded and snapshot is kept; go on")
     assert not is_running(child)
 
 

@@ -200,9 +200,11 @@ def _end(processes: Processes | None, number: int, futures: "list[Future[None]]"
             processes.end(number)
         while not all(future.done() for future in futures):
             time.sleep(_WAIT_SECONDS)
-    except BaseException:
+    except BaseException as error:
         if processes:
             processes.end(signal.SIGKILL)
+        if isinstance(error, Interrupted):
+            raise Interrupted(error.signal_number, _KEPT) from None
         raise
 
 
