@@ -217,7 +217,7 @@ def test_help_fits_a_terminal_and_shows_an_example(command: str, run_cli: Run) -
 @pytest.mark.parametrize(
     ("command", "options", "net"),
     [
-        ("resnet", [], lambda: nets.resnet(110, 10, Path("data/cifar10"))),
+        ("resnet", [], lambda: nets.resnet(110, 10, Path("data/cifar10_padded"))),
         (
             "stochastic-depth",
             ["--depth", "8", "--survival", "0.8", "--classes", "100", "--data", "mine"],
@@ -226,7 +226,7 @@ def test_help_fits_a_terminal_and_shows_an_example(command: str, run_cli: Run) -
         (
             "densenet",
             ["--growth-rate", "4"],
-            lambda: nets.densenet(40, 4, 10, Path("data/cifar10")),
+            lambda: nets.densenet(40, 4, 10, Path("data/cifar10_padded")),
         ),
     ],
 )

@@ -23,7 +23,7 @@ Data = Annotated[
 ]
 ResidualDepth = Annotated[int, typer.Option(help="Layers with weights: 6n + 2.")]
 Force = Annotated[bool, typer.Option("--force", help="Write over OUT.")]
-DATA = Path("data/cifar10")
+DATA = Path("data/cifar10_padded")
 
 
 @net_app.command()
