@@ -4,12 +4,14 @@ import csv
 import re
 import subprocess
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 
 import pytest
 from matplotlib.image import imread
+from rich.console import Console
 
-from caffe_clr import datasets
+from caffe_clr import console, datasets
 from caffe_clr.harness.compilation import Tree
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -70,6 +72,9 @@ def test_runs_in_one_plot(run_cli: Run, tmp_path: Path) -> None:
     done = run_cli("plot", "runs/fixed", "runs/triangular2", "--together", "both.png")
     assert (done.returncode, done.stdout, done.stderr) == (0, "Plot: both.png\n", "")
     assert imread(tmp_path / "both.png").size
+    text = run_cli("plot", "runs/fixed", "--together", "both.txt")
+    assert text.returncode == 2
+    assert "--together both.txt: name a file that ends in .png" in text.stderr
     same = run_cli("plot", "runs/fixed", "runs/fixed", "--together", "same.png")
     assert same.returncode == 2
     assert "two of the runs have the same name" in same.stderr
@@ -77,6 +82,23 @@ def test_runs_in_one_plot(run_cli: Run, tmp_path: Path) -> None:
     empty = run_cli("plot", "runs/fixed", "runs/triangular2", "--together", "both.png")
     assert empty.returncode == 1
     assert "runs/fixed: no test accuracy (%) is recorded yet" in empty.stderr
+
+
+@pytest.mark.usefixtures("digits")
+def test_without_a_terminal_the_training_is_told_in_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(console, "_TOLD_SECONDS", 0)
+    output = StringIO()
+    console.train(
+        *([Path("models/digits/triangular2_solver.prototxt")], tmp_path / "run"),
+        Console(file=output, width=80),
+        **{"seed": None, "gpu": None, "resume": False, "snapshot_cycles": False},
+    )
+    line = r"iteration \d+: cycle [123]/3 lr [\d.]+ loss [\d.]+ test [\d.]+% [\d.]+ it/s"
+    lines = output.getvalue().splitlines()
+    assert re.fullmatch(line, lines[1]), lines
 
 
 @pytest.mark.usefixtures("digits")

@@ -1,9 +1,11 @@
 """CIFAR as its users have it, and the LMDBs that come of it."""
 
+import importlib.util
 import io
 import lzma
 import pickle
 import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,8 +16,9 @@ import lmdb
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
-from caffe_clr import cifar, datasets, prototxt
+from caffe_clr import cifar, console, datasets, prototxt
 from caffe_clr.cifar import CIFAR10, CIFAR100, DataSet
 from caffe_clr.datasets import Split
 from caffe_clr.errors import ClrError
@@ -252,7 +255,7 @@ def test_what_is_no_data_set_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("words")
     with pytest.raises(ClrError, match="no cifar10 is in it"):
         cifar.read(tmp_path, CIFAR10)
-    with pytest.raises(ClrError, match=r"notes.txt is no tarball, or truncated: fetch it again$"):
+    with pytest.raises(ClrError, match=r"notes.txt is no tarball, or a truncated one; fetch"):
         cifar.read(tmp_path / "notes.txt", CIFAR10)
     with pytest.raises(ClrError, match=r"gone: no such file or folder"):
         cifar.read(tmp_path / "gone", CIFAR10)
@@ -273,6 +276,15 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     folder = tmp_path_factory.mktemp("cifar10")
     return packed(official(CIFAR10, splits, "bin"), folder / "cifar-10-binary.tar")
+
+
+def test_nothing_is_read_before_caffe_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.delitem(sys.modules, "caffe.proto.caffe_pb2", raising=False)
+    with pytest.raises(ClrError, match="no Caffe in this Python environment"):
+        console.write_data(lambda _: pytest.fail("read"), tmp_path / "out", False, Console())
 
 
 @pytest.mark.usefixtures("tree")

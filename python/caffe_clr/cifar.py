@@ -254,4 +254,6 @@ def _damage_told(source: Path) -> Iterator[None]:
     try:
         yield
     except DAMAGED:
-        raise ClrError(f"{source} is no tarball, or truncated: fetch it again") from None
+        raise ClrError(
+            f"{source} is no tarball, or a truncated one; fetch it again, or give another SOURCE"
+        ) from None

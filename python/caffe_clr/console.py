@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,7 +20,17 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from caffe_clr import comparison, datasets, measures, plots, policies, range_test, runs, training
+from caffe_clr import (
+    comparison,
+    datasets,
+    measures,
+    plots,
+    policies,
+    prototxt,
+    range_test,
+    runs,
+    training,
+)
 from caffe_clr.comparison import Entry, Line
 from caffe_clr.datasets import Split
 from caffe_clr.errors import ClrError, Interrupted, UsageError
@@ -29,6 +40,7 @@ from caffe_clr.measures import Measure
 from caffe_clr.range_test import RangeTest
 
 PLOT = "training.png"
+_TOLD_SECONDS = 60  # from line to line where a bar cannot be drawn anew
 
 
 def write_data(
@@ -45,9 +57,11 @@ def write_data(
 
     Raises:
         UsageError: `out` is not empty.
+        ClrError: Caffe, whose messages are written, is not built.
     """
     if not force and out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise UsageError(f"{out} exists; write over what is in it: --force, or name another OUT")
+    prototxt.caffe_pb2()  # before all images are read
     remedy = "nothing is written; run the same command again"
     with _progress(console) as progress, _resumable(remedy):
         reading = progress.add_task("reading", total=None)
@@ -90,13 +104,15 @@ def train(
     # a line of stages is too long for a bar
     with _progress(console, bar=len(planned.stages) == 1) as progress:
         task = progress.add_task("", total=planned.stages[-1].max_iter)
+        told = time.monotonic()
 
         def show(report: Report) -> None:
-            progress.update(
-                task,
-                completed=report["iteration"],
-                description=_describe(planned.stages, report, measure),
-            )
+            nonlocal told
+            description = _describe(planned.stages, report, measure)
+            progress.update(task, completed=report["iteration"], description=description)
+            if not console.is_terminal and time.monotonic() - told >= _TOLD_SECONDS:
+                told = time.monotonic()
+                console.print(f"iteration {report['iteration']:,}: {description}", soft_wrap=True)
 
         try:
             run_job(job, show)
@@ -117,6 +133,8 @@ def train(
 def plot(folders: Sequence[Path], together: Path | None, console: Console) -> None:
     """Draw what runs have recorded so far, finished or not: each apart, or in one plot."""
     if together:
+        if together.suffix != ".png":
+            raise UsageError(f"--together {together}: name a file that ends in .png")
         entries = comparison.of_runs(folders)
         plots.plot_comparison(entries, "", together)
         console.print(f"Plot: {together}", soft_wrap=True)
@@ -238,7 +256,7 @@ def _describe(stages: Sequence[Any], report: Report, measure: Measure) -> str:
         parts.append(f"loss {report['train']['loss']:.3g}")
     if measure.of_test and measure.name in report["test"]:
         parts.append(f"test {measure.shown(report['test'][measure.name])}")
-    parts.append(f"{report['speed']:.0f} it/s")
+    parts.append(f"{report['speed']:.3g} it/s")
     return " ".join(parts)
 
 

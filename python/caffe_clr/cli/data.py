@@ -69,7 +69,7 @@ def cifar100(source: Source, out: Out, pad: Pad = 0, force: Force = False) -> No
 def digits(out: Out, force: Force = False) -> None:
     """Write scikit-learn's handwritten digits: 1,500 and 297 images of 8x8.
 
-    Example: caffe-clr data digits models/digits
+    Example: caffe-clr data digits models/digits --force
     """
     from caffe_clr import console as shows
     from caffe_clr import datasets
