@@ -26,8 +26,11 @@ def show(solver_file: Path, snapshot: Path, csv: Path) -> None:
 
     Raises:
         ClrError: the snapshot is not one of this solver.
-        UsageError: it is not of an epoch's start, or the net is not tested.
+        UsageError: it is not of an epoch's start, the net is not tested, or there
+            is no folder to write to.
     """
+    if not csv.parent.is_dir():
+        raise UsageError(f"{csv}: there is no folder {csv.parent}")
     parameter = prototxt.read_solver(solver_file)
     measure = measures.measure_of(parameter, str(solver_file))
     if not measure.is_accuracy:
