@@ -247,7 +247,7 @@ def test_a_damaged_xz_archive_is_refused(tmp_path: Path) -> None:
     middle = len(content) // 2
     content[middle : middle + 100] = bytes(100)
     archive.write_bytes(content)
-    with pytest.raises(ClrError, match=r"archive.tar is no tarball, or truncated"):
+    with pytest.raises(ClrError, match=r"archive.tar is no tarball, or a truncated one"):
         cifar.read(archive, SMALL10)
 
 
