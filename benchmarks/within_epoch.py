@@ -36,10 +36,8 @@ def show(solver_file: Path, snapshot: Path, csv: Path) -> None:
     if not measure.is_accuracy:
         raise UsageError(f"{solver_file}: the net is not tested for its accuracy")
     epoch = epochs.epoch(parameter).iterations
-    parameter.test_interval = 2**31 - 1  # it is tested here
-    parameter.test_initialization = False
-    parameter.display = parameter.snapshot = 0
-    solver = solvers.load_solver(parameter)
+    parameter.display = 0
+    solver = solvers.load_solver(solvers.only_training(parameter))
     solvers.restore(solver, snapshot, snapshot.with_suffix(".caffemodel"))
     start = solver.iter
     if start % epoch:

@@ -44,10 +44,8 @@ def test_within_an_epoch_is_trained_as_the_run_was(tmp_path: Path) -> None:
     shortened = tmp_path / "triangular2_solver.prototxt"
     shortened.write_text(text_format.MessageToString(parameter))
     run = tmp_path / "run"
-    training.train([shortened], run)
-    recorded = {
-        row["iteration"]: (row["lr"], row["accuracy"]) for row in runs.read_csv(run / "test.csv")
-    }
+    history = training.train([shortened], run)
+    recorded = {row["iteration"]: (row["lr"], row["accuracy"]) for row in history.test}
     snapshot = run / "snapshots" / "triangular2_iter_60.solverstate"
     within_epoch.show(solver, snapshot, tmp_path / "within.csv")
     rows = runs.read_csv(tmp_path / "within.csv")

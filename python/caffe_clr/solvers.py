@@ -18,6 +18,7 @@ from caffe_clr.errors import ClrError
 
 _LOG_LEVEL = "GLOG_minloglevel"
 _HDF5 = ".h5"
+_NEVER = 2**31 - 1  # as a test_interval
 
 
 def import_caffe() -> Any:
@@ -63,6 +64,17 @@ def load_solver(parameter: Any, gpu: int | None = None) -> Any:
         caffe.set_mode_gpu()
     with _unnamed_file(text_format.MessageToString(parameter).encode()) as file:
         return caffe.get_solver(file)
+
+
+def only_training(parameter: Any) -> Any:
+    """A copy of a SolverParameter whose solver neither tests nor snapshots when it is stepped."""
+    live = type(parameter)()
+    live.CopyFrom(parameter)
+    live.test_interval = _NEVER
+    live.test_initialization = False
+    live.snapshot = 0
+    live.snapshot_after_train = False
+    return live
 
 
 def loss(net: Any) -> float:

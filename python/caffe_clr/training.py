@@ -16,7 +16,6 @@ from caffe_clr.runs import History, Row, Run, Snapshot
 # When a run is taken for lost: when its loss is no number; or also when it has risen.
 StopOn = Literal["divergence", "rise"]
 
-_NEVER = 2**31 - 1  # as a test_interval: Caffe itself does not test
 _RISE = 4  # how far above the first loss is "risen"
 # What SoftmaxWithLoss says of probabilities that are 0 or nan: -log(FLT_MIN)
 _SOFTMAX_LOST = -math.log(float(np.finfo(np.float32).tiny))
@@ -173,13 +172,7 @@ class _Stage:
 
     def begin(self, snapshot: Snapshot | None, gpu: int | None) -> None:
         """Make the solver, and put it where a snapshot, of this or the last stage, was taken."""
-        live = type(self.parameter)()
-        live.CopyFrom(self.parameter)
-        live.test_interval = _NEVER  # testing and snapshotting is done here
-        live.test_initialization = False
-        live.snapshot = 0
-        live.snapshot_after_train = False
-        self._solver = solvers.load_solver(live, gpu)
+        self._solver = solvers.load_solver(solvers.only_training(self.parameter), gpu)
         self._softmax = any(layer.type == "SoftmaxWithLoss" for layer in self._solver.net.layers)
         if snapshot:
             solvers.restore(self._solver, snapshot.state, snapshot.model)
