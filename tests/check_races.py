@@ -2,10 +2,9 @@
 
     .venv/bin/python tests/check_races.py
 
-Builds Caffe with clang into build/races, and computes every layer of test_openmp.py
+Builds Caffe with clang into build/races, and computes every layer of test_parallel.py
 forward and backward with 2 and with 5 threads, among which even the smallest blob is
-shared. Takes Debian's clang-14, libclang-rt-14-dev and libomp-14-dev; Archer, of the
-last, tells ThreadSanitizer how OpenMP's threads wait for each other.
+shared. Takes Debian's clang-14 and libclang-rt-14-dev.
 """
 
 import os
@@ -15,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-import test_openmp
+import test_parallel
 
 from caffe_clr import locations
 from caffe_clr.cli.app import console
@@ -24,13 +23,13 @@ from caffe_clr.harness import pipeline
 from caffe_clr.harness.report import Report
 
 CLANG = "clang++-14"
-FLAGS = "-fsanitize=thread -g1 -DCAFFE_ELEMENTS_PER_THREAD=1"
+FLAGS = "-fsanitize=thread -g1"
 
 
 def main() -> None:
     if not shutil.which(CLANG):
         raise ClrError(
-            f"{CLANG} is missing: apt-get install clang-14 libclang-rt-14-dev libomp-14-dev"
+            f"{CLANG} is missing: apt-get install clang-14 libclang-rt-14-dev"
         )
     os.environ.update(CXX=CLANG, CXXFLAGS=FLAGS)
     work = locations.build() / "races"
@@ -38,17 +37,16 @@ def main() -> None:
     tree = pipeline.build(options, Report(console))
     with tempfile.TemporaryDirectory(prefix="caffe-clr-") as folder:
         net = Path(folder) / "net.prototxt"
-        net.write_text(test_openmp.net(test_openmp.all_layers()))
-        for threads in (2, 5):
-            check(tree.caffe, net, threads)
+        for engine in ("CAFFE", "ONEDNN"):
+            net.write_text(test_parallel.net(test_parallel.all_layers(), engine))
+            for threads in (2, 5):
+                check(tree.caffe, net, engine, threads)
 
 
-def check(caffe: Path, net: Path, threads: int) -> None:
-    resources = subprocess.check_output([CLANG, "-print-resource-dir"], text=True).strip()
+def check(caffe: Path, net: Path, engine: str, threads: int) -> None:
     variables = {
         "OMP_NUM_THREADS": str(threads),
-        "OMP_TOOL_LIBRARIES": f"{resources}/../../libarcher.so",
-        "ARCHER_OPTIONS": "verbose=1",
+        "CAFFE_ELEMENTS_PER_THREAD": "1",
         # libraries that are not compiled so would seem to take no locks
         "TSAN_OPTIONS": "ignore_noninstrumented_modules=1",
     }
@@ -59,11 +57,10 @@ def check(caffe: Path, net: Path, threads: int) -> None:
         stderr=subprocess.STDOUT,
         text=True,
     )
-    if "Archer detected OpenMP" not in done.stdout:
-        raise ClrError(f"Archer is not at work: {variables['OMP_TOOL_LIBRARIES']}")
     if done.returncode:
-        raise ClrError(f"{threads} threads:\n{done.stdout}")
-    console.print(f"{threads} threads: no race in {done.stdout.count('forward: ')} layers")
+        raise ClrError(f"{engine}, {threads} threads:\n{done.stdout}")
+    layers = done.stdout.count("forward: ")
+    console.print(f"{engine}, {threads} threads: no race in {layers} layers")
 
 
 if __name__ == "__main__":

@@ -31,7 +31,10 @@ layer {
   name: "hidden" type: "InnerProduct" bottom: "data" top: "hidden"
   inner_product_param { num_output: 5 weight_filler { type: "xavier" } }
 }
-layer { name: "sigmoid" type: "Sigmoid" bottom: "hidden" top: "hidden" }
+layer {
+  name: "sigmoid" type: "Sigmoid" bottom: "hidden" top: "hidden"
+  sigmoid_param { engine: CAFFE }
+}
 layer {
   name: "scores" type: "InnerProduct" bottom: "hidden" top: "scores"
   inner_product_param { num_output: 3 weight_filler { type: "xavier" } }

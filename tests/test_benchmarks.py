@@ -16,7 +16,7 @@ from caffe_clr.harness.compilation import Tree
 
 @pytest.fixture
 def digits(tree: Tree, tmp_path: Path) -> Path:
-    net = nets.digits(tmp_path)
+    net = nets.digits(tree, tmp_path)
     return nets.write_solver(
         *(tmp_path / "solver.prototxt", net.triangular2, tmp_path / "digits.prototxt"),
         test_iter=[9],

@@ -50,7 +50,7 @@ def without_nvcc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def configure(tree: Tree, binary: Path, **entries: str) -> str:
     """What CMake prints when it is to configure the patched source for GPUs; it must fail."""
-    chosen = compilation.definitions(tree.prefix, opencv=False, openmp=True) | {
+    chosen = compilation.definitions(tree.prefix, opencv=False, onednn=True) | {
         "CPU_ONLY": "OFF",
         **entries,
     }
@@ -112,11 +112,11 @@ def test_where_nvidia_s_libraries_are_found(
 
 def test_the_cache_entries() -> None:
     prefix = Path("/prefix")
-    cpu = compilation.definitions(prefix, opencv=False, openmp=True)
+    cpu = compilation.definitions(prefix, opencv=False, onednn=True)
     assert cpu["CPU_ONLY"] == "ON"
     assert not cpu.keys() & {"USE_CUDNN", "USE_NCCL", "CMAKE_CUDA_ARCHITECTURES"}
     cuda = Cuda(version="12.4", architectures="75,86", cudnn=Path("/cudnn"), nccl=None)
-    gpu = compilation.definitions(prefix, opencv=False, openmp=True, cuda=cuda)
+    gpu = compilation.definitions(prefix, opencv=False, onednn=True, cuda=cuda)
     assert gpu["CPU_ONLY"] == "OFF"
     assert (gpu["USE_CUDNN"], gpu["CUDNN_ROOT"], gpu["USE_NCCL"]) == ("ON", "/cudnn", "OFF")
     assert gpu["CMAKE_CUDA_ARCHITECTURES"] == "75;86"

@@ -88,13 +88,15 @@ def test_a_patch_says_what_it_does_and_where_it_is_from(patches: list[series.Pat
             assert re.search(rf"^{field}: \S", header, re.MULTILINE), patch.name
 
 
-def test_what_the_feature_adds_passes_upstreams_lint(
-    checkout: Path, patches: list[series.Patch]
+@pytest.mark.parametrize("names", [[FEATURE], []], ids=["feature", "series"])
+def test_what_the_patches_add_passes_upstreams_lint(
+    names: list[str], checkout: Path, patches: list[series.Patch]
 ) -> None:
-    feature = series.select(patches, [FEATURE])
-    series.apply(checkout, feature)
-    sources = [file for file in feature[0].files if file.endswith((".cpp", ".hpp"))]
-    assert len(sources) == 2
+    chosen = series.select(patches, names)
+    series.apply(checkout, chosen)
+    files = sorted({file for patch in chosen for file in patch.files})
+    sources = [file for file in files if file.endswith((".cpp", ".hpp", ".cu"))]
+    assert len(sources) >= 2
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "scripts/cpp_lint.py", *sources],
         cwd=checkout,

@@ -41,8 +41,11 @@ def build(
         bool | None,
         typer.Option("--opencv/--no-opencv", help="Default: if its development files are here."),
     ] = None,
-    openmp: Annotated[
-        bool, typer.Option("--openmp/--no-openmp", help="Compute layers on the CPU in parallel.")
+    onednn: Annotated[
+        bool,
+        typer.Option(
+            "--onednn/--no-onednn", help="Compute layers on the CPU with oneDNN, or as stock Caffe."
+        ),
     ] = True,
     cuda: Annotated[
         bool, typer.Option("--cuda", help="Build for NVIDIA GPUs: CUDA 11.8 to 13, nvcc on PATH.")
@@ -80,7 +83,7 @@ def build(
         source=source,
         gtests=gtests,
         opencv=opencv,
-        openmp=openmp,
+        onednn=onednn,
         jobs=jobs,
         cuda=cuda,
         cuda_architectures=cuda_arch,

@@ -74,7 +74,7 @@ class Cuda:
 
 
 def definitions(
-    prefix: Path, opencv: bool, openmp: bool, cuda: Cuda | None = None
+    prefix: Path, opencv: bool, onednn: bool, cuda: Cuda | None = None
 ) -> dict[str, str]:
     """The CMake cache entries of a build; each option of Caffe is spelled out."""
     linking = "-Wl,--as-needed"  # a library that is not called need not be there
@@ -97,7 +97,8 @@ def definitions(
         **(_of_cuda(cuda) if cuda else {}),
         "BLAS": "Open",
         "USE_OPENCV": "ON" if opencv else "OFF",
-        "USE_OPENMP": "ON" if openmp else "OFF",
+        "USE_ONEDNN": "ON" if onednn else "OFF",
+        "USE_OPENMP": "OFF",
         "USE_LMDB": "ON",
         "USE_LEVELDB": "ON",
         "USE_HDF5": "ON",

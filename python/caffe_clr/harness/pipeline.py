@@ -38,7 +38,7 @@ class Options:
         jobs: how many compilers run at once; where None, one on each processor.
         gtests: also build and run Caffe's C++ tests.
         opencv: build with OpenCV; where None, if its development files are there.
-        openmp: compute layers on the CPU in parallel.
+        onednn: compute layers on the CPU with oneDNN.
         cuda: build for NVIDIA's GPUs.
         cuda_architectures: which GPUs; where None, one of each generation.
         cudnn: build with cuDNN; where None, if it is found.
@@ -53,7 +53,7 @@ class Options:
     jobs: int | None = None
     gtests: bool = False
     opencv: bool | None = None
-    openmp: bool = True
+    onednn: bool = True
     cuda: bool = False
     cuda_architectures: str | None = None
     cudnn: bool | None = None
@@ -77,7 +77,7 @@ def build(options: Options, report: Report) -> compilation.Tree:
         raise UsageError(f"--jobs {jobs}: give 1 or more")
     work = options.work or locations.build()
     _check_writable(work, options.prefix)
-    toolchain.check()
+    toolchain.check(onednn=options.onednn)
     has_opencv = toolchain.has_opencv()
     opencv = has_opencv if options.opencv is None else options.opencv
     if opencv and not has_opencv:
@@ -89,12 +89,13 @@ def build(options: Options, report: Report) -> compilation.Tree:
     report.line(
         "with",
         f"Python {python}, g++ {toolchain.version('g++')}, CMake {cmake},"
-        f" {'with' if opencv else 'no'} OpenCV, {f'{cuda}, ' if cuda else ''}{jobs} jobs",
+        f" {'with' if options.onednn else 'no'} oneDNN, {'with' if opencv else 'no'} OpenCV,"
+        f" {f'{cuda}, ' if cuda else ''}{jobs} jobs",
     )
     with _locked(work):
         state = _State(work / "state.json")
         _prepare_source(tree, options, state, report)
-        entries = compilation.definitions(tree.prefix, opencv, options.openmp, cuda)
+        entries = compilation.definitions(tree.prefix, opencv, options.onednn, cuda)
         configured = _digest(
             entries, state["source"], python, cmake, os.environ.get("CXX"), cuda and cuda.version
         )

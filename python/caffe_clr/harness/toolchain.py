@@ -46,14 +46,14 @@ def requirements(*extras: str) -> list[Requirement]:
     return listed
 
 
-def missing() -> list[Requirement]:
-    """The requirements that this machine does not meet."""
-    return [requirement for requirement in requirements() if not _is_met(requirement)]
+def missing(onednn: bool = True) -> list[Requirement]:
+    """The requirements that this machine does not meet; oneDNN is one where it is wanted."""
+    return [r for r in requirements() if not _is_met(r) and (onednn or r.name != "dnnl")]
 
 
-def problems() -> list[str]:
+def problems(onednn: bool = True) -> list[str]:
     """What keeps this machine from building Caffe, a sentence each; empty where nothing does."""
-    lacking = missing()
+    lacking = missing(onednn)
     found = [f"{r} is missing (Debian package {r.package})" for r in lacking]
     if any(r.package == "libboost-python-dev" for r in lacking):
         versions = boost_python_versions()
@@ -70,12 +70,12 @@ def problems() -> list[str]:
     return found
 
 
-def check() -> None:
+def check(onednn: bool = True) -> None:
     """Raise ClrError where this machine cannot build Caffe, naming all that is missing."""
-    found = problems()
+    found = problems(onednn)
     if not found:
         return
-    packages = [r.package for r in missing()]
+    packages = [r.package for r in missing(onednn)]
     remedy = f"\nOn Debian: apt-get install {' '.join(packages)}" if packages else ""
     raise ClrError("cannot build Caffe here:\n" + "\n".join(f"  {p}" for p in found) + remedy)
 
