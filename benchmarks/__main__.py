@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from benchmarks import nets
 from caffe_clr import cli
 from caffe_clr.errors import ClrError, UsageError
 
@@ -32,6 +33,10 @@ def everything(context: typer.Context) -> None:
 
 @app.command()
 def iteration(
+    net: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NET]...", help=f"Of {', '.join(nets.NETS)}. Default: all."),
+    ] = None,
     repeats: Repeats = 20,
     threads: Annotated[
         str | None, typer.Option(metavar="LIST", help="As in 1,2. Default: 1 and all.")
@@ -40,7 +45,10 @@ def iteration(
     """The time of a training iteration, in this build, stock Caffe and PyTorch."""
     from benchmarks import iteration as iterations
 
-    iterations.show(repeats, _threads(threads))
+    for name in net or []:
+        if name not in nets.NETS:
+            raise UsageError(f"no net {name}; there are {', '.join(nets.NETS)}")
+    iterations.show(net or list(nets.NETS), repeats, _threads(threads))
 
 
 @app.command()

@@ -14,33 +14,36 @@ from caffe_clr.errors import ClrError
 from caffe_clr.harness.compilation import Tree
 
 THIS, STOCK, TORCH, CHANNELS_LAST = (
-    *("this build, triangular2", "stock Caffe, fixed"),
-    *("PyTorch, CyclicLR", "PyTorch, channels_last"),
+    *("this build", "stock Caffe"),
+    *("PyTorch", "channels_last"),
 )
-LIMIT = "limit of matrix products"
+LIMIT = "SGEMM"
 
 Times = dict[str, NDArray[np.float64]]
 
 
-def show(repeats: int, threads: Sequence[int]) -> None:
-    """Measure both nets with each number of threads, and print a table.
+def show(names: Sequence[str], repeats: int, threads: Sequence[int]) -> None:
+    """Measure the nets with each number of threads, and print a table.
 
     Args:
+        names: of benchmarks.nets.NETS.
         repeats: how many blocks of iterations each of them does.
     """
     this, stock = builds.this_build(tables.report), builds.stock(tables.report)
     notes = [
         f"median of {repeats} blocks of iterations in turns, and quartiles",
-        "of stock, of PyTorch: median and quartiles of the ratios block by block",
-        f"{LIMIT}: what NumPy's SGEMM takes for the net's multiply-adds",
-        "PyTorch trains on a batch that is in memory, Caffe reads an LMDB",
+        "of …: median and quartiles of the ratios block by block",
+        "this build with triangular2, PyTorch with CyclicLR, stock Caffe with a fixed rate",
+        "channels_last: PyTorch with tensors in that memory format",
+        f"{LIMIT}: what NumPy's takes for the net's multiply-adds, as products of large matrices",
+        "Caffe reads the batches of cifar10_full and digits from an LMDB, all others are in memory",
     ]
     if not tables.has_torch():
-        notes[3] = "PyTorch is not installed: its rows are left out"
-    headings = ("ms", "quartiles", "of stock", "of PyTorch")
+        notes[-1] = "PyTorch is not installed: its rows are left out"
+    headings = ("ms", "quartiles", "of stock", "of PyTorch", "of channels_last")
     table = tables.table("Time of a training iteration", "", headings, notes)
     with tempfile.TemporaryDirectory(prefix="caffe-clr-") as folder:
-        for net in nets.both(this, Path(folder)):
+        for net in nets.make(names, this, Path(folder)):
             for count in threads:
                 name = f"{net.name}, {count} thread{'s' if count > 1 else ''}"
                 table.add_row(name, style="bold")
@@ -90,7 +93,7 @@ def _check_same_net(name: str, subjects: dict[str, Worker]) -> None:
 def _cells(times: Times, blocks: NDArray[np.float64]) -> list[str]:
     milliseconds = tables.quartiles(blocks)
     cells = [tables.significant(milliseconds[0]), tables.spread(milliseconds)]
-    for other in (STOCK, TORCH):
+    for other in (STOCK, TORCH, CHANNELS_LAST):
         if other not in times:
             continue
         if times[other] is blocks:

@@ -30,11 +30,20 @@ class CaffeNet:
 
         caffe.set_mode_cpu()
         self._solver = caffe.get_solver(solver_file)
+        net = self._solver.net
+        generator = np.random.default_rng(0)
+        for name, layer in zip(net._layer_names, net.layers, strict=True):
+            if layer.type == "Input":
+                data, label = (net.blobs[top].data for top in net.top_names[name])
+                data[...] = generator.standard_normal(data.shape)
+                label[...] = generator.integers(0, 10, label.shape)
 
     def facts(self) -> dict[str, int]:
         """The number of parameters, and the multiply-adds of an iteration."""
         net = self._solver.net
-        parameters = sum(blob.count for blobs in net.params.values() for blob in blobs)
+        # the statistics of BatchNorm are not learned
+        learned = [layer for layer in net.layers if layer.type != "BatchNorm"]
+        parameters = sum(blob.count for layer in learned for blob in layer.blobs)
         return {"parameters": parameters, "multiply_adds": _multiply_adds(net)}
 
     def step(self) -> None:
