@@ -32,6 +32,7 @@ def show(names: Sequence[str], repeats: int, threads: Sequence[int]) -> None:
     this, stock = builds.this_build(tables.report), builds.stock(tables.report)
     notes = [
         f"median of {repeats} blocks of iterations in turns, and quartiles",
+        "in brackets: the number of threads",
         "of …: median and quartiles of the ratios block by block",
         "this build with triangular2, PyTorch with CyclicLR, stock Caffe with a fixed rate",
         "channels_last: PyTorch with tensors in that memory format",
@@ -45,8 +46,7 @@ def show(names: Sequence[str], repeats: int, threads: Sequence[int]) -> None:
     with tempfile.TemporaryDirectory(prefix="caffe-clr-") as folder:
         for net in nets.make(names, this, Path(folder)):
             for count in threads:
-                name = f"{net.name}, {count} thread{'s' if count > 1 else ''}"
-                table.add_row(name, style="bold")
+                table.add_row(f"{net.name} ({count})", style="bold")
                 times = measure(net, count, repeats, this, stock)
                 for subject, blocks in times.items():
                     table.add_row(f"  {subject}", *_cells(times, blocks))
