@@ -6,7 +6,7 @@ A Caffe that is not built, or not up to date, is built first; nothing is skipped
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -185,3 +185,15 @@ def write_solver(solver: Callable[..., Any], net: Path, tmp_path: Path) -> Calla
         return file
 
     return write
+
+
+@pytest.fixture(autouse=True)
+def _keep_the_environment() -> Iterator[None]:
+    """Dask sets OMP_NUM_THREADS where it starts a worker, and leaves it set.
+
+    Later tests would train with one thread in a child, and with more in this process.
+    """
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
