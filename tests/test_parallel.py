@@ -265,8 +265,13 @@ def dummy_solver(tmp_path: Path) -> str:
         *("Convolution", "convolution", "data", "convolution_param"),
         f"num_output: 6 kernel_size: 3 {FILLER}",
     )
+    # each channel by itself: oneDNN reads its weights in the layout of Caffe
     layers += layer(
-        *("InnerProduct", "scores", "convolution", "inner_product_param"),
+        *("Convolution", "depthwise", "convolution", "convolution_param"),
+        f"num_output: 6 group: 6 kernel_size: 3 {FILLER}",
+    )
+    layers += layer(
+        *("InnerProduct", "scores", "depthwise", "inner_product_param"),
         f"num_output: 3 {FILLER}",
     )
     layers += layer("SoftmaxWithLoss", "loss", "scores label")
