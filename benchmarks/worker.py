@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from caffe_clr import nets
+
 MATRIX = 1024  # rows and columns of matmul's
 
 
@@ -41,10 +43,7 @@ class CaffeNet:
     def facts(self) -> dict[str, int]:
         """The number of parameters, and the multiply-adds of an iteration."""
         net = self._solver.net
-        # the statistics of BatchNorm are not learned
-        learned = [layer for layer in net.layers if layer.type != "BatchNorm"]
-        parameters = sum(blob.count for layer in learned for blob in layer.blobs)
-        return {"parameters": parameters, "multiply_adds": _multiply_adds(net)}
+        return {"parameters": nets.count_learned(net), "multiply_adds": _multiply_adds(net)}
 
     def step(self) -> None:
         self._solver.step(1)

@@ -121,6 +121,11 @@ def count_parameters(net: Any) -> int:
         file.write(text_format.MessageToString(messages.NetParameter(layer=layers)))
         file.flush()
         live = caffe.Net(file.name, caffe.TRAIN)
+    return count_learned(live)
+
+
+def count_learned(live: Any) -> int:
+    """How many numbers a pycaffe net learns; BatchNorm's statistics are not."""
     learned = [layer for layer in live.layers if layer.type != "BatchNorm"]
     return sum(blob.count for layer in learned for blob in layer.blobs)
 
