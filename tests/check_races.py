@@ -28,9 +28,7 @@ FLAGS = "-fsanitize=thread -g1"
 
 def main() -> None:
     if not shutil.which(CLANG):
-        raise ClrError(
-            f"{CLANG} is missing: apt-get install clang-14 libclang-rt-14-dev"
-        )
+        raise ClrError(f"{CLANG} is missing: apt-get install clang-14 libclang-rt-14-dev")
     os.environ.update(CXX=CLANG, CXXFLAGS=FLAGS)
     work = locations.build() / "races"
     options = pipeline.Options(prefix=work / "caffe", work=work, import_here=False)

@@ -131,8 +131,22 @@ def test_an_official_archive_and_its_folder(
     for source in (archive, folder, inner):
         found = cifar.read(source, data_set)
         for phase, split in splits.items():
-            assert as_set(found[phase]) == as_set(split)
-            assert len(found[phase].labels) == data_set.images[phase]
+            assert found[phase].labels.tolist() == split.labels.tolist()
+            assert np.array_equal(found[phase].images, split.images)
+
+
+def test_an_order_is_of_the_training_images_and_the_same_every_time(tmp_path: Path) -> None:
+    splits = made(SMALL10)
+    source = unpacked(official(SMALL10, splits, "bin"), tmp_path)
+    official_order, first, again, second = (
+        cifar.read(source, SMALL10, order) for order in (None, 1, 1, 2)
+    )
+    assert np.array_equal(first["train"].images, again["train"].images)
+    assert not np.array_equal(first["train"].images, second["train"].images)
+    assert not np.array_equal(first["train"].images, official_order["train"].images)
+    for ordered in (first, second):
+        assert as_set(ordered["train"]) == as_set(splits["train"])
+        assert np.array_equal(ordered["test"].images, splits["test"].images)
 
 
 @BOTH
@@ -146,7 +160,7 @@ def test_images_in_a_folder_a_class(data_set: DataSet, tmp_path: Path) -> None:
         }
 
 
-def test_the_order_is_random_and_the_same_every_time(tmp_path: Path) -> None:
+def test_a_folder_of_images_is_shuffled_in_the_same_way_every_time(tmp_path: Path) -> None:
     splits = made(SMALL10)
     source = unpacked(images(SMALL10, splits), tmp_path)
     first, second = (cifar.read(source, SMALL10)["train"].labels for _ in range(2))
@@ -157,7 +171,7 @@ def test_the_order_is_random_and_the_same_every_time(tmp_path: Path) -> None:
 def test_progress_goes_by_files(tmp_path: Path) -> None:
     source = packed(official(SMALL10, made(SMALL10), "bin"), tmp_path / "archive.tar")
     seen: list[tuple[int, int]] = []
-    cifar.read(source, SMALL10, lambda done, total: seen.append((done, total)))
+    cifar.read(source, SMALL10, on_progress=lambda done, total: seen.append((done, total)))
     assert seen == [(done, 6) for done in range(1, 7)]
 
 

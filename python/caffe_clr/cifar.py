@@ -27,7 +27,7 @@ _SIDE = 32
 _SHAPE = (3, _SIDE, _SIDE)  # red, green, blue
 _PIXELS = 3 * _SIDE * _SIDE
 _CLASSES_NAMED = 12  # in a message
-_SEED = 0
+_FOLDER_ORDER = 0
 
 
 @dataclass(frozen=True)
@@ -75,14 +75,18 @@ CIFAR100 = DataSet(
 def read(
     source: Path,
     data_set: DataSet,
+    order: int | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Split]:
-    """Read a data set by phase, each in a random order that is the same on every machine.
+    """Read a data set by phase.
 
-    The classes of a folder of images are numbered in the order of their names,
-    which is the official order, too.
+    The official files keep their order, which is a random one already; a folder
+    of images, which has its classes one after the other, is shuffled, in the same way
+    on every machine. Its classes are numbered in the order of their names, which
+    is the official order of the classes.
 
     Args:
+        order: a seed to shuffle the training images by.
         on_progress: called with how many of how many files are read.
 
     Raises:
@@ -104,8 +108,13 @@ def read(
         images = np.concatenate([part.images for part in parts])
         labels = np.concatenate([part.labels for part in parts])
         _check(source, data_set, phase, labels)
-        order = np.random.RandomState(_SEED).permutation(len(images))
-        splits[phase] = Split(images[order], labels[order])
+        seed = order if phase == "train" else None
+        if seed is None and all(file.is_image for file in wanted.values()):
+            seed = _FOLDER_ORDER
+        if seed is not None:
+            rows = np.random.RandomState(seed).permutation(len(images))
+            images, labels = images[rows], labels[rows]
+        splits[phase] = Split(images, labels)
     return splits
 
 
@@ -115,6 +124,7 @@ class _File:
 
     phase: str
     read: Callable[[bytes], Split]
+    is_image: bool = False
 
 
 def _choose(
@@ -158,7 +168,11 @@ def _choose_images(
             f" {data_set.classes}"
         )
     return {
-        name: _File(phase, partial(_read_image, f"{source}: {name}", classes.index(name.parts[-2])))
+        name: _File(
+            phase,
+            partial(_read_image, f"{source}: {name}", classes.index(name.parts[-2])),
+            is_image=True,
+        )
         for phase, found in images.items()
         for name in found
     }

@@ -42,27 +42,43 @@ Pad = Annotated[
     ),
 ]
 
+Order = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        max=2**32 - 1,
+        help="Shuffle the training images by this seed. Default: the official order; a folder of"
+        " images is shuffled in any case.",
+        metavar="SEED",
+        show_default=False,
+    ),
+]
+
 
 @data_app.command()
-def cifar10(source: Source, out: Out, pad: Pad = 0, force: Force = False) -> None:
+def cifar10(
+    source: Source, out: Out, pad: Pad = 0, order: Order = None, force: Force = False
+) -> None:
     """Write CIFAR-10: 50,000 and 10,000 images of 32x32 in 10 classes.
 
     Example: caffe-clr data cifar10 cifar-10-binary.tar.gz data/cifar10
     """
     from caffe_clr.cifar import CIFAR10
 
-    _cifar(CIFAR10, source, out, pad, force)
+    _cifar(CIFAR10, source, out, pad, order, force)
 
 
 @data_app.command()
-def cifar100(source: Source, out: Out, pad: Pad = 0, force: Force = False) -> None:
+def cifar100(
+    source: Source, out: Out, pad: Pad = 0, order: Order = None, force: Force = False
+) -> None:
     """Write CIFAR-100 with its 100 fine labels.
 
     Example: caffe-clr data cifar100 cifar-100-python.tar.gz data/cifar100
     """
     from caffe_clr.cifar import CIFAR100
 
-    _cifar(CIFAR100, source, out, pad, force)
+    _cifar(CIFAR100, source, out, pad, order, force)
 
 
 @data_app.command()
@@ -77,12 +93,14 @@ def digits(out: Out, force: Force = False) -> None:
     shows.write_data(lambda on_progress: datasets.digits(), out, force, console)
 
 
-def _cifar(data_set: "DataSet", source: Path, out: Path, pad: int, force: bool) -> None:
+def _cifar(
+    data_set: "DataSet", source: Path, out: Path, pad: int, order: int | None, force: bool
+) -> None:
     from caffe_clr import cifar, datasets
     from caffe_clr import console as shows
 
     def read(on_progress: Callable[[int, int], None]) -> "dict[str, Split]":
-        splits = cifar.read(source, data_set, on_progress)
+        splits = cifar.read(source, data_set, order, on_progress)
         return datasets.padded(splits, pad) if pad else splits
 
     shows.write_data(read, out, force, console)
