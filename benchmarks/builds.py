@@ -1,14 +1,22 @@
 """The two Caffes that are measured, built first where they are not."""
 
+import json
+import re
+import shlex
+import subprocess
+from itertools import pairwise
+from pathlib import Path
+
 from caffe_clr import locations
+from caffe_clr.errors import ClrError
 from caffe_clr.harness import pipeline
 from caffe_clr.harness.compilation import Tree
 from caffe_clr.harness.report import Report
 
 # what is neither Caffe's own nor needed to compile it
 _OURS = (
-    *("cyclical-learning-rates", "pooling-nan", "parallel-for", "parallel-convolution"),
-    *("parallel-layers", "im2col", "pooling", "onednn", "batch-norm"),
+    *("cyclical-learning-rates", "cuda-layers", "cuda-solver", "pooling-nan", "parallel-for"),
+    *("parallel-convolution", "parallel-layers", "im2col", "pooling", "onednn", "batch-norm"),
 )
 
 
@@ -28,3 +36,27 @@ def stock(report: Report) -> Tree:
         import_here=False,
     )
     return pipeline.build(options, report)
+
+
+def compile_program(tree: Tree, source: str, program: Path) -> Path:
+    """Compile a program of this folder with the Caffe in `tree`, as that was compiled."""
+    commands = json.loads((tree.binary / "compile_commands.json").read_text())
+    words = shlex.split(
+        next(
+            each["command"]
+            for each in commands
+            if "/caffe.dir/" in each["command"] and not each["file"].endswith(".cu")
+        )
+    )
+    options = [word for word in words if re.match(r"-[DI]", word)]
+    options += [f"-isystem{folder}" for word, folder in pairwise(words) if word == "-isystem"]
+    command = [
+        *("g++", "-O2", *options, str(Path(__file__).with_name(source)), "-o", str(program)),
+        *(f"-L{tree.prefix}/lib", f"-Wl,-rpath,{tree.prefix}/lib"),
+        # what libcaffe is linked with counts, too
+        *("-Wl,--copy-dt-needed-entries", "-lcaffe"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise ClrError(f"{source} does not compile:\n{done.stderr}")
+    return program
