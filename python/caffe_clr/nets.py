@@ -105,7 +105,7 @@ def densenet(depth: int, growth_rate: int, classes: int, data: Path) -> Any:
             name = f"transition{block}"
             top = _dense_layer(net, name, top, channels, kernel_size=1)
             top = _average(net, name, top, kernel_size=2, stride=2)
-    top = _relu(net, "last", _normalized(net, "last", top, in_place=False))
+    top = _relu(net, "last", _normalized(net, "last", top))
     return _end(net, f"densenet_{depth}_{growth_rate}", top, classes)
 
 
@@ -188,7 +188,7 @@ def _surviving(net: Any, name: str, bottom: Any, survival: float) -> Any:
 
 def _dense_layer(net: Any, name: str, bottom: Any, channels: int, kernel_size: int = 3) -> Any:
     """Normalization, ReLU and convolution of a bottom that others read, too."""
-    top = _relu(net, name, _normalized(net, name, bottom, in_place=False))
+    top = _relu(net, name, _normalized(net, name, bottom))
     return _convolution(net, f"{name}_conv", top, channels, kernel_size=kernel_size)
 
 
@@ -206,14 +206,14 @@ def _convolution(
     )
 
 
-def _normalized(net: Any, name: str, bottom: Any, *, in_place: bool = True) -> Any:
+def _normalized(net: Any, name: str, bottom: Any) -> Any:
+    """BatchNorm and Scale; neither in place, since each would keep a copy for the backward pass."""
     top = _add(
         *(net, "BatchNorm", f"{name}_bn", bottom),
-        in_place=in_place,
         moving_average_fraction=_MOVING_AVERAGE,
         param=[_NOT_LEARNED] * 3,
     )
-    return _add(net, "Scale", f"{name}_scale", top, in_place=True, bias_term=True)
+    return _add(net, "Scale", f"{name}_scale", top, bias_term=True)
 
 
 def _relu(net: Any, name: str, bottom: Any) -> Any:
