@@ -80,6 +80,12 @@ def resnet_20(tree: Tree, folder: Path) -> Net:
     return _in_memory(folder, "resnet_20", net, (128, 3, 32, 32), 1)
 
 
+def resnet_110(tree: Tree, folder: Path) -> Net:
+    """A ResNet of 110 layers, batches of 128."""
+    net = paper_nets.resnet(110, 10, folder)
+    return _in_memory(folder, "resnet_110", net, (128, 3, 32, 32), 1)
+
+
 def densenet_40(tree: Tree, folder: Path) -> Net:
     """A DenseNet of 40 layers and growth rate 12, batches of 64."""
     net = paper_nets.densenet(40, 12, 10, folder)
@@ -131,6 +137,15 @@ NETS = {
         *(alexnet_1, large),
     )
 }
+
+
+def in_memory(tree: Tree, folder: Path) -> list[Net]:
+    """The nets of the check on a GPU, which trains on batches that are there already."""
+    cifar10 = prototxt.read_net(tree.source / _EXAMPLE / "cifar10_full_train_test.prototxt")
+    return [
+        _in_memory(folder, "cifar10_full", cifar10, (100, 3, 32, 32), 5),
+        *(make(tree, folder) for make in (resnet_20, resnet_110, densenet_40, alexnet)),
+    ]
 
 
 def _alexnet(tree: Tree, folder: Path, name: str, batch: int) -> Net:

@@ -1,13 +1,10 @@
 """The cost of a rate: SGDSolver::GetLearningRate by policy, in time and in instructions."""
 
-import json
 import os
 import re
-import shlex
 import statistics
 import subprocess
 import tempfile
-from itertools import pairwise
 from pathlib import Path
 
 from google.protobuf import text_format
@@ -35,8 +32,11 @@ def show(rounds: int) -> None:
         policies = _write_solvers(folder)
         iteration = _iteration(this, folder)
         programs = [
-            (_compile(stock, folder / "stock"), {_STOCK: policies["step"]}),
-            (_compile(this, folder / "this"), policies),
+            (
+                builds.compile_program(stock, "rate.cpp", folder / "stock"),
+                {_STOCK: policies["step"]},
+            ),
+            (builds.compile_program(this, "rate.cpp", folder / "this"), policies),
         ]
         nanoseconds: dict[str, list[float]] = {}
         for program, files in programs:
@@ -87,22 +87,6 @@ def _iteration(tree: Tree, folder: Path) -> float:
     with started({"this": worker}):
         worker.step(2)
         return statistics.median(worker.step(net.block))
-
-
-def _compile(tree: Tree, program: Path) -> Path:
-    commands = json.loads((tree.binary / "compile_commands.json").read_text())
-    words = shlex.split(next(c["command"] for c in commands if "/caffe.dir/" in c["file"]))
-    options = [word for word in words if re.match(r"-[DI]", word)]
-    options += [f"-isystem{folder}" for word, folder in pairwise(words) if word == "-isystem"]
-    _run(
-        [
-            *("g++", "-O2", *options, str(Path(__file__).with_name("rate.cpp"))),
-            *("-o", str(program), f"-L{tree.prefix}/lib", f"-Wl,-rpath,{tree.prefix}/lib"),
-            # what libcaffe is linked with counts, too
-            *("-Wl,--copy-dt-needed-entries", "-lcaffe"),
-        ]
-    )
-    return program
 
 
 def _time(program: Path, rounds: int, files: dict[str, Path]) -> dict[str, list[float]]:

@@ -1,5 +1,7 @@
 """The nets in PyTorch, layer by layer those of the prototxt files, and their training."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -70,9 +72,17 @@ class ResidualBlock(nn.Module):
 
 
 def resnet_20() -> nn.Module:
+    return _resnet(3)
+
+
+def resnet_110() -> nn.Module:
+    return _resnet(18)
+
+
+def _resnet(blocks: int) -> nn.Module:
     layers = [_convolution(3, 16), nn.BatchNorm2d(16), nn.ReLU(inplace=True)]
-    channels = [16, 16, 16, 16, 32, 32, 32, 64, 64, 64]
-    layers += [ResidualBlock(*pair) for pair in zip(channels, channels[1:], strict=False)]
+    channels = [16, *[16] * blocks, *[32] * blocks, *[64] * blocks]
+    layers += [ResidualBlock(*pair) for pair in pairwise(channels)]
     return nn.Sequential(*layers, nn.AvgPool2d(8), nn.Flatten(), nn.Linear(64, 10))
 
 
@@ -137,6 +147,7 @@ NETS = {
     "digits": (digits, (50, 1, 8, 8)),
     "cifar10_sigmoid_bn": (cifar10_sigmoid_bn, (100, 3, 32, 32)),
     "resnet_20": (resnet_20, (128, 3, 32, 32)),
+    "resnet_110": (resnet_110, (128, 3, 32, 32)),
     "densenet_40": (densenet_40, (64, 3, 32, 32)),
     "alexnet": (alexnet, (32, 3, 227, 227)),
     "alexnet_1": (alexnet, (1, 3, 227, 227)),
@@ -147,12 +158,12 @@ NETS = {
 class Training:
     """A net in training on one random batch, with momentum and CyclicLR."""
 
-    def __init__(self, name: str, layout: torch.memory_format) -> None:
+    def __init__(self, name: str, layout: torch.memory_format, device: str = "cpu") -> None:
         net, shape = NETS[name]
         torch.manual_seed(0)
-        self._net = net().to(memory_format=layout)  # type: ignore[call-overload]
-        self._images = torch.randn(shape).to(memory_format=layout)
-        self._labels = torch.randint(0, 10, shape[:1])
+        self._net = net().to(device, memory_format=layout)  # type: ignore[call-overload]
+        self._images = torch.randn(shape).to(device, memory_format=layout)
+        self._labels = torch.randint(0, 10, shape[:1]).to(device)
         self._optimizer = torch.optim.SGD(
             self._net.parameters(), lr=0.001, momentum=0.9, weight_decay=0.004
         )
@@ -163,6 +174,9 @@ class Training:
     @property
     def parameters(self) -> int:
         return sum(parameter.numel() for parameter in self._net.parameters())
+
+    def compile(self) -> None:
+        self._net.compile()
 
     def step(self) -> None:
         self._optimizer.zero_grad()
