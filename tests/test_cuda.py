@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -99,12 +100,16 @@ def test_where_nvidia_s_libraries_are_found(
     nvcc: Nvcc, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     nvcc("12.4")
+    # the wheels of whoever runs this are none of its business
+    without = [each for each in sys.path if "site-packages" not in each]
+    monkeypatch.setattr(sys, "path", without)
+    monkeypatch.delitem(sys.modules, "nvidia", raising=False)
     (tmp_path / "include").mkdir()
     (tmp_path / "include/nccl.h").touch()
     assert toolchain.nvidia_library("nccl", "nccl.h") == tmp_path  # the toolkit's
     wheel = tmp_path / "site/nvidia/nccl"
     wheel.mkdir(parents=True)
-    monkeypatch.syspath_prepend(tmp_path / "site")
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "site"), *without])
     assert toolchain.nvidia_library("nccl", "nccl.h") == wheel
     monkeypatch.setenv("NCCL_ROOT", "/given")
     assert toolchain.nvidia_library("nccl", "nccl.h") == Path("/given")
