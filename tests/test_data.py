@@ -133,6 +133,7 @@ def test_an_official_archive_and_its_folder(
         for phase, split in splits.items():
             assert found[phase].labels.tolist() == split.labels.tolist()
             assert np.array_equal(found[phase].images, split.images)
+            assert len(found[phase].labels) == data_set.images[phase]
 
 
 def test_an_order_is_of_the_training_images_and_the_same_every_time(tmp_path: Path) -> None:
