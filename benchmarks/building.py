@@ -11,15 +11,15 @@ from pathlib import Path
 
 from benchmarks import tables
 from caffe_clr import locations
+from caffe_clr.cli.report import ConsoleReport, ConsoleStep
 from caffe_clr.errors import ClrError
 from caffe_clr.harness import pipeline, source
-from caffe_clr.harness.report import Report, Step
 
 _PATCH = "cyclical-learning-rates"
 _STEPS = ("fetch", "patch", "configure", "compile", "install", "import")
 
 
-class TimedReport(Report):
+class TimedReport(ConsoleReport):
     """Shows the steps of a build, and keeps the seconds of each."""
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class TimedReport(Report):
         self.seconds: dict[str, float] = {}
 
     @contextmanager
-    def step(self, name: str) -> Iterator[Step]:
+    def step(self, name: str) -> Iterator[ConsoleStep]:
         start = time.monotonic()
         with super().step(name) as step:
             yield step

@@ -15,12 +15,12 @@ from rich.console import Console
 from rich.table import Table
 
 from caffe_clr import locations
+from caffe_clr.cli.report import ConsoleReport
 from caffe_clr.harness import source, toolchain
-from caffe_clr.harness.report import Report
 
 # the tables fit into the lines of a README
 console = Console(highlight=False, width=100)
-report = Report(console)
+report = ConsoleReport(console)
 
 
 def has_torch() -> bool:

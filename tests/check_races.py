@@ -18,9 +18,9 @@ import test_parallel
 
 from caffe_clr import locations
 from caffe_clr.cli.app import console
+from caffe_clr.cli.report import ConsoleReport
 from caffe_clr.errors import ClrError
 from caffe_clr.harness import pipeline
-from caffe_clr.harness.report import Report
 
 CLANG = "clang++-14"
 FLAGS = "-fsanitize=thread -g1"
@@ -32,7 +32,7 @@ def main() -> None:
     os.environ.update(CXX=CLANG, CXXFLAGS=FLAGS)
     work = locations.build() / "races"
     options = pipeline.Options(prefix=work / "caffe", work=work, import_here=False)
-    tree = pipeline.build(options, Report(console))
+    tree = pipeline.build(options, ConsoleReport(console))
     with tempfile.TemporaryDirectory(prefix="caffe-clr-") as folder:
         net = Path(folder) / "net.prototxt"
         for engine in ("CAFFE", "ONEDNN"):

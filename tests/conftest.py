@@ -17,6 +17,7 @@ from rich.console import Console
 
 from benchmarks import builds
 from caffe_clr import datasets, locations, prototxt
+from caffe_clr.cli.report import ConsoleReport
 from caffe_clr.harness import pipeline, series, source
 from caffe_clr.harness.compilation import Tree
 from caffe_clr.harness.report import Report
@@ -91,7 +92,7 @@ def checkout(pristine: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def build_report() -> Report:
     """Where a build that a test needs is shown."""
-    return Report(Console(file=sys.__stderr__))
+    return ConsoleReport(Console(file=sys.__stderr__))
 
 
 @pytest.fixture(scope="session")

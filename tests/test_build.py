@@ -18,10 +18,10 @@ import pytest
 from rich.console import Console
 
 from caffe_clr import locations
+from caffe_clr.cli.report import ConsoleReport
 from caffe_clr.errors import ClrError, UsageError
 from caffe_clr.harness import commands, compilation, environment, pipeline
 from caffe_clr.harness.compilation import Tree
-from caffe_clr.harness.report import Report
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -31,7 +31,7 @@ def run_build(**options: object) -> str:
     printed = io.StringIO()
     prefix = options.pop("prefix", locations.build() / "caffe")
     pipeline.build(
-        pipeline.Options(prefix=prefix, **options), Report(Console(file=printed, width=200))
+        pipeline.Options(prefix=prefix, **options), ConsoleReport(Console(file=printed, width=200))
     )
     return printed.getvalue()
 

@@ -9,9 +9,9 @@ import typer
 
 from caffe_clr import locations
 from caffe_clr.cli.app import BUILDING, app, console
+from caffe_clr.cli.report import ConsoleReport
 from caffe_clr.errors import ClrError, UsageError
 from caffe_clr.harness import pipeline, series, toolchain
-from caffe_clr.harness.report import Report
 
 patch_app = typer.Typer(no_args_is_help=True, help="Apply the patch series to a Caffe of your own.")
 app.add_typer(patch_app, name="patch", rich_help_panel=BUILDING)
@@ -91,7 +91,7 @@ def build(
         nccl=nccl,
         import_here=import_here,
     )
-    pipeline.build(options, Report(console))
+    pipeline.build(options, ConsoleReport(console))
 
 
 @app.command(rich_help_panel=BUILDING)

@@ -1,64 +1,23 @@
-"""Shows the steps of a build, each with its time."""
+"""What a build tells of its steps, whoever shows it."""
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
-
-from caffe_clr.errors import Interrupted
+from contextlib import AbstractContextManager
+from typing import Protocol
 
 
-@dataclass
-class Step:
-    """A step under way; `note` is shown behind its time when it has ended."""
+class Step(Protocol):
+    """A step under way; `note` is told when it has ended."""
 
-    progress: Progress
-    task: TaskID
-    note: str = ""
+    note: str
 
     def advance(self, done: int, total: int) -> None:
-        self.progress.update(self.task, completed=done, total=total)
+        """Tell how many of how many parts of it are done."""
 
 
-class Report:
-    """Prints to one console what a build does."""
-
-    def __init__(self, console: Console) -> None:
-        self.console = console
+class Report(Protocol):
+    """Is told what a build does."""
 
     def line(self, name: str, text: str) -> None:
-        self.console.print(f"[bold]{name:<10}[/bold] {escape(text)}", soft_wrap=True)
+        """Tell a fact."""
 
-    @contextmanager
-    def step(self, name: str) -> Iterator[Step]:
-        """Show `name` as under way, then with its time, whether it ends well or not."""
-        start = time.monotonic()
-        columns = (
-            SpinnerColumn(),
-            TextColumn(f"{name:<10}"),
-            BarColumn(),
-            TextColumn("{task.percentage:>3.0f}%"),
-            TimeElapsedColumn(),
-        )
-        outcome = "[red]failed[/red]"
-        shown = self.console.is_terminal
-        with Progress(
-            *columns, console=self.console, transient=True, disable=not shown
-        ) as progress:
-            step = Step(progress, progress.add_task(name, total=None))
-            try:
-                yield step
-                outcome = escape(step.note)
-            except Interrupted:
-                outcome = "[yellow]interrupted[/yellow]"
-                raise
-            finally:
-                progress.stop()
-                seconds = f"{time.monotonic() - start:.1f} s"
-                self.console.print(
-                    f"[bold]{name:<10}[/bold] {seconds:>8}  {outcome}", soft_wrap=True
-                )
+    def step(self, name: str) -> AbstractContextManager[Step]:
+        """Tell that a step begins and, when it is left, that it has ended, well or not."""

@@ -1,0 +1,65 @@
+"""Shows the steps of a build, each with its time."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+from caffe_clr.errors import Interrupted
+from caffe_clr.harness.report import Report
+
+
+@dataclass
+class ConsoleStep:
+    """A step under way; `note` is shown behind its time when it has ended."""
+
+    progress: Progress
+    task: TaskID
+    note: str = ""
+
+    def advance(self, done: int, total: int) -> None:
+        self.progress.update(self.task, completed=done, total=total)
+
+
+class ConsoleReport(Report):
+    """Prints to one console what a build does."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    def line(self, name: str, text: str) -> None:
+        self.console.print(f"[bold]{name:<10}[/bold] {escape(text)}", soft_wrap=True)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[ConsoleStep]:
+        """Show `name` as under way, then with its time, whether it ends well or not."""
+        start = time.monotonic()
+        columns = (
+            SpinnerColumn(),
+            TextColumn(f"{name:<10}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TimeElapsedColumn(),
+        )
+        outcome = "[red]failed[/red]"
+        shown = self.console.is_terminal
+        with Progress(
+            *columns, console=self.console, transient=True, disable=not shown
+        ) as progress:
+            step = ConsoleStep(progress, progress.add_task(name, total=None))
+            try:
+                yield step
+                outcome = escape(step.note)
+            except Interrupted:
+                outcome = "[yellow]interrupted[/yellow]"
+                raise
+            finally:
+                progress.stop()
+                seconds = f"{time.monotonic() - start:.1f} s"
+                self.console.print(
+                    f"[bold]{name:<10}[/bold] {seconds:>8}  {outcome}", soft_wrap=True
+                )
