@@ -8,7 +8,6 @@ from pathlib import Path
 import lmdb
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.datasets import load_digits
 
 from caffe_clr import prototxt
 
@@ -33,6 +32,8 @@ def digits() -> dict[str, Split]:
     optical recognition test set). A random 1,500 are trained on, the other 297
     held out; the split is the same on every machine.
     """
+    from sklearn.datasets import load_digits
+
     bundled = load_digits()
     images, labels = bundled.images.astype(np.uint8)[:, np.newaxis], bundled.target
     order = np.random.RandomState(0).permutation(len(images))

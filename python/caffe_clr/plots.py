@@ -4,18 +4,19 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from caffe_clr import policies
 from caffe_clr.comparison import Entry
 from caffe_clr.range_test import RangeTest
 from caffe_clr.runs import History, Row
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # distinguishable with any colour vision, and in print
 _COLOURS = ("#666666", "#0072b2", "#d55e00", "#009e73")
@@ -40,8 +41,7 @@ def plot_policies(path: Path) -> None:
         "decay": {"base_lr": 0.001, "max_lr": 0.007, "stepsize": 4000},
     }
     iterations = np.arange(0, 12_001, 10)
-    figure = Figure(figsize=(9, 2.6), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _figure(9, 2.6)
     for axes, (policy, fields) in zip(
         figure.subplots(1, len(shown), sharex=True, sharey=True), shown.items(), strict=True
     ):
@@ -64,8 +64,7 @@ def plot_comparison(entries: Sequence[Entry], title: str, path: Path) -> None:
         title: may be empty.
         path: the PNG to write.
     """
-    figure = Figure(figsize=(8, 5.5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _figure(8, 5.5)
     upper, rate = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
     measure = entries[0].measure
     scale = 100 if measure.is_accuracy else 1
@@ -101,8 +100,7 @@ def plot_range_test(result: RangeTest, title: str, path: Path) -> None:
         title: what was trained, and on what.
         path: the PNG to write.
     """
-    figure = Figure(figsize=(10, 5.5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _figure(10, 5.5)
     grid = figure.subplots(2, 2, sharex="col", sharey="row", height_ratios=[2, 1])
     name = result.measure.name
     scale = 100 if result.measure.is_accuracy else 1
@@ -139,7 +137,17 @@ def plot_range_test(result: RangeTest, title: str, path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def _draw_bounds(result: RangeTest, *axes: Axes) -> None:
+def _figure(width: float, height: float) -> "Figure":
+    """An empty figure, in inches; here, since it is slow, Matplotlib is imported."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _draw_bounds(result: RangeTest, *axes: "Axes") -> None:
     """The suggested bounds as lines."""
     bounds = result.suggestions.bounds.items()
     for (field, bound), colour in zip(bounds, _COLOURS[2:], strict=False):
@@ -149,7 +157,7 @@ def _draw_bounds(result: RangeTest, *axes: Axes) -> None:
                 each.axvline(bound.rate, color=colour, linestyle="--", label=label)
 
 
-def _label_rules(result: RangeTest, axes: Axes) -> None:
+def _label_rules(result: RangeTest, axes: "Axes") -> None:
     """What each rule says, as marks along the top; those close together share a label."""
     span = axes.get_xlim()[1] - axes.get_xlim()[0]
     rules = sorted((rule.rate, rule.name) for rule in result.suggestions.rules if rule.rate)
@@ -191,7 +199,7 @@ def _columns(rows: Sequence[Row]) -> tuple[NDArray[np.float64], ...]:
     )
 
 
-def _plain(axes: Axes) -> None:
+def _plain(axes: "Axes") -> None:
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
 
@@ -213,8 +221,7 @@ def plot_log(history: History, path: Path) -> None:
     losses, shares = _curves(history)
     panels = [(label, curves) for label, curves in (("loss", losses), ("output", shares)) if curves]
     heights = [2] * len(panels) + [1]
-    figure = Figure(figsize=(8, 1 + 1.25 * sum(heights)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _figure(8, 1 + 1.25 * sum(heights))
     *upper, lowest = figure.subplots(
         len(heights), sharex=True, height_ratios=heights, squeeze=False
     ).flat
@@ -244,8 +251,7 @@ def plot_schedule(
         logged: the rates of a log by iteration, to be shown as dots; may be empty.
         path: the PNG to write.
     """
-    figure = Figure(figsize=(8, 3.2), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _figure(8, 3.2)
     axes = figure.subplots()
     stages = itertools.groupby(rows, key=lambda row: row["stage"])
     for (stage, shown), colour in zip(stages, itertools.cycle(_CURVE_COLOURS), strict=False):
@@ -280,7 +286,7 @@ def _curves(history: History) -> tuple[dict[str, Points], dict[str, Points]]:
     return losses, shares
 
 
-def _plot_points(axes: Axes, points: Points, **style: Any) -> None:
+def _plot_points(axes: "Axes", points: Points, **style: Any) -> None:
     """A line, with its points marked where they are few; nan and inf leave a gap."""
     marker = "." if len(points) <= _MOST_MARKED else None
     axes.plot(
@@ -288,7 +294,7 @@ def _plot_points(axes: Axes, points: Points, **style: Any) -> None:
     )
 
 
-def _legend(axes: Axes, title: str | None = None) -> None:
+def _legend(axes: "Axes", title: str | None = None) -> None:
     """At the right of a plot, where no line is."""
     axes.legend(
         loc="center left",
