@@ -23,8 +23,7 @@ from typing import Any
 
 from caffe_clr import locations
 from caffe_clr.errors import ClrError, UsageError
-from caffe_clr.harness import commands, compilation, environment, series, toolchain
-from caffe_clr.harness import source as sources
+from caffe_clr.harness import commands, compilation, environment, series, source, toolchain
 from caffe_clr.harness.report import Report
 
 
@@ -140,7 +139,7 @@ def _prepare_source(
 ) -> None:
     folder = locations.shipped("caffe_patch")
     patches = [patch for patch in series.load(folder) if patch.name not in options.without]
-    upstream = sources.load_upstream(folder)
+    upstream = source.load_upstream(folder)
     wanted = _digest(upstream.files, series.digest(patches))
     if options.source is None and state["source"] == wanted and tree.source.is_dir():
         return
@@ -157,19 +156,19 @@ def _prepare_source(
 
 
 def _unpack(
-    given: Path | None, upstream: sources.Upstream, patches: list[series.Patch], folder: Path
+    given: Path | None, upstream: source.Upstream, patches: list[series.Patch], folder: Path
 ) -> str:
     if given is not None:
-        sources.unpack(given.resolve(), upstream, patches, folder)
+        source.unpack(given.resolve(), upstream, patches, folder)
         return str(given)
     downloads = locations.cache() / "downloads"
-    tarball, origin = sources.fetch(upstream, downloads)
+    tarball, origin = source.fetch(upstream, downloads)
     try:
-        sources.unpack(tarball, upstream, patches, folder)
-    except sources.SourceError:
+        source.unpack(tarball, upstream, patches, folder)
+    except source.SourceError:
         tarball.unlink()  # damaged since it was checked
-        tarball, origin = sources.fetch(upstream, downloads)
-        sources.unpack(tarball, upstream, patches, folder)
+        tarball, origin = source.fetch(upstream, downloads)
+        source.unpack(tarball, upstream, patches, folder)
     return origin
 
 
