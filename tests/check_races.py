@@ -17,7 +17,7 @@ from pathlib import Path
 import test_parallel
 
 from caffe_clr import locations
-from caffe_clr.cli.app import console
+from caffe_clr.cli.console import console
 from caffe_clr.cli.report import ConsoleReport
 from caffe_clr.errors import ClrError
 from caffe_clr.harness import pipeline

@@ -11,7 +11,8 @@ import pytest
 from matplotlib.image import imread
 from rich.console import Console
 
-from caffe_clr import console, datasets
+from caffe_clr import datasets
+from caffe_clr.cli import trainings
 from caffe_clr.harness.compilation import Tree
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -89,9 +90,9 @@ def test_without_a_terminal_the_training_is_told_in_lines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(console, "_TOLD_SECONDS", 0)
+    monkeypatch.setattr(trainings, "_TOLD_SECONDS", 0)
     output = StringIO()
-    console.train(
+    trainings.show_training(
         *([Path("models/digits/triangular2_solver.prototxt")], tmp_path / "run"),
         Console(file=output, width=80),
         **{"seed": None, "gpu": None, "resume": False, "snapshot_cycles": False},

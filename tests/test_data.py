@@ -18,8 +18,9 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from caffe_clr import cifar, console, datasets, prototxt
+from caffe_clr import cifar, datasets, prototxt
 from caffe_clr.cifar import CIFAR10, CIFAR100, DataSet
+from caffe_clr.cli.data_sets import write_data
 from caffe_clr.datasets import Split
 from caffe_clr.errors import ClrError
 
@@ -299,7 +300,7 @@ def test_nothing_is_read_before_caffe_is_built(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.delitem(sys.modules, "caffe.proto.caffe_pb2", raising=False)
     with pytest.raises(ClrError, match="no Caffe in this Python environment"):
-        console.write_data(lambda _: pytest.fail("read"), tmp_path / "out", False, Console())
+        write_data(lambda _: pytest.fail("read"), tmp_path / "out", False, Console())
 
 
 @pytest.mark.usefixtures("tree")

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from caffe_clr import datasets, epochs, policies, prototxt, solvers
+from caffe_clr.cli.stepsizes import show_stepsize
 from caffe_clr.epochs import Epoch
 from caffe_clr.errors import ClrError, UsageError
 from caffe_clr.harness.compilation import Tree
@@ -415,7 +416,7 @@ def test_the_longest_run_that_caffe_counts_is_the_limit(solver_file: Path) -> No
 def shown(solver_file: Path, given_epochs: float, images: int | None = None, gpus: int = 1) -> str:
     output = StringIO()
     console = Console(file=output, width=20)
-    epochs.show(solver_file, given_epochs, images, gpus, console)
+    show_stepsize(solver_file, given_epochs, images, gpus, console)
     return output.getvalue()
 
 

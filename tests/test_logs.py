@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from caffe_clr import logs, plots, policies, prototxt
+from caffe_clr.cli.log_summary import show_log
 from caffe_clr.errors import ClrError
 from caffe_clr.harness.compilation import Tree
 from caffe_clr.runs import History
@@ -354,7 +355,7 @@ def test_nan_and_inf_are_kept_and_told(tree: Tree, tmp_path: Path) -> None:
 
 def shown(log: Path, out: Path) -> str:
     console = Console(file=io.StringIO(), width=120)
-    logs.show(log, out, console)
+    show_log(log, out, console)
     return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
 
 
@@ -390,7 +391,7 @@ def test_what_is_no_log_is_refused(folder: Path, tmp_path: Path) -> None:
         (folder / "run_iter_25.caffemodel", "is binary, not a log"),
         (folder / "solver.prototxt", "no result of an iteration in it"),
     ):
-        for read in (logs.read_log, lambda path: logs.show(path, tmp_path / "out", Console())):
+        for read in (logs.read_log, lambda path: show_log(path, tmp_path / "out", Console())):
             with pytest.raises(ClrError, match=re.escape(str(path))) as raised:
                 read(path)
             assert message in str(raised.value)

@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 
 from caffe_clr import policies, prototxt, schedule
+from caffe_clr.cli.schedules import show_schedule
 from caffe_clr.errors import ClrError
 from caffe_clr.harness.compilation import Tree
 
@@ -78,7 +79,7 @@ def scheduled(files: list[Path]) -> list[tuple[int, str]]:
 
 def shown(files: list[Path], out: Path, log: Path | None = None) -> str:
     console = Console(file=io.StringIO(), width=160)
-    schedule.show(files, out, console, log)
+    show_schedule(files, out, console, log)
     return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
 
 

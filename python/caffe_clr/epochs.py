@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import lmdb
-from rich.console import Console
 
 from caffe_clr import prototxt
 from caffe_clr.errors import ClrError, UsageError
@@ -112,33 +111,6 @@ def stepsize(
         "cycle": 2 * half,
         "max_iter": max_iter,
     }
-
-
-def show(solver_file: Path, epochs: float, images: int | None, gpus: int, console: Console) -> None:
-    """Print stepsize and max_iter as lines of a prototxt, and where they come from as comments.
-
-    Arguments and errors are those of `stepsize`.
-    """
-    found = stepsize(solver_file, epochs, images=images, gpus=gpus)
-    batches = f"batches of {found['batch_size']:,}"
-    if found["iter_size"] > 1:
-        batches += f", iter_size {found['iter_size']}"
-    if found["gpus"] > 1:
-        batches += f", {found['gpus']} GPUs"
-    first, *further = found["max_iter"].items()
-    start = f" from iteration {found['start_lr_policy']}" if found["start_lr_policy"] else ""
-    others = ", ".join(f"{end} for {cycles}" for cycles, end in further)
-    lines = [
-        f"# iterations an epoch: {found['epoch']:,} ({found['images']:,} images, {batches})",
-        f"stepsize: {found['stepsize']}   # {epochs:g} epoch{'s' if epochs != 1 else ''}"
-        f" of {found['epoch']} iterations",
-        f"max_iter: {first[1]}   # {first[0]} cycles of {found['cycle']}{start}; {others}",
-    ]
-    least, most = ADVISED
-    if not least <= epochs <= most:
-        lines.append(f"# the paper advises a stepsize of {least} to {most} epochs (section 3.2)")
-    for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def epoch(

@@ -10,16 +10,12 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from google.protobuf import text_format
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from caffe_clr import plots, policies, prototxt, runs
+from caffe_clr import policies, prototxt
 from caffe_clr.errors import ClrError
 from caffe_clr.runs import History, Row
 
@@ -38,7 +34,6 @@ _OUTPUT = re.compile(
 )
 _START = "Initializing solver from parameters:"
 _CLOSING = ("Iteration ", "Snapshotting ", "Optimization ")  # what follows a whole result
-_COLUMNS = ("iteration", "lr", "seconds")
 _HALF_A_YEAR = timedelta(days=180)
 _REMEDY = "give the file that the standard error of `caffe train` went to"
 
@@ -142,35 +137,6 @@ def agree(logged: Iterable[float], rates: Iterable[float]) -> list[bool]:
         )
         for printed, rate in zip(logged, rates, strict=True)
     ]
-
-
-def show(path: Path, out: Path, console: Console) -> None:
-    """Write a log's train.csv, test.csv and log.png into `out`, and print a summary.
-
-    Raises:
-        ClrError: see read_log; or `out` cannot be written.
-    """
-    history = read_log(path)
-    runs.make_folder(out)
-    files = [out / name for name in ("train.csv", "test.csv", "log.png")]
-    runs.write_csv(history.train, files[0])
-    runs.write_csv(history.test, files[1])
-    plots.plot_log(history, files[2])
-    rows = sorted(history.test + history.train, key=lambda row: row["iteration"])
-    first, last = rows[0]["iteration"], rows[-1]["iteration"]
-    seconds = max(row["seconds"] for row in rows)
-    console.print(f"Iterations {first:,} to {last:,}, {seconds:,.0f} s after the log's first line")
-    if history.train:
-        row = history.train[-1]
-        console.print(f"Last loss {row['loss']:g}, at iteration {row['iteration']:,}")
-    for row in rows:
-        if lost := {name: value for name, value in row.items() if _is_lost(name, value)}:
-            values = ", ".join(f"{name} {value}" for name, value in lost.items())
-            console.print(f"First nan or inf at iteration {row['iteration']:,}: {escape(values)}")
-            break
-    if history.test:
-        console.print(_test_table(history.test))
-    console.print("Wrote", ", ".join(map(str, files)), soft_wrap=True, markup=False)
 
 
 def _read_parts(path: Path) -> list[_Part]:
@@ -343,23 +309,3 @@ def _named(result: _Result, others: Iterable[str]) -> Row:
             written[net, name] += 1
         row[column] = value
     return row
-
-
-def _is_lost(name: str, value: float) -> bool:
-    return name != "lr" and not math.isfinite(value)
-
-
-def _test_table(rows: list[Row]) -> Table:
-    table = Table("output", title="Test", title_justify="left")
-    for heading in ("final", "best", "", "at iteration"):
-        table.add_column(heading, justify="right")
-    for name in dict.fromkeys(chain(*rows)):
-        if name in _COLUMNS:
-            continue
-        tested = [row for row in rows if name in row]
-        known = [row for row in tested if not math.isnan(row[name])]
-        choose, kind = (min, "lowest") if plots.is_loss(name) else (max, "highest")
-        best = choose(known or tested, key=lambda row: row[name])
-        final, iteration = tested[-1][name], f"{best['iteration']:,}"
-        table.add_row(escape(name), f"{final:g}", f"{best[name]:g}", kind, iteration)
-    return table

@@ -8,12 +8,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
-from caffe_clr import advice, logs, plots, policies, prototxt, runs
-from caffe_clr.console import warn
+from caffe_clr import policies, prototxt
 from caffe_clr.errors import ClrError
 
 Iterations = NDArray[np.int64]
@@ -22,7 +18,7 @@ _MOST_ROWS = 10_000  # besides the cycles' ends and peaks
 
 
 @dataclass(frozen=True)
-class _Stage:
+class Stage:
     """One solver of a run, from iteration `first` up to its max_iter."""
 
     number: int
@@ -62,42 +58,12 @@ def schedule(solver_files: Sequence[Path]) -> list[dict[str, Any]]:
     Raises:
         ClrError: a solver file cannot be used, or a stage has no iterations.
     """
-    return _rows(_stages(solver_files))
+    return rows(read_stages(solver_files))
 
 
-def show(
-    solver_files: Sequence[Path], out: Path, console: Console, log: Path | None = None
-) -> None:
-    """Write schedule.csv and schedule.png into `out`, and print a row for each stage.
-
-    Args:
-        log: of a run of these solvers; its rates are compared with the schedule.
-
-    Raises:
-        ClrError: see schedule and logs.read_rates; or `out` cannot be written.
-    """
-    stages = _stages(solver_files)
-    rows = _rows(stages)
-    logged = logs.read_rates(log) if log else {}
-    runs.make_folder(out)
-    files = out / "schedule.csv", out / "schedule.png"
-    runs.write_csv(rows, files[0])
-    plots.plot_schedule(rows, logged, files[1])
-    console.print(_table(stages, rows))
-    for stage, file in zip(stages, solver_files, strict=True):
-        warn(advice.advise(str(file), stage.solver, stage.first, None), console)
-    lost = [row for row in rows if not math.isfinite(row["lr"])]
-    if lost:
-        console.print(f"The rate is {lost[0]['lr']} at iteration {lost[0]['iteration']:,}")
-    if logged:
-        console.print(_comparison(stages, logged))
-    if len(rows) <= stages[-1].last:
-        console.print(f"{len(rows):,} of {stages[-1].last + 1:,} iterations are written")
-    console.print(f"Wrote {files[0]}, {files[1]}", soft_wrap=True, markup=False)
-
-
-def _stages(solver_files: Sequence[Path]) -> list[_Stage]:
-    stages: list[_Stage] = []
+def read_stages(solver_files: Sequence[Path]) -> list[Stage]:
+    """The stages of a run, one for each solver file; for errors see schedule."""
+    stages: list[Stage] = []
     first, step = 0, 0
     for number, file in enumerate(solver_files, start=1):
         solver = prototxt.read_solver(file)
@@ -111,7 +77,7 @@ def _stages(solver_files: Sequence[Path]) -> list[_Stage]:
                 " set it above, or exchange the solvers"
             )
         step = _resume_steps(solver, first, step)
-        stages.append(_Stage(number, solver, first))
+        stages.append(Stage(number, solver, first))
         first = solver.max_iter
     return stages
 
@@ -144,12 +110,13 @@ def _resume_steps(solver: Any, first: int, step: int) -> int:
     return sum(stepvalue <= last for stepvalue in taken)
 
 
-def _rows(stages: list[_Stage]) -> list[dict[str, Any]]:
+def rows(stages: list[Stage]) -> list[dict[str, Any]]:
+    """The rows of schedule."""
     spacing = -(-(stages[-1].last + 1) // _MOST_ROWS)
     return [row for stage in stages for row in _stage_rows(stage, spacing)]
 
 
-def _stage_rows(stage: _Stage, spacing: int) -> Iterator[dict[str, Any]]:
+def _stage_rows(stage: Stage, spacing: int) -> Iterator[dict[str, Any]]:
     ends = np.array([stage.first, stage.last])
     spaced = np.arange(stage.first, stage.last, spacing)
     iterations = np.unique(np.concatenate([ends, spaced, _marks(stage)]))
@@ -163,7 +130,7 @@ def _stage_rows(stage: _Stage, spacing: int) -> Iterator[dict[str, Any]]:
         }
 
 
-def _marks(stage: _Stage) -> Iterations:
+def _marks(stage: Stage) -> Iterations:
     """Where the rate of a stage turns or steps; if that is often, of one cycle in so many."""
     solver = stage.solver
     if solver.lr_policy == "multistep":
@@ -181,7 +148,7 @@ def _marks(stage: _Stage) -> Iterations:
     return marks[(stage.first <= marks) & (marks <= stage.last)]
 
 
-def _periods(stage: _Stage, start: int, period: int) -> Iterations:
+def _periods(stage: Stage, start: int, period: int) -> Iterations:
     """The iterations at which periods that touch a stage begin."""
     first = start + max(0, stage.first - start) // period * period
     count = -(-(stage.last + 1 - first) // period)
@@ -201,50 +168,3 @@ def _peak(solver: Any) -> list[int]:
     position = -1 / math.log(solver.gamma) - solver.base_lr / rise
     within = min(max(position, 0), solver.stepsize)
     return [math.floor(within), math.ceil(within), solver.stepsize]
-
-
-def _table(stages: list[_Stage], rows: list[dict[str, Any]]) -> Table:
-    table = Table(
-        *("stage", "policy"),
-        title="Learning rate",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
-    for heading in ("iterations", "cycles", "first", "highest", "lowest", "last"):
-        table.add_column(heading, justify="right")
-    for stage in stages:
-        rates = [row["lr"] for row in rows if row["stage"] == stage.number]
-        finite = [rate for rate in rates if math.isfinite(rate)] or [math.nan]
-        cycles = ""
-        if stage.solver.lr_policy in policies.CYCLES:
-            cycles = f"{round(stage.cycles(stage.last + 1) - stage.cycles(stage.first), 2):g}"
-        table.add_row(
-            str(stage.number),
-            stage.solver.lr_policy,
-            f"{stage.first:,} to {stage.last:,}",
-            cycles,
-            *(f"{rate:.6g}" for rate in (rates[0], max(finite), min(finite), rates[-1])),
-        )
-    return table
-
-
-def _comparison(stages: list[_Stage], logged: dict[int, float]) -> str:
-    """How many logged rates are those of the schedule, and the first that is not."""
-    rates = {
-        iteration: float(rate)
-        for stage in stages
-        if (within := [i for i in logged if stage.first <= i <= stage.last])
-        for iteration, rate in zip(within, stage.rates(within), strict=True)
-    }
-    same = logs.agree([logged[iteration] for iteration in rates], rates.values())
-    differing = [iteration for iteration, agrees in zip(rates, same, strict=True) if not agrees]
-    text = f"Log: {len(logged):,} rates, {len(differing):,} differ from the schedule"
-    if differing:
-        first = differing[0]
-        text += (
-            f", first at iteration {first:,}:"
-            f" logged {logged[first]:g}, scheduled {rates[first]:.6g}"
-        )
-    beyond = len(logged) - len(rates)
-    return text + (f"; {beyond:,} are after its end" if beyond else "")

@@ -1,7 +1,6 @@
 """The application that the commands enter themselves into."""
 
 import typer
-from rich.console import Console
 
 TRAINING = "Train"
 BUILDING = "Build and check"
@@ -13,4 +12,3 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Cyclical learning rates for BVLC Caffe: build, train, compare and check.",
 )
-console = Console(highlight=False)

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from caffe_clr import locations
-from caffe_clr.cli.app import BUILDING, app, console
+from caffe_clr.cli.app import BUILDING, app
+from caffe_clr.cli.console import console
 from caffe_clr.cli.report import ConsoleReport
 from caffe_clr.errors import ClrError, UsageError
 from caffe_clr.harness import pipeline, series, toolchain
@@ -124,9 +125,9 @@ def parity(
 
     Example: caffe-clr parity models/digits/*_solver.prototxt
     """
-    from caffe_clr import parity as checks
+    from caffe_clr.cli.parity_table import show_parity
 
-    checks.show(solvers or [], points, console)
+    show_parity(solvers or [], points, console)
 
 
 @app.command(

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from caffe_clr.cli.app import TRAINING, app, console
+from caffe_clr.cli.app import TRAINING, app
+from caffe_clr.cli.console import console
 
 if TYPE_CHECKING:
     from caffe_clr.cifar import DataSet
@@ -87,23 +88,23 @@ def digits(out: Out, force: Force = False) -> None:
 
     Example: caffe-clr data digits models/digits --force
     """
-    from caffe_clr import console as shows
     from caffe_clr import datasets
+    from caffe_clr.cli.data_sets import write_data
 
-    shows.write_data(lambda on_progress: datasets.digits(), out, force, console)
+    write_data(lambda on_progress: datasets.digits(), out, force, console)
 
 
 def _cifar(
     data_set: "DataSet", source: Path, out: Path, pad: int, order: int | None, force: bool
 ) -> None:
     from caffe_clr import cifar, datasets
-    from caffe_clr import console as shows
+    from caffe_clr.cli.data_sets import write_data
 
     def read(on_progress: Callable[[int, int], None]) -> "dict[str, Split]":
         splits = cifar.read(source, data_set, order, on_progress)
         return datasets.padded(splits, pad) if pad else splits
 
-    shows.write_data(read, out, force, console)
+    write_data(read, out, force, console)
     if pad:
         console.print(
             "No mean.binaryproto: it would be of the padded size, and the test images are not;"

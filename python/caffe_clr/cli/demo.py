@@ -6,8 +6,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from caffe_clr import console as shows
 from caffe_clr import datasets, locations
+from caffe_clr.cli.bounds import show_bounds
+from caffe_clr.cli.comparisons import show_comparison
 from caffe_clr.errors import ClrError
 
 _MODEL = Path("models/digits")
@@ -15,7 +16,7 @@ _FIXED = _MODEL / "fixed_solver.prototxt"
 _AT_ONCE = min(2, os.cpu_count() or 1)
 
 
-def run(out: Path, console: Console) -> None:
+def run_demo(out: Path, console: Console) -> None:
     """Find bounds and train with them, showing progress; write plots and numbers into `out`."""
     out = out.resolve()
     shutil.rmtree(out / "range_test", ignore_errors=True)
@@ -24,8 +25,10 @@ def run(out: Path, console: Console) -> None:
     _enter_model_root(out)
     train, test = datasets.write_digits(_MODEL)
     console.print(f"Digits: {train} (1,500 images), {test} (297 images)", soft_wrap=True)
-    found = shows.find_bounds(
-        *(_FIXED, out / "range_test", console),
+    found = show_bounds(
+        _FIXED,
+        out / "range_test",
+        console,
         min_lr=0.001,
         max_lr=0.3,
         length=8,
@@ -34,8 +37,11 @@ def run(out: Path, console: Console) -> None:
     )
     if found.solver is None:
         raise ClrError("the range test suggests no bounds, which it should on the digits")
-    shows.compare(
-        *([_FIXED, found.solver], out / "comparison", "Handwritten digits, three seeds", console),
+    show_comparison(
+        [_FIXED, found.solver],
+        out / "comparison",
+        "Handwritten digits, three seeds",
+        console,
         seeds=3,
         at_once=_AT_ONCE,
         scheduler=None,

@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from caffe_clr.cli.app import TRAINING, app, console
+from caffe_clr.cli.app import TRAINING, app
+from caffe_clr.cli.console import console
 from caffe_clr.errors import UsageError
 
 net_app = typer.Typer(

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from caffe_clr.cli.app import TRAINING, app, console
+from caffe_clr.cli.app import TRAINING, app
+from caffe_clr.cli.console import console
 from caffe_clr.errors import UsageError
 
 Solver = Annotated[Path, typer.Argument(metavar="SOLVER", help="A solver prototxt.")]
@@ -46,10 +47,12 @@ def train(
 
     Example: caffe-clr train models/digits/triangular2_solver.prototxt
     """
-    from caffe_clr import console as shows
+    from caffe_clr.cli.trainings import show_training
 
-    shows.train(
-        *(solvers, out, console),
+    show_training(
+        solvers,
+        out,
+        console,
         seed=seed,
         gpu=gpu,
         resume=resume,
@@ -69,9 +72,9 @@ def plot(
 
     Example: caffe-clr plot runs/triangular2-* --together runs.png
     """
-    from caffe_clr import console as shows
+    from caffe_clr.cli.trainings import plot_runs
 
-    shows.plot(runs, together, console)
+    plot_runs(runs, together, console)
 
 
 @app.command("range-test", rich_help_panel=TRAINING)
@@ -101,12 +104,14 @@ def range_test(
     Example: caffe-clr range-test models/digits/fixed_solver.prototxt
     --min-lr 0.001 --max-lr 0.3 --epochs 8
     """
-    from caffe_clr import console as shows
+    from caffe_clr.cli.bounds import show_bounds
 
     if (epochs is None) == (iterations is None):
         raise UsageError("how long to train? give --epochs or --iterations, one of them")
-    shows.find_bounds(
-        *(solver, out, console),
+    show_bounds(
+        solver,
+        out,
+        console,
         min_lr=min_lr,
         max_lr=max_lr,
         length=epochs,
@@ -132,9 +137,9 @@ def stepsize(
 
     Example: caffe-clr stepsize models/digits/triangular2_solver.prototxt
     """
-    from caffe_clr import epochs as counts
+    from caffe_clr.cli.stepsizes import show_stepsize
 
-    counts.show(solver, epochs, images, gpus, console)
+    show_stepsize(solver, epochs, images, gpus, console)
 
 
 @app.command(rich_help_panel=TRAINING)
@@ -152,9 +157,9 @@ def schedule(
     Example: caffe-clr schedule models/digits/triangular2_solver.prototxt
     """
     from caffe_clr import runs
-    from caffe_clr import schedule as schedules
+    from caffe_clr.cli.schedules import show_schedule
 
-    schedules.show(solvers, out or runs.default_folder(solvers[0]), console, log)
+    show_schedule(solvers, out or runs.default_folder(solvers[0]), console, log)
 
 
 @app.command(rich_help_panel=TRAINING)
@@ -181,11 +186,18 @@ def compare(
 
     Example: caffe-clr compare models/digits/*_solver.prototxt --seeds 3
     """
-    from caffe_clr import console as shows
+    from caffe_clr.cli.comparisons import show_comparison
 
     title = f"{len(solvers)} solvers, " + (f"seeds 1 to {seeds}" if seeds > 1 else "seed 1")
-    shows.compare(
-        *(solvers, out, title, console), seeds=seeds, at_once=jobs, scheduler=scheduler, gpu=gpu
+    show_comparison(
+        solvers,
+        out,
+        title,
+        console,
+        seeds=seeds,
+        at_once=jobs,
+        scheduler=scheduler,
+        gpu=gpu,
     )
 
 
@@ -202,9 +214,9 @@ def log(
 
     Example: caffe-clr log train.log
     """
-    from caffe_clr import logs
+    from caffe_clr.cli.log_summary import show_log
 
-    logs.show(logfile, out or logfile.with_name(f"{logfile.stem}-results"), console)
+    show_log(logfile, out or logfile.with_name(f"{logfile.stem}-results"), console)
 
 
 @app.command(rich_help_panel=TRAINING)
@@ -215,11 +227,11 @@ def demo(
 
     Example: caffe-clr demo --out /tmp/demo
     """
-    from caffe_clr import demo as demos
     from caffe_clr import locations
     from caffe_clr.cli.building import build
+    from caffe_clr.cli.demo import run_demo
     from caffe_clr.harness import environment
 
     if locations.checkout() or not environment.has_caffe():
         build()
-    demos.run(out, console)
+    run_demo(out, console)

@@ -1,0 +1,88 @@
+"""Shows a comparison of solvers: how it goes, its table and its plot."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from caffe_clr import comparison, plots, training
+from caffe_clr.cli.console import progress, resumable, warn
+from caffe_clr.comparison import Entry, Line
+from caffe_clr.measures import Measure
+
+
+def show_comparison(
+    solver_files: Sequence[Path], out: Path | None, title: str, console: Console, **options: Any
+) -> list[Entry]:
+    """Run comparison.compare with its options, and show how it goes and what came of it."""
+    folder = out or comparison.default_folder(solver_files)
+    seeds = options["seeds"]
+    plans = [training.plan([file], folder, gpu=options["gpu"]) for file in solver_files]
+    for planned in plans:
+        warn(planned.warnings, console)
+    remedy = f"what is trained is kept; go on with the same command and --out {folder}"
+    with progress(console) as shown, resumable(remedy):
+        tasks = {
+            name: shown.add_task(name, total=seeds * planned.stages[0].max_iter)
+            for name, planned in zip(comparison.names(solver_files), plans, strict=True)
+        }
+
+        def show(done: dict[str, int]) -> None:
+            for name, iterations in done.items():
+                shown.update(tasks[name], completed=iterations)
+
+        entries = comparison.compare(solver_files, folder, on_progress=show, **options)
+    lines = comparison.table(entries)
+    comparison.write(entries, lines, folder)
+    picture = folder / "comparison.png"
+    plots.plot_comparison(entries, title, picture)
+    console.print(_comparison_table(lines, entries[0].measure))
+    for entry in entries:
+        for seed, message in entry.diverged.items():
+            console.print(f"{entry.name}, seed {seed}: {message}", soft_wrap=True)
+    console.print(f"Plot: {picture}", soft_wrap=True)
+    return entries
+
+
+def _comparison_table(lines: Sequence[Line], measure: Measure) -> Table:
+    seeds = f"{lines[0].seeds} seeds" if lines[0].seeds > 1 else "one seed"
+    table = Table(
+        "solver",
+        title=f"{measure.label.capitalize()}, {seeds}",
+        title_justify="left",
+        caption=f"reached: iterations until a run is as good as {lines[0].name} in the end",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    for heading in ("iterations", "final", "best", "reached", "ratio"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for line in lines:
+        table.add_row(
+            *(line.name, f"{line.iterations:,}"),
+            *(_spread(values, line.seeds, measure) for values in (line.final, line.best)),
+            _reached(line),
+            "" if line.ratio is None else f"{line.ratio:.2f}",
+        )
+    return table
+
+
+def _reached(line: Line) -> str:
+    if line.reached is None:
+        return "never"
+    of = "" if line.reached_by == line.seeds else f" ({line.reached_by} of {line.seeds})"
+    return f"{line.reached:,.0f}{of}"
+
+
+def _spread(values: tuple[float, float] | None, seeds: int, measure: Measure) -> str:
+    if values is None:
+        return "diverged"
+    mean, deviation = values
+    if seeds == 1:
+        return f"{100 * mean:.2f}" if measure.is_accuracy else f"{mean:.4g}"
+    if measure.is_accuracy:
+        return f"{100 * mean:.2f} ± {100 * deviation:.2f}"
+    return f"{mean:.4g} ± {deviation:.2g}"

@@ -1,0 +1,44 @@
+"""The console, and what the commands share on it: progress, warnings, a remedy at Ctrl-C."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from caffe_clr.errors import Interrupted
+
+console = Console(highlight=False)
+
+
+def warn(warnings: Sequence[str], console: Console) -> None:
+    for warning in warnings:
+        console.print("[yellow]warning:[/yellow]", end=" ")
+        console.print(warning, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def resumable(remedy: str) -> Iterator[None]:
+    """Say what to do after an interruption of what is done within."""
+    try:
+        yield
+    except Interrupted as interrupted:
+        raise Interrupted(interrupted.signal_number, remedy) from None
+
+
+@contextmanager
+def progress(console: Console, bar: bool = True) -> Iterator[Progress]:
+    columns = (
+        TextColumn("{task.description}"),
+        *((BarColumn(bar_width=8),) if bar else ()),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+    )
+    with Progress(*columns, console=console) as shown:
+        yield shown

@@ -1,0 +1,46 @@
+"""Writes data sets and shows how it goes and what they hold."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from caffe_clr import datasets, prototxt
+from caffe_clr.cli.console import progress, resumable
+from caffe_clr.datasets import Split
+from caffe_clr.errors import UsageError
+
+
+def write_data(
+    read: Callable[[Callable[[int, int], None]], dict[str, Split]],
+    out: Path,
+    force: bool,
+    console: Console,
+) -> None:
+    """Read a data set and write it with datasets.write, showing how it goes and what it holds.
+
+    Args:
+        read: is given what to call with how many of how many files are read.
+        force: write into a folder that is not empty.
+
+    Raises:
+        UsageError: `out` is not empty.
+        ClrError: Caffe, whose messages are written, is not built.
+    """
+    if not force and out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise UsageError(f"{out} exists; write over what is in it: --force, or name another OUT")
+    prototxt.caffe_pb2()  # before all images are read
+    remedy = "nothing is written; run the same command again"
+    with progress(console) as shown, resumable(remedy):
+        reading = shown.add_task("reading", total=None)
+        splits = read(lambda done, total: shown.update(reading, completed=done, total=total))
+        shown.remove_task(reading)
+        total = sum(len(split.images) for split in splits.values())
+        writing = shown.add_task("writing", total=total)
+        made = datasets.write(splits, out, lambda: shown.advance(writing))
+    for phase, split in splits.items():
+        counts = np.unique(split.labels, return_counts=True)[1]
+        each = f"{min(counts):,}" + (f" to {max(counts):,}" if min(counts) < max(counts) else "")
+        console.print(f"{phase}: {len(split.images):,} images, {len(counts)} classes of {each}")
+    console.print(f"Data: {', '.join(map(str, made))}", soft_wrap=True)

@@ -1,0 +1,51 @@
+"""Shows how far the rates of Caffe and of the reference are apart."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from caffe_clr import parity, solvers
+from caffe_clr.errors import ClrError
+
+
+def show_parity(solver_files: Sequence[Path], points: int, console: Console) -> None:
+    """Compare as parity.check_all does, and print a table of what was found.
+
+    Raises:
+        ClrError: a solver's rates are further from the reference's than is allowed.
+    """
+    table = Table(title="Rates of Caffe and of the reference", title_justify="left")
+    table.add_column("policy", no_wrap=True)
+    table.add_column("solver", overflow="fold")
+    for heading in ("points", "differ", "units", "allowed", "amplitude"):
+        table.add_column(heading, justify="right")
+    solvers.import_caffe()
+    start = time.monotonic()
+    results = list(parity.check_all(solver_files, points))
+    seconds = time.monotonic() - start
+    for result in results:
+        table.add_row(
+            result.policy,
+            result.name or result.solver_type,
+            f"{result.points:,}",
+            f"{result.differing:,}",
+            f"{result.units:.3g}",
+            f"{result.units_allowed}",
+            f"{result.share:.2g}",
+            style="" if result.passed else "red",
+        )
+    console.print(table)
+    total = sum(result.points for result in results)
+    differing = sum(result.differing for result in results)
+    console.print(
+        f"{total:,} points in {seconds:.1f} s, {differing:,} differ.\n"
+        "units: the largest difference, in units in the last place of a float rate;\n"
+        "two are allowed where Caffe itself calls powf or expf. amplitude: the same\n"
+        "as a fraction of max_lr - base_lr, or of base_lr where there is no max_lr."
+    )
+    failed = [result for result in results if not result.passed]
+    if failed:
+        raise ClrError(f"{len(failed)} of {len(results)} solvers differ from the reference")

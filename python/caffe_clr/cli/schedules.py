@@ -1,0 +1,92 @@
+"""Shows the learning rate of a run, before any training."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from caffe_clr import advice, logs, plots, policies, runs, schedule
+from caffe_clr.cli.console import warn
+from caffe_clr.schedule import Stage
+
+
+def show_schedule(
+    solver_files: Sequence[Path], out: Path, console: Console, log: Path | None = None
+) -> None:
+    """Write schedule.csv and schedule.png into `out`, and print a row for each stage.
+
+    Args:
+        log: of a run of these solvers; its rates are compared with the schedule.
+
+    Raises:
+        ClrError: see schedule.schedule and logs.read_rates; or `out` cannot be written.
+    """
+    stages = schedule.read_stages(solver_files)
+    rows = schedule.rows(stages)
+    logged = logs.read_rates(log) if log else {}
+    runs.make_folder(out)
+    files = out / "schedule.csv", out / "schedule.png"
+    runs.write_csv(rows, files[0])
+    plots.plot_schedule(rows, logged, files[1])
+    console.print(_table(stages, rows))
+    for stage, file in zip(stages, solver_files, strict=True):
+        warn(advice.advise(str(file), stage.solver, stage.first, None), console)
+    lost = [row for row in rows if not math.isfinite(row["lr"])]
+    if lost:
+        console.print(f"The rate is {lost[0]['lr']} at iteration {lost[0]['iteration']:,}")
+    if logged:
+        console.print(_comparison(stages, logged))
+    if len(rows) <= stages[-1].last:
+        console.print(f"{len(rows):,} of {stages[-1].last + 1:,} iterations are written")
+    console.print(f"Wrote {files[0]}, {files[1]}", soft_wrap=True, markup=False)
+
+
+def _table(stages: list[Stage], rows: list[dict[str, Any]]) -> Table:
+    table = Table(
+        *("stage", "policy"),
+        title="Learning rate",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    for heading in ("iterations", "cycles", "first", "highest", "lowest", "last"):
+        table.add_column(heading, justify="right")
+    for stage in stages:
+        rates = [row["lr"] for row in rows if row["stage"] == stage.number]
+        finite = [rate for rate in rates if math.isfinite(rate)] or [math.nan]
+        cycles = ""
+        if stage.solver.lr_policy in policies.CYCLES:
+            cycles = f"{round(stage.cycles(stage.last + 1) - stage.cycles(stage.first), 2):g}"
+        table.add_row(
+            str(stage.number),
+            stage.solver.lr_policy,
+            f"{stage.first:,} to {stage.last:,}",
+            cycles,
+            *(f"{rate:.6g}" for rate in (rates[0], max(finite), min(finite), rates[-1])),
+        )
+    return table
+
+
+def _comparison(stages: list[Stage], logged: dict[int, float]) -> str:
+    """How many logged rates are those of the schedule, and the first that is not."""
+    rates = {
+        iteration: float(rate)
+        for stage in stages
+        if (within := [i for i in logged if stage.first <= i <= stage.last])
+        for iteration, rate in zip(within, stage.rates(within), strict=True)
+    }
+    same = logs.agree([logged[iteration] for iteration in rates], rates.values())
+    differing = [iteration for iteration, agrees in zip(rates, same, strict=True) if not agrees]
+    text = f"Log: {len(logged):,} rates, {len(differing):,} differ from the schedule"
+    if differing:
+        first = differing[0]
+        text += (
+            f", first at iteration {first:,}:"
+            f" logged {logged[first]:g}, scheduled {rates[first]:.6g}"
+        )
+    beyond = len(logged) - len(rates)
+    return text + (f"; {beyond:,} are after its end" if beyond else "")

@@ -1,0 +1,49 @@
+"""The package's seams: who may import what."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import caffe_clr
+
+PACKAGE = Path(caffe_clr.__file__).parent
+SLOW = ("matplotlib", "sklearn", "PIL", "h5py", "distributed", "caffe")
+
+
+def imported(file: Path) -> Iterator[str]:
+    """The modules that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_only_the_command_line_prints() -> None:
+    consoles = {"rich", "typer", "caffe_clr.cli"}
+    for file in PACKAGE.glob("**/*.py"):
+        if file.relative_to(PACKAGE).parts[0] not in ("cli", "__main__.py"):
+            names = set(imported(file))
+            assert not {name for name in names if name.split(".")[0] in consoles}, file
+            assert not names & consoles, file
+            calls = {
+                node.func.id
+                for node in ast.walk(ast.parse(file.read_text()))
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+            }
+            assert "print" not in calls, file
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["cli", "cli.schedules", "cli.trainings", "cli.bounds", "cli.comparisons", "cli.log_summary"],
+)
+def test_what_is_slow_to_import_waits_until_it_is_needed(module: str) -> None:
+    code = f"import sys, caffe_clr.{module}; print(*{{name.split('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()).isdisjoint(SLOW)
