@@ -12,6 +12,7 @@ from rich.progress import track
 from benchmarks import tables
 from caffe_clr import epochs, measures, prototxt, runs, solvers
 from caffe_clr.errors import UsageError
+from caffe_clr.history import write_csv
 
 _TESTS = 25
 
@@ -50,7 +51,7 @@ def show(solver_file: Path, snapshot: Path, csv: Path) -> None:
         solver.step(start + test * epoch // _TESTS - solver.iter)
         *_, means = solvers.test(solver, list(parameter.test_iter))
         rows.append({"iteration": solver.iter, "lr": solver.lr, "accuracy": means[measure.name]})
-    runs.write_csv(rows, csv)
+    write_csv(rows, csv)
     values = [100 * row["accuracy"] for row in rows[1:]]
     headings = ("iteration", "lr", "accuracy (%)", "mean", "lowest", "highest")
     notes = [f"mean, lowest, highest: of {_TESTS} tests over the epoch that follows"]

@@ -10,8 +10,9 @@ from google.protobuf import text_format
 
 from benchmarks import nets, within_epoch
 from benchmarks.workers import Worker, started
-from caffe_clr import prototxt, runs, training
+from caffe_clr import prototxt, training
 from caffe_clr.harness.compilation import Tree
+from caffe_clr.history import read_csv
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def test_within_an_epoch_is_trained_as_the_run_was(tmp_path: Path) -> None:
     recorded = {row["iteration"]: (row["lr"], row["accuracy"]) for row in history.test}
     snapshot = run / "snapshots" / "triangular2_iter_60.solverstate"
     within_epoch.show(solver, snapshot, tmp_path / "within.csv")
-    rows = runs.read_csv(tmp_path / "within.csv")
+    rows = read_csv(tmp_path / "within.csv")
     assert len(rows) == 26
     assert recorded[60] == (rows[0]["lr"], rows[0]["accuracy"])
     assert recorded[90] == (rows[-1]["lr"], rows[-1]["accuracy"])

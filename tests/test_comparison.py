@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from caffe_clr import comparison, plots, policies, prototxt, runs
 from caffe_clr.errors import ClrError, UsageError
+from caffe_clr.history import read_csv
 from caffe_clr.measures import Measure
 
 pytestmark = pytest.mark.usefixtures("digits_root")
@@ -100,7 +101,7 @@ def test_the_table_says_what_the_runs_recorded(digits: list[Path], tmp_path: Pat
     assert all(done <= 300 for done in shown[-1].values())
     comparison.write(entries, lines, out)
     assert [row["name"] for row in table_of(out, "comparison.csv")] == list(NAMES)
-    assert runs.read_csv(out / "fixed.csv") == entries[0].curve()
+    assert read_csv(out / "fixed.csv") == entries[0].curve()
 
 
 def test_rates_are_known_between_tests(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from caffe_clr import logs, plots, policies, prototxt
 from caffe_clr.cli.log_summary import show_log
 from caffe_clr.errors import ClrError
 from caffe_clr.harness.compilation import Tree
-from caffe_clr.runs import History
+from caffe_clr.history import History
 
 NET = """
 layer {

@@ -12,6 +12,7 @@ from google.protobuf import text_format
 
 from caffe_clr import policies, prototxt, runs
 from caffe_clr.errors import ClrError, UsageError
+from caffe_clr.history import read_csv
 from caffe_clr.range_test import RangeTest, range_test
 
 pytestmark = pytest.mark.usefixtures("digits_root")
@@ -96,7 +97,7 @@ def test_two_seeds_over_eight_epochs(
         *FILES,
         *("seed_1701", "seed_1702", "triangular2_solver.prototxt"),
     }
-    assert runs.read_csv(out / "range_test.csv") == found.rows
+    assert read_csv(out / "range_test.csv") == found.rows
     written = json.loads((out / "range_test.json").read_text())
     assert (written["iterations"], written["seeds"]) == (240, [1701, 1702])
     assert written["suggestions"]["max_lr"]["rate"] == found.suggestions.max_lr.rate
@@ -130,7 +131,7 @@ def test_a_range_test_that_is_finished_is_not_trained_again(tmp_path: Path) -> N
     (out / "range_test.csv").unlink()
     assert range_test(DIGITS, out, **SWEEP, length=8, resume=True) == first
     assert (record.stat().st_mtime_ns, record.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
-    assert runs.read_csv(out / "range_test.csv") == first.rows
+    assert read_csv(out / "range_test.csv") == first.rows
 
 
 @pytest.mark.parametrize(
@@ -167,7 +168,7 @@ def test_a_diverging_sweep_ends_early_and_keeps_its_rows(tmp_path: Path) -> None
     assert [found.diverged_at] == rates([end], 400, 0.001, 50)
     tests = list(range(0, end + 1, 8))
     assert [row["iteration"] for row in found.rows] == tests
-    assert runs.read_csv(out / "range_test.csv") == found.rows
+    assert read_csv(out / "range_test.csv") == found.rows
     assert json.loads((out / "range_test.json").read_text())["diverged_at"] == found.diverged_at
     assert not snapshots(out)
     again = range_test(DIGITS, out, **sweep, resume=True)

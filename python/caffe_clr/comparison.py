@@ -7,8 +7,8 @@ from pathlib import Path
 
 from caffe_clr import jobs, measures, prototxt, runs
 from caffe_clr.errors import ClrError, DivergedError, UsageError
+from caffe_clr.history import History, Row, write_csv
 from caffe_clr.measures import Measure
-from caffe_clr.runs import History, Row
 
 
 @dataclass(frozen=True)
@@ -220,9 +220,9 @@ def write(entries: Sequence[Entry], lines: Sequence[Line], out: Path) -> None:
         }
         for line in lines
     ]
-    runs.write_csv(rows, out / "comparison.csv")
+    write_csv(rows, out / "comparison.csv")
     for entry in entries:
-        runs.write_csv(entry.curve(), out / f"{entry.name}.csv")
+        write_csv(entry.curve(), out / f"{entry.name}.csv")
 
 
 def names(solver_files: Sequence[Path]) -> list[str]:

@@ -17,7 +17,7 @@ from google.protobuf import text_format
 
 from caffe_clr import policies, prototxt
 from caffe_clr.errors import ClrError
-from caffe_clr.runs import History, Row
+from caffe_clr.history import History, Row
 
 _NUMBER = r"[-+]?(?:nan|inf|\d+\.?\d*(?:e[-+]?\d+)?)"
 _GLOG = re.compile(

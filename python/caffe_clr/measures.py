@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from caffe_clr import prototxt
-from caffe_clr.runs import History, Row
+from caffe_clr.history import History, Row
 
 
 @dataclass(frozen=True)

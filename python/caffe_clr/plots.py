@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from caffe_clr import policies
 from caffe_clr.comparison import Entry
+from caffe_clr.history import History, Row
 from caffe_clr.range_test import RangeTest
-from caffe_clr.runs import History, Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

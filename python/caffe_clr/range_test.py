@@ -11,8 +11,8 @@ from google.protobuf import text_format
 
 from caffe_clr import advice, epochs, jobs, measures, policies, prototxt, runs, suggestions
 from caffe_clr.errors import ClrError, DivergedError, UsageError
+from caffe_clr.history import Row, write_csv
 from caffe_clr.measures import Measure
-from caffe_clr.runs import Row
 from caffe_clr.suggestions import Suggestions
 
 _TESTS = 50
@@ -122,7 +122,7 @@ def range_test(
     )
     solver = _write_solver(parameter, solver_file, found, out, images)
     result = RangeTest(measure, seeds, rows, losses, diverged_at, found, solver)
-    runs.write_csv(rows, out / "range_test.csv")
+    write_csv(rows, out / "range_test.csv")
     _write_json(result, solver_file, sweep, out)
     return result
 

@@ -15,20 +15,18 @@ import csv
 import fcntl
 import hashlib
 import json
-import math
 import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from google.protobuf import text_format
 
 from caffe_clr.errors import ClrError, UsageError
-
-Row = dict[str, float]
+from caffe_clr.history import History, Row, read_csv, whole_lines, write_csv
 
 _LOCK_SECONDS = 30  # how long an interrupted run may take to end
 # what may change between the parts of a run without changing what was trained before
@@ -36,28 +34,6 @@ _CHANGEABLE = (
     *("display", "max_iter", "snapshot", "test_iter", "test_interval", "test_initialization"),
     *("solver_mode", "device_id", "snapshot_prefix"),
 )
-
-
-@dataclass
-class History:
-    """What a run recorded: two lists of rows, each a dict with its iteration and its rate.
-
-    `train` has a row for each `display` of the solver: iteration, epoch where
-    the data set's size is known, lr, loss (the mean since the row before), the
-    outputs of the train net, and seconds since the run began. `test` has one
-    for each `test_interval`, with the mean of every output of the test nets
-    (of a second test net as name#1). The rate, `lr`, is that of the same
-    iteration.
-    """
-
-    train: list[Row] = field(default_factory=list)
-    test: list[Row] = field(default_factory=list)
-
-    def rates(self) -> dict[float, float]:
-        """The rate by iteration, in order, from rows of both kinds; nan and inf are left out."""
-        rows = self.train + self.test
-        rates = {row["iteration"]: row["lr"] for row in rows if math.isfinite(row["lr"])}
-        return dict(sorted(rates.items()))
 
 
 @dataclass(frozen=True)
@@ -101,7 +77,7 @@ def is_run(folder: Path) -> bool:
 def has_begun(folder: Path) -> bool:
     """Whether a folder has a run that came so far as to record or snapshot something."""
     history = read_history(folder)
-    snapshots = _whole_lines(folder / "snapshots.csv")
+    snapshots = whole_lines(folder / "snapshots.csv")
     return is_run(folder) and bool(history.train or history.test or snapshots)
 
 
@@ -158,24 +134,8 @@ def make_folder(folder: Path) -> None:
 
 def last_iteration(folder: Path) -> int:
     """The last iteration that the run in a folder has recorded, 0 where there is none."""
-    tables = [_whole_lines(folder / name) for name in ("train.csv", "test.csv")]
+    tables = [whole_lines(folder / name) for name in ("train.csv", "test.csv")]
     return max((int(lines[-1].split(",")[0]) for lines in tables if len(lines) > 1), default=0)
-
-
-def write_csv(rows: Sequence[Row], path: Path) -> None:
-    """Write rows, a column for each key of any of them; a row that lacks it has it empty."""
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, dict.fromkeys(key for row in rows for key in row))
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def read_csv(path: Path) -> list[Row]:
-    """The rows that write_csv or a run wrote; a torn last line is left out."""
-    return [
-        {key: _number(value) for key, value in row.items() if value}
-        for row in csv.DictReader(_whole_lines(path))
-    ]
 
 
 class Run:
@@ -214,7 +174,7 @@ class Run:
             write_csv(rows, partial)
             partial.rename(self.folder / f"{name}.csv")
         self._list.touch()
-        self._list.write_text("".join(_whole_lines(self._list)))
+        self._list.write_text("".join(whole_lines(self._list)))
         for index, stage in enumerate(self._stages):
             self.solver_file(index).write_text(text_format.MessageToString(stage))
         (self.folder / "snapshots").mkdir(exist_ok=True)
@@ -251,7 +211,7 @@ class Run:
         """The last one in the list that is still whole."""
         folder = self.folder / "snapshots"
         for stage, iteration, state, state_sha256, model, model_sha256 in reversed(
-            list(csv.reader(_whole_lines(self._list)))
+            list(csv.reader(whole_lines(self._list)))
         ):
             files = [(folder / state, state_sha256), (folder / model, model_sha256)]
             if all(file.is_file() and _sha256(file) == sha256 for file, sha256 in files):
@@ -319,19 +279,6 @@ def _wait_for(lock: Any, folder: Path) -> None:
             time.sleep(0.1)
 
 
-def _whole_lines(path: Path) -> list[str]:
-    """The lines of a file, if there is one, without a last one that is not yet ended."""
-    if not path.is_file():
-        return []
-    with path.open(newline="") as file:
-        return [line for line in file if line.endswith("\n")]
-
-
 def _sha256(file: Path) -> str:
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
-
-
-def _number(text: str) -> float:
-    number = float(text)
-    return int(number) if text.lstrip("-").isdigit() else number

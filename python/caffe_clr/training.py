@@ -11,7 +11,8 @@ import numpy as np
 
 from caffe_clr import advice, checks, epochs, policies, prototxt, runs, solvers
 from caffe_clr.errors import ClrError, DivergedError, Interrupted
-from caffe_clr.runs import History, Row, Run, Snapshot
+from caffe_clr.history import History, Row
+from caffe_clr.runs import Run, Snapshot
 
 # When a run is taken for lost: when its loss is no number; or also when it has risen.
 StopOn = Literal["divergence", "rise"]

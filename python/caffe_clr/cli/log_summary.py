@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from caffe_clr import logs, plots, runs
-from caffe_clr.runs import Row
+from caffe_clr.history import Row, write_csv
 
 _COLUMNS = ("iteration", "lr", "seconds")
 
@@ -23,8 +23,8 @@ def show_log(path: Path, out: Path, console: Console) -> None:
     history = logs.read_log(path)
     runs.make_folder(out)
     files = [out / name for name in ("train.csv", "test.csv", "log.png")]
-    runs.write_csv(history.train, files[0])
-    runs.write_csv(history.test, files[1])
+    write_csv(history.train, files[0])
+    write_csv(history.test, files[1])
     plots.plot_log(history, files[2])
     rows = sorted(history.test + history.train, key=lambda row: row["iteration"])
     first, last = rows[0]["iteration"], rows[-1]["iteration"]

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from caffe_clr import advice, logs, plots, policies, runs, schedule
 from caffe_clr.cli.console import warn
+from caffe_clr.history import write_csv
 from caffe_clr.schedule import Stage
 
 
@@ -30,7 +31,7 @@ def show_schedule(
     logged = logs.read_rates(log) if log else {}
     runs.make_folder(out)
     files = out / "schedule.csv", out / "schedule.png"
-    runs.write_csv(rows, files[0])
+    write_csv(rows, files[0])
     plots.plot_schedule(rows, logged, files[1])
     console.print(_table(stages, rows))
     for stage, file in zip(stages, solver_files, strict=True):

@@ -1,0 +1,60 @@
+"""What a run records: rows of numbers, in memory and as CSV."""
+
+import csv
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+Row = dict[str, float]
+
+
+@dataclass
+class History:
+    """What a run recorded: two lists of rows, each a dict with its iteration and its rate.
+
+    `train` has a row for each `display` of the solver: iteration, epoch where
+    the data set's size is known, lr, loss (the mean since the row before), the
+    outputs of the train net, and seconds since the run began. `test` has one
+    for each `test_interval`, with the mean of every output of the test nets
+    (of a second test net as name#1). The rate, `lr`, is that of the same
+    iteration.
+    """
+
+    train: list[Row] = field(default_factory=list)
+    test: list[Row] = field(default_factory=list)
+
+    def rates(self) -> dict[float, float]:
+        """The rate by iteration, in order, from rows of both kinds; nan and inf are left out."""
+        rows = self.train + self.test
+        rates = {row["iteration"]: row["lr"] for row in rows if math.isfinite(row["lr"])}
+        return dict(sorted(rates.items()))
+
+
+def write_csv(rows: Sequence[Row], path: Path) -> None:
+    """Write rows, a column for each key of any of them; a row that lacks it has it empty."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, dict.fromkeys(key for row in rows for key in row))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def read_csv(path: Path) -> list[Row]:
+    """The rows that write_csv or a run wrote; a torn last line is left out."""
+    return [
+        {key: _number(value) for key, value in row.items() if value}
+        for row in csv.DictReader(whole_lines(path))
+    ]
+
+
+def whole_lines(path: Path) -> list[str]:
+    """The lines of a file, if there is one, without a last one that is not yet ended."""
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return [line for line in file if line.endswith("\n")]
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    return int(number) if text.lstrip("-").isdigit() else number
