@@ -12,22 +12,19 @@ import subprocess
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any, TextIO
 
-from caffe_clr import runs, training
+from caffe_clr import runs
 from caffe_clr.errors import ClrError, DivergedError, Interrupted, UsageError
 
 LOG = "caffe.log"
 _FATAL = re.compile(r"^F\d{4,8} [^\]]*\] (.*)$", re.MULTILINE)
 _NOT_WRITTEN = "SerializeToOstream"  # in the check of io.cpp on a snapshot
-_REPORT_SECONDS = 0.1
 _WAIT_SECONDS = 0.2
 _KEPT = "what was recorded and snapshot is kept"
 
@@ -42,7 +39,7 @@ class Job:
     gpu: int | None = None
     resume: bool = False
     snapshot_cycles: bool = False
-    stop_on: training.StopOn = "divergence"
+    stop_early: bool = False
     cwd: str = "."
     threads: int | None = None
 
@@ -98,7 +95,7 @@ class Processes:
             if self._ended is not None:
                 raise Interrupted(self._ended, _KEPT)
             process = subprocess.Popen(
-                [sys.executable, "-m", "caffe_clr.jobs", json.dumps(asdict(job))],
+                [sys.executable, "-m", "caffe_clr.worker", json.dumps(asdict(job))],
                 cwd=job.cwd,
                 env=_environment(job),
                 stdin=subprocess.DEVNULL,
@@ -250,76 +247,3 @@ def _raise_failure(failure: Report, status: int, log: Path, before: int) -> None
                 "\na file cannot be written whole: is the disk full? free some, go on: --resume"
             )
         raise ClrError(f"Caffe gave up: {reason}\nfull log: {log}")
-
-
-def main() -> None:
-    """Train one job, reporting in lines of JSON; what else is printed goes to the log."""
-    job = Job(**json.loads(sys.argv[1]))
-    reports = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    signals: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        signals.append(number)
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, note)
-
-    def report(**content: Any) -> None:
-        try:
-            reports.write(json.dumps(content) + "\n")
-        except BrokenPipeError:  # nobody is there any more to ask for the end
-            signals.append(signal.SIGHUP)
-
-    try:
-        _train(job, report, lambda: signals[0] if signals else None)
-    except DivergedError as error:
-        report(failed="diverged", message=str(error), iteration=error.iteration)
-    except UsageError as error:
-        report(failed="usage", message=str(error))
-    except ClrError as error:
-        report(failed="error", message=str(error))
-    except Interrupted as interrupted:
-        report(failed="interrupted", signal=interrupted.signal_number, message=interrupted.remedy)
-    except OSError as error:
-        message = f"{error.filename or job.out}: {error.strerror or error}"
-        report(failed="error", message=f"{message}; what was snapshot before is kept")
-    except Exception as error:
-        traceback.print_exc()
-        message = f"{type(error).__name__}: {error}\nfull log: {job.out}/{LOG}"
-        report(failed="error", message=message)
-
-
-def _train(job: Job, report: Callable[..., None], stop: Callable[[], int | None]) -> None:
-    reported, iteration = time.monotonic() - _REPORT_SECONDS, 0
-
-    def on_iteration(progress: training.Progress) -> None:
-        nonlocal reported, iteration
-        seconds = time.monotonic() - reported
-        if seconds >= _REPORT_SECONDS:
-            speed = (progress.iteration - iteration) / seconds
-            reported, iteration = time.monotonic(), progress.iteration
-            history = progress.history
-            report(
-                iteration=progress.iteration,
-                lr=progress.lr,
-                speed=speed,
-                train=history.train[-1] if history.train else {},
-                test=history.test[-1] if history.test else {},
-            )
-
-    training.train(
-        [Path(file) for file in job.solver_files],
-        Path(job.out),
-        seed=job.seed,
-        gpu=job.gpu,
-        resume=job.resume,
-        snapshot_cycles=job.snapshot_cycles,
-        stop_on=job.stop_on,
-        on_iteration=on_iteration,
-        stop=stop,
-    )
-
-
-if __name__ == "__main__":
-    main()

@@ -97,7 +97,7 @@ def range_test(
     tasks = [
         jobs.Job(
             *((str(sweep_file),), str(folder), number, gpu, resume),
-            stop_on="rise" if stop_early else "divergence",
+            stop_early=stop_early,
             threads=jobs.threads(min(at_once, repeat)),
         )
         for number, folder in zip(seeds, folders, strict=True)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -13,9 +13,6 @@ from caffe_clr import advice, checks, epochs, policies, prototxt, runs, solvers
 from caffe_clr.errors import ClrError, DivergedError, Interrupted
 from caffe_clr.history import History, Row
 from caffe_clr.runs import Run, Snapshot
-
-# When a run is taken for lost: when its loss is no number; or also when it has risen.
-StopOn = Literal["divergence", "rise"]
 
 _RISE = 4  # how far above the first loss is "risen"
 # What SoftmaxWithLoss says of probabilities that are 0 or nan: -log(FLT_MIN)
@@ -89,7 +86,7 @@ def train(
     gpu: int | None = None,
     resume: bool = False,
     snapshot_cycles: bool = False,
-    stop_on: StopOn = "divergence",
+    stop_early: bool = False,
     on_iteration: Callable[[Progress], None] = lambda progress: None,
     stop: Callable[[], int | None] = lambda: None,
 ) -> History:
@@ -107,8 +104,8 @@ def train(
         gpu: the number of the GPU to train on; None for the CPU.
         resume: go on from the newest whole snapshot in `out`.
         snapshot_cycles: also snapshot where a cycle ends.
-        stop_on: "divergence": a loss that is nan, inf, or the 87.3365 that
-            SoftmaxWithLoss reports for them; "rise": also one that has risen to
+        stop_early: end not only at a loss that is nan, inf, or the 87.3365 that
+            SoftmaxWithLoss reports for them, but also at one that has risen to
             four times the first.
         on_iteration: called after each iteration.
         stop: asked after each iteration; a signal number ends the run with a
@@ -132,7 +129,7 @@ def train(
         status, iteration, message = "interrupted", 0, ""
         try:
             for number in range(snapshot.stage if snapshot else 0, len(files)):
-                stage = _Stage(planned, number, run, snapshot_cycles, stop_on)
+                stage = _Stage(planned, number, run, snapshot_cycles, stop_early)
                 try:
                     stage.begin(snapshot, gpu)
                     stage.train(on_iteration, stop)
@@ -152,7 +149,7 @@ class _Stage:
     """One solver of a run."""
 
     def __init__(
-        self, planned: Plan, number: int, run: Run, snapshot_cycles: bool, stop_on: StopOn
+        self, planned: Plan, number: int, run: Run, snapshot_cycles: bool, stop_early: bool
     ) -> None:
         self.parameter = planned.stages[number]
         self.newest: Snapshot | None = None
@@ -161,7 +158,7 @@ class _Stage:
         self._epoch = planned.epoch
         self._run = run
         self._snapshot_cycles = snapshot_cycles
-        self._stop_on = stop_on
+        self._stop_early = stop_early
         self._losses: list[float] = []
         self._first_loss = math.nan
         self._solver: Any = None
@@ -227,7 +224,7 @@ class _Stage:
         if math.isnan(self._first_loss):
             self._first_loss = mean
         is_lost = self._softmax and abs(loss - _SOFTMAX_LOST) < 1e-3
-        has_risen = self._stop_on == "rise" and mean > _RISE * self._first_loss
+        has_risen = self._stop_early and mean > _RISE * self._first_loss
         return not math.isfinite(loss) or is_lost or has_risen
 
     def _test_is_due(self, first: int) -> bool:
