@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from caffe_clr import datasets, epochs, policies, prototxt, solvers
+from caffe_clr import data_layers, datasets, epochs, policies, prototxt, solvers
 from caffe_clr.cli.stepsizes import show_stepsize
 from caffe_clr.epochs import Epoch
 from caffe_clr.errors import ClrError, UsageError
@@ -146,7 +146,7 @@ def test_the_half_of_an_iteration_is_rounded_up_and_an_epoch_is_at_least_one() -
 def test_an_image_list_has_the_lines_that_caffe_reads(text: str, lines: int, folder: Path) -> None:
     (folder / "images.txt").write_text(text)
     layer = layer_of('type: "ImageData" image_data_param { source: "images.txt" }')
-    assert epochs.count_images(layer) == lines
+    assert data_layers.count_images(layer) == lines
 
 
 def test_a_leveldb_is_counted_without_changing_it(folder: Path) -> None:
@@ -163,7 +163,7 @@ def test_a_leveldb_is_counted_without_changing_it(folder: Path) -> None:
     for number in set(range(1, max(taken) + 50)) - taken:
         (path / f"{number:06}.ldb").write_bytes(b"not yet whole")
     before = contents(path)
-    assert epochs.count_images(layer_of(SOURCES["LEVELDB"])) == 1500
+    assert data_layers.count_images(layer_of(SOURCES["LEVELDB"])) == 1500
     assert contents(path) == before
 
 
@@ -174,7 +174,7 @@ def test_a_leveldb_with_tables_of_the_old_suffix_is_counted(folder: Path) -> Non
     assert tables
     for table in tables:
         table.rename(table.with_suffix(".sst"))
-    assert epochs.count_images(layer_of(SOURCES["LEVELDB"])) == IMAGES
+    assert data_layers.count_images(layer_of(SOURCES["LEVELDB"])) == IMAGES
 
 
 @pytest.mark.parametrize("source", ["LMDB", "LEVELDB"])
@@ -183,7 +183,7 @@ def test_a_database_is_counted_while_caffe_trains_on_it(source: str, folder: Pat
     live = solvers.load_solver(solver_of(data + LEARNING))
     live.step(1)
     before = contents(folder / source.lower())
-    assert epochs.count_images(layer_of(SOURCES[source])) == IMAGES
+    assert data_layers.count_images(layer_of(SOURCES[source])) == IMAGES
     assert contents(folder / source.lower()) == before
     live.step(1)
     assert live.net.blobs["label"].data.tolist() == [4, 5, 6, 7]
@@ -235,15 +235,23 @@ UNUSABLE = [
     (
         SOURCES["LMDB"].replace(" backend: LMDB", ""),
         nothing,
-        "lmdb is of backend LMDB, but its data_param of LEVELDB, the default; set backend: LMDB",
+        "the backend is LEVELDB, the default, but lmdb is of backend LMDB; write backend: LMDB",
     ),
     (
         SOURCES["LEVELDB"].replace("}", "backend: LMDB }"),
         nothing,
-        "leveldb is of backend LEVELDB, but its data_param of LMDB; set backend: LEVELDB",
+        "the backend is LMDB, but leveldb is of backend LEVELDB; write backend: LEVELDB",
     ),
-    (SOURCES["LMDB"].replace('"lmdb"', '"lmdb/data.mdb"'), nothing, "no database of backend LMDB"),
-    (SOURCES["LMDB"].replace('"lmdb"', '"."'), nothing, "no database of backend LMDB; name the"),
+    (
+        SOURCES["LMDB"].replace('"lmdb"', '"lmdb/data.mdb"'),
+        nothing,
+        "lmdb/data.mdb is not of backend LMDB",
+    ),
+    (
+        SOURCES["LMDB"].replace('"lmdb"', '"."'),
+        nothing,
+        ". is not of backend LMDB: it has no data.mdb",
+    ),
     (SOURCES["LMDB"].replace('source: "lmdb"', ""), nothing, "no source; set it in its data_param"),
     (SOURCES["HDF5"], write_file("files.txt", " \n"), "files.txt is empty"),
     (SOURCES["HDF5"], write_file("files.txt", "a.h5 c.h5"), "'c.h5', which files.txt lists, is no"),
@@ -264,7 +272,7 @@ def test_data_that_cannot_be_counted_is_named(
 ) -> None:
     change(folder)
     with pytest.raises(ClrError, match=f'^net.prototxt: layer "digits": .*{message}'):
-        epochs.count_images(layer_of(source), "net.prototxt")
+        data_layers.count_images(layer_of(source), "net.prototxt")
 
 
 def test_an_hdf5_file_without_the_tops_rows_is_named(folder: Path) -> None:
@@ -276,15 +284,15 @@ def test_an_hdf5_file_without_the_tops_rows_is_named(folder: Path) -> None:
             elif content:
                 file["data"] = content
         with pytest.raises(ClrError, match=message):
-            epochs.count_images(layer_of(SOURCES["HDF5"]))
+            data_layers.count_images(layer_of(SOURCES["HDF5"]))
     with pytest.raises(ClrError, match='layer "": no top; name the tops as the datasets'):
-        epochs.count_images(read("LayerParameter", SOURCES["HDF5"]))
+        data_layers.count_images(read("LayerParameter", SOURCES["HDF5"]))
 
 
 @pytest.mark.parametrize("kind", ["DummyData", "MemoryData", "Input", "Python", "WindowData"])
 def test_layers_that_tell_no_number_of_images_ask_for_it(kind: str, tree: Tree) -> None:
     with pytest.raises(ClrError, match=f'net: layer "digits": .*{kind}.* unknown: give --images'):
-        epochs.count_images(layer_of(f'type: "{kind}"'))
+        data_layers.count_images(layer_of(f'type: "{kind}"'))
 
 
 @pytest.mark.parametrize(
@@ -360,7 +368,7 @@ def test_test_nets_that_do_not_tell_are_unknown(folder: Path) -> None:
         assert epochs.test_images(solver_of(net, "test_iter: 1")) == [(None, None)]
     source = SOURCES["LMDB"].replace(" backend: LMDB", "")
     parameter = solver_of(f'layer {{ name: "data" {source} }}', "test_iter: 1")
-    with pytest.raises(ClrError, match='net_param: layer "data": lmdb is of backend LMDB'):
+    with pytest.raises(ClrError, match='net_param: layer "data": the backend is LEVELDB, '):
         epochs.test_images(parameter)
 
 

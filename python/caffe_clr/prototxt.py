@@ -176,6 +176,12 @@ def looked_for(path: str) -> str:
     return "" if Path(path).is_absolute() else f" (looked for in {Path.cwd()})"
 
 
+def check_file(file: str, where: str) -> None:
+    """Refuse a file that is not there, named at `where`."""
+    if not Path(file).is_file():
+        raise ClrError(f"{where}: there is no file {file}{looked_for(file)}")
+
+
 def _source(solver: Any, field: str, name: str) -> tuple[str, Any]:
     """What to call the net in a field of a solver, and its NetParameter."""
     value = getattr(solver, field)
