@@ -10,7 +10,7 @@ import numpy as np
 from rich.progress import track
 
 from benchmarks import tables
-from caffe_clr import epochs, measures, prototxt, runs, solvers
+from caffe_clr import epochs, metrics, prototxt, runs, solvers
 from caffe_clr.errors import UsageError
 from caffe_clr.history import write_csv
 
@@ -33,8 +33,8 @@ def show(solver_file: Path, snapshot: Path, csv: Path) -> None:
     if not csv.parent.is_dir():
         raise UsageError(f"{csv}: there is no folder {csv.parent}")
     parameter = prototxt.read_solver(solver_file)
-    measure = measures.measure_of(parameter, str(solver_file))
-    if not measure.is_accuracy:
+    metric = metrics.metric_of(parameter, str(solver_file))
+    if not metric.is_accuracy:
         raise UsageError(f"{solver_file}: the net is not tested for its accuracy")
     epoch = epochs.epoch(parameter).iterations
     parameter.display = 0
@@ -50,7 +50,7 @@ def show(solver_file: Path, snapshot: Path, csv: Path) -> None:
     for test in track(range(_TESTS + 1), "Training", transient=True, console=tables.console):
         solver.step(start + test * epoch // _TESTS - solver.iter)
         *_, means = solvers.test(solver, list(parameter.test_iter))
-        rows.append({"iteration": solver.iter, "lr": solver.lr, "accuracy": means[measure.name]})
+        rows.append({"iteration": solver.iter, "lr": solver.lr, "accuracy": means[metric.name]})
     write_csv(rows, csv)
     values = [100 * row["accuracy"] for row in rows[1:]]
     headings = ("iteration", "lr", "accuracy (%)", "mean", "lowest", "highest")

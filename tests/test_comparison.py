@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 from caffe_clr import comparison, plots, policies, prototxt, runs
 from caffe_clr.errors import ClrError, UsageError
 from caffe_clr.history import read_csv
-from caffe_clr.measures import Measure
+from caffe_clr.metrics import Metric
+from caffe_clr.results import Entry
 
 pytestmark = pytest.mark.usefixtures("digits_root")
 SEEDS = (1, 2)
@@ -120,12 +121,12 @@ def test_what_little_is_recorded_is_in_the_plot(
 ) -> None:
     row = {"iteration": 500, "lr": 0.001}
     history = runs.History([], [{**row, "iteration": 0, "accuracy": 0.1}, {**row, "accuracy": 0.4}])
-    measure = Measure("accuracy", of_test=True, is_accuracy=True)
+    metric = Metric("accuracy", of_test=True, is_accuracy=True)
     limits = []
     monkeypatch.setattr(
         Figure, "savefig", lambda figure, *_, **__: limits.append(figure.axes[0].get_ylim())
     )
-    entry = comparison.Entry("long", measure, 70_000, {1: history}, {})
+    entry = Entry("long", metric, 70_000, {1: history}, {})
     plots.plot_comparison([entry], "", tmp_path / "plot.png")
     ((low, high),) = limits
     assert 30 < low < 40 < high < 50

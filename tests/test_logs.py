@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from caffe_clr import logs, plots, policies, prototxt
+from caffe_clr import logs, metrics, plots, policies, prototxt
 from caffe_clr.cli.log_summary import show_log
 from caffe_clr.errors import ClrError
 from caffe_clr.harness.compilation import Tree
@@ -422,7 +422,7 @@ def test_a_plot_is_drawn_of_any_log(tmp_path: Path) -> None:
     [("loss", True), ("loss3/loss3#1", True), ("loss3/top-1", False), ("accuracy", False)],
 )
 def test_losses_are_told_by_their_name(output: str, loss: bool) -> None:
-    assert plots.is_loss(output) == loss
+    assert metrics.is_loss(output) == loss
 
 
 def test_six_digits_agree_with_the_float_that_caffe_printed() -> None:

@@ -13,7 +13,8 @@ from google.protobuf import text_format
 from caffe_clr import policies, prototxt, runs
 from caffe_clr.errors import ClrError, UsageError
 from caffe_clr.history import read_csv
-from caffe_clr.range_test import RangeTest, range_test
+from caffe_clr.range_test import range_test
+from caffe_clr.results import RangeTest
 
 pytestmark = pytest.mark.usefixtures("digits_root")
 DIGITS = Path("models/digits/fixed_solver.prototxt")
@@ -208,7 +209,7 @@ def test_a_solver_without_a_test_net_is_judged_by_its_training_loss(
 ) -> None:
     file = write_solver(test_iter=None, test_interval=None)
     found = range_test(file, tmp_path / "out", **SWEEP, length=8)
-    assert (found.measure.name, found.measure.of_test) == ("loss", False)
+    assert (found.metric.name, found.metric.of_test) == ("loss", False)
     assert [row["iteration"] for row in found.rows] == list(range(0, 240, 2))
     assert found.rows == found.losses
     base_lr, max_lr = suggested(found)

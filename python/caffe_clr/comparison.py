@@ -5,54 +5,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from caffe_clr import jobs, measures, prototxt, runs
+from caffe_clr import jobs, metrics, prototxt, runs
 from caffe_clr.errors import ClrError, DivergedError, UsageError
-from caffe_clr.history import History, Row, write_csv
-from caffe_clr.measures import Measure
-
-
-@dataclass(frozen=True)
-class Entry:
-    """The runs of one solver: what was recorded, and where it diverged, by seed."""
-
-    name: str
-    measure: Measure
-    max_iter: int
-    histories: dict[int, History]
-    diverged: dict[int, str]
-
-    def curve(self) -> list[Row]:
-        """The measure over the seeds where all have it: iteration, lr, mean, low, high."""
-        seeds = [self.measure.rows(history) for history in self.histories.values()]
-        return measures.over_seeds(seeds, self.measure.name)
-
-    def rates(self) -> dict[float, float]:
-        """The learning rate by iteration: that of the seed that came furthest."""
-        return max((history.rates() for history in self.histories.values()), key=len)
-
-    def finals(self) -> list[float]:
-        """The last value of each seed that reached max_iter."""
-        return [self._values(seed)[-1] for seed in self._whole()]
-
-    def bests(self) -> list[float]:
-        """The best value of each seed that reached max_iter."""
-        return [self.measure.best(self._values(seed)) for seed in self._whole()]
-
-    def reached(self, value: float) -> list[int]:
-        """The iterations after which each seed is as good as `value`, of those that ever are."""
-        found = []
-        for history in self.histories.values():
-            for row in self.measure.rows(history):
-                if self.measure.best(row[self.measure.name], value) == row[self.measure.name]:
-                    found.append(int(row["iteration"]))
-                    break
-        return found
-
-    def _whole(self) -> list[int]:
-        return [seed for seed in self.histories if seed not in self.diverged]
-
-    def _values(self, seed: int) -> list[float]:
-        return [row[self.measure.name] for row in self.measure.rows(self.histories[seed])]
+from caffe_clr.history import write_csv
+from caffe_clr.results import Entry
 
 
 @dataclass(frozen=True)
@@ -103,14 +59,14 @@ def compare(
             done, over all seeds, by solver name.
 
     Raises:
-        UsageError: the nets have no measure in common.
+        UsageError: the nets have no metric in common.
         ClrError: as training.train, for the first run that could not be trained;
             the others are brought to their end. Diverging is no error here.
     """
     if seeds < 1:
         raise UsageError(f"--seeds {seeds}: give 1 at least")
     folders = run_folders(solver_files, out, seeds)
-    _check_measures(solver_files)
+    _check_metrics(solver_files)
     tasks = [
         jobs.Job(
             *((str(file),), str(folder.resolve())),
@@ -142,7 +98,7 @@ def of_runs(folders: Sequence[Path]) -> list[Entry]:
     """What runs have recorded so far, each under the name of its folder, to be drawn together.
 
     Raises:
-        UsageError: they have no measure in common, or two folders the same name.
+        UsageError: they have no metric in common, or two folders the same name.
         ClrError: there is no run in a folder, or nothing is recorded yet.
     """
     entries = []
@@ -152,17 +108,17 @@ def of_runs(folders: Sequence[Path]) -> list[Entry]:
         parameter = prototxt.read_solver(last_stage)
         entry = Entry(
             name=folder.resolve().name,
-            measure=measures.measure_of(parameter, str(last_stage)),
+            metric=metrics.metric_of(parameter, str(last_stage)),
             max_iter=parameter.max_iter,
             histories={0: runs.read_history(folder)},
             diverged={},
         )
         if not entry.curve():
-            label = entry.measure.label
+            label = entry.metric.label
             raise ClrError(f"{folder}: no {label} is recorded yet; wait for the first")
         entries.append(entry)
-    if len({entry.measure for entry in entries}) > 1:
-        told = ", ".join(f"{entry.name}: {entry.measure.label}" for entry in entries)
+    if len({entry.metric for entry in entries}) > 1:
+        told = ", ".join(f"{entry.name}: {entry.metric.label}" for entry in entries)
         raise UsageError(f"the runs are measured by different things ({told}); plot them apart")
     if len({entry.name for entry in entries}) < len(entries):
         raise UsageError("two of the runs have the same name; rename a folder")
@@ -236,18 +192,18 @@ def names(solver_files: Sequence[Path]) -> list[str]:
     return found
 
 
-def _check_measures(solver_files: Sequence[Path]) -> None:
+def _check_metrics(solver_files: Sequence[Path]) -> None:
     """Refuse, before anything is trained, solvers whose runs could not be compared."""
     found = {}
     for file in solver_files:
         parameter = prototxt.read_solver(file)
-        measure = measures.measure_of(parameter, str(file))
-        if not measure.of_test and not parameter.display:
+        metric = metrics.metric_of(parameter, str(file))
+        if not metric.of_test and not parameter.display:
             raise ClrError(
                 f"{file}: display is 0, and there is no test net: nothing is recorded to compare"
                 " by; set display"
             )
-        found[measure.label] = file
+        found[metric.label] = file
     if len(found) > 1:
         told = ", ".join(f"{file} by its {label}" for label, file in found.items())
         raise UsageError(f"nothing to compare all by: {told}; give nets with the same outputs")
@@ -258,7 +214,7 @@ def _read(name: str, file: Path, folders: Sequence[tuple[Path, int]]) -> Entry:
     statuses = {seed: runs.read_status(folder) for folder, seed in folders}
     return Entry(
         name=name,
-        measure=measures.measure_of(parameter, str(file)),
+        metric=metrics.metric_of(parameter, str(file)),
         max_iter=parameter.max_iter,
         histories={seed: runs.read_history(folder) for folder, seed in folders},
         diverged={

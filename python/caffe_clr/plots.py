@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from caffe_clr import policies
-from caffe_clr.comparison import Entry
+from caffe_clr import metrics, policies
 from caffe_clr.history import History, Row
-from caffe_clr.range_test import RangeTest
+from caffe_clr.results import Entry, RangeTest
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,8 +65,8 @@ def plot_comparison(entries: Sequence[Entry], title: str, path: Path) -> None:
     """
     figure = _figure(8, 5.5)
     upper, rate = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
-    measure = entries[0].measure
-    scale = 100 if measure.is_accuracy else 1
+    metric = entries[0].metric
+    scale = 100 if metric.is_accuracy else 1
     for entry, colour in zip(entries, itertools.cycle((_COLOURS[0], *_CURVE_COLOURS))):
         iterations, mean, low, high = _columns(entry.curve())
         upper.plot(
@@ -83,8 +82,8 @@ def plot_comparison(entries: Sequence[Entry], title: str, path: Path) -> None:
             )
         rates = entry.rates()
         rate.plot(list(rates), list(rates.values()), color=colour)
-    upper.set(ylabel=measure.label, title=title, ylim=_where_they_differ(entries, scale))
-    upper.legend(loc="lower right" if measure.is_accuracy else "upper right", frameon=False)
+    upper.set(ylabel=metric.label, title=title, ylim=_where_they_differ(entries, scale))
+    upper.legend(loc="lower right" if metric.is_accuracy else "upper right", frameon=False)
     rate.set(ylabel="learning rate", xlabel="iteration", ylim=(0, None), xlim=(0, None))
     rate.xaxis.set_major_formatter("{x:,.0f}")
     for axes in (upper, rate):
@@ -102,8 +101,8 @@ def plot_range_test(result: RangeTest, title: str, path: Path) -> None:
     """
     figure = _figure(10, 5.5)
     grid = figure.subplots(2, 2, sharex="col", sharey="row", height_ratios=[2, 1])
-    name = result.measure.name
-    scale = 100 if result.measure.is_accuracy else 1
+    name = result.metric.name
+    scale = 100 if result.metric.is_accuracy else 1
     rates = np.array([row["lr"] for row in result.rows])
     values = scale * np.array([row[name] for row in result.rows])
     for column, (upper, lower) in enumerate(zip(*grid, strict=True)):
@@ -130,7 +129,7 @@ def plot_range_test(result: RangeTest, title: str, path: Path) -> None:
             lower.set_xscale("log")
         for axes in (upper, lower):
             _plain(axes)
-    grid[0][0].set(ylabel=result.measure.label)
+    grid[0][0].set(ylabel=result.metric.label)
     grid[1][0].set(ylabel="training loss")
     figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     figure.suptitle(title)
@@ -204,12 +203,6 @@ def _plain(axes: "Axes") -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def is_loss(output: str) -> bool:
-    """Whether an output is one to be lowered, judging by its name (of loss3/top-1: top-1)."""
-    name = output.rpartition("/")[2].lower()
-    return "loss" in name or "error" in name
-
-
 def plot_log(history: History, path: Path) -> None:
     """The losses of a run, its outputs from 0 to 1, such as accuracies, and its learning rate.
 
@@ -277,7 +270,7 @@ def _curves(history: History) -> tuple[dict[str, Points], dict[str, Points]]:
             for name, value in row.items():
                 if name not in ("iteration", "epoch", "lr", "seconds", "output loss"):
                     curves.setdefault(f"{kind} {name}", {})[row["iteration"]] = value
-    losses = {name: curve for name, curve in curves.items() if is_loss(name)}
+    losses = {name: curve for name, curve in curves.items() if metrics.is_loss(name)}
     shares = {
         name: curve
         for name, curve in curves.items()

@@ -3,42 +3,23 @@
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from google.protobuf import text_format
 
-from caffe_clr import advice, epochs, jobs, measures, policies, prototxt, runs, suggestions
+from caffe_clr import advice, epochs, jobs, metrics, policies, prototxt, runs, suggestions
 from caffe_clr.errors import ClrError, DivergedError, UsageError
 from caffe_clr.history import Row, write_csv
-from caffe_clr.measures import Measure
+from caffe_clr.metrics import Metric
+from caffe_clr.results import RangeTest
 from caffe_clr.suggestions import Suggestions
 
 _TESTS = 50
 _DISPLAYS = 100
 _EPOCHS_A_STEP = 4  # of the solver that is suggested; the paper: 2 to 10
 _CYCLES = range(advice.FEWEST_CYCLES, advice.HALVED_AWAY)  # of that solver
-
-
-@dataclass(frozen=True)
-class RangeTest:
-    """What a range test found.
-
-    `rows` has a row for each test: iteration, lr, the measure (a mean over the
-    seeds) and, of several seeds, its lowest and highest value as measure_low
-    and measure_high. `losses` has the mean training loss at each display, with
-    its lr. diverged_at is the lowest rate at which a seed diverged. solver is
-    the solver file with what was suggested.
-    """
-
-    measure: Measure
-    seeds: Sequence[int]
-    rows: list[Row]
-    losses: list[Row]
-    diverged_at: float | None
-    suggestions: Suggestions
-    solver: Path | None
 
 
 def range_test(
@@ -110,18 +91,18 @@ def range_test(
     for error in jobs.run_all(tasks, at_once, on_wait=show):
         if error is not None and not isinstance(error, DivergedError):
             raise error
-    measure = measures.measure_of(parameter, str(solver_file))
-    rows, losses, diverged_at = _collect(folders, measure, sweep)
+    metric = metrics.metric_of(parameter, str(solver_file))
+    rows, losses, diverged_at = _collect(folders, metric, sweep)
     found = suggestions.suggest(
         [row["lr"] for row in rows],
-        [row[measure.name] for row in rows],
+        [row[metric.name] for row in rows],
         loss_rates=[row["lr"] for row in losses],
         losses=[row["loss"] for row in losses],
         diverged_at=diverged_at,
-        is_loss=not measure.is_accuracy,
+        is_loss=not metric.is_accuracy,
     )
     solver = _write_solver(parameter, solver_file, found, out, images)
-    result = RangeTest(measure, seeds, rows, losses, diverged_at, found, solver)
+    result = RangeTest(metric, seeds, rows, losses, diverged_at, found, solver)
     write_csv(rows, out / "range_test.csv")
     _write_json(result, solver_file, sweep, out)
     return result
@@ -173,11 +154,11 @@ def _first_seed(parameter: Any, seed: int | None) -> int:
 
 
 def _collect(
-    folders: Sequence[Path], measure: Measure, sweep: Any
+    folders: Sequence[Path], metric: Metric, sweep: Any
 ) -> tuple[list[Row], list[Row], float | None]:
-    """The measure and the loss over the seeds, where all of them have it, and the divergence."""
+    """The metric and the loss over the seeds, where all of them have it, and the divergence."""
     histories = [runs.read_history(folder) for folder in folders]
-    tests = _over_seeds([measure.rows(history) for history in histories], measure.name)
+    tests = _over_seeds([metric.rows(history) for history in histories], metric.name)
     losses = _over_seeds([history.train for history in histories], "loss")
     statuses = [runs.read_status(folder) for folder in folders]
     ends = [status["iteration"] for status in statuses if status["status"] == "diverged"]
@@ -190,7 +171,7 @@ def _over_seeds(seeds: Sequence[list[Row]], name: str) -> list[Row]:
     names = {"iteration": "iteration", "lr": "lr", "mean": name}
     if len(seeds) > 1:
         names |= {"low": f"{name}_low", "high": f"{name}_high"}
-    rows = measures.over_seeds(seeds, name)
+    rows = metrics.over_seeds(seeds, name)
     return [{names[key]: value for key, value in row.items() if key in names} for row in rows]
 
 
@@ -231,7 +212,7 @@ def _write_json(result: RangeTest, solver_file: Path, sweep: Any, out: Path) -> 
         "max_lr": sweep.max_lr,
         "iterations": sweep.max_iter,
         "seeds": list(result.seeds),
-        "measure": result.measure.name,
+        "metric": result.metric.name,
         "diverged_at": result.diverged_at,
         "suggestions": asdict(result.suggestions),
     }

@@ -9,7 +9,7 @@ from rich.table import Table
 from caffe_clr import plots, range_test, runs
 from caffe_clr.cli.console import progress, resumable
 from caffe_clr.errors import UsageError
-from caffe_clr.range_test import RangeTest
+from caffe_clr.results import RangeTest
 
 
 def show_bounds(solver_file: Path, out: Path | None, console: Console, **options: Any) -> RangeTest:

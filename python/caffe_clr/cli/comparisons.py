@@ -10,8 +10,9 @@ from rich.table import Table
 
 from caffe_clr import comparison, plots, training
 from caffe_clr.cli.console import progress, resumable, warn
-from caffe_clr.comparison import Entry, Line
-from caffe_clr.measures import Measure
+from caffe_clr.comparison import Line
+from caffe_clr.metrics import Metric
+from caffe_clr.results import Entry
 
 
 def show_comparison(
@@ -39,7 +40,7 @@ def show_comparison(
     comparison.write(entries, lines, folder)
     picture = folder / "comparison.png"
     plots.plot_comparison(entries, title, picture)
-    console.print(_comparison_table(lines, entries[0].measure))
+    console.print(_comparison_table(lines, entries[0].metric))
     for entry in entries:
         for seed, message in entry.diverged.items():
             console.print(f"{entry.name}, seed {seed}: {message}", soft_wrap=True)
@@ -47,11 +48,11 @@ def show_comparison(
     return entries
 
 
-def _comparison_table(lines: Sequence[Line], measure: Measure) -> Table:
+def _comparison_table(lines: Sequence[Line], metric: Metric) -> Table:
     seeds = f"{lines[0].seeds} seeds" if lines[0].seeds > 1 else "one seed"
     table = Table(
         "solver",
-        title=f"{measure.label.capitalize()}, {seeds}",
+        title=f"{metric.label.capitalize()}, {seeds}",
         title_justify="left",
         caption=f"reached: iterations until a run is as good as {lines[0].name} in the end",
         caption_justify="left",
@@ -63,7 +64,7 @@ def _comparison_table(lines: Sequence[Line], measure: Measure) -> Table:
     for line in lines:
         table.add_row(
             *(line.name, f"{line.iterations:,}"),
-            *(_spread(values, line.seeds, measure) for values in (line.final, line.best)),
+            *(_spread(values, line.seeds, metric) for values in (line.final, line.best)),
             _reached(line),
             "" if line.ratio is None else f"{line.ratio:.2f}",
         )
@@ -77,12 +78,12 @@ def _reached(line: Line) -> str:
     return f"{line.reached:,.0f}{of}"
 
 
-def _spread(values: tuple[float, float] | None, seeds: int, measure: Measure) -> str:
+def _spread(values: tuple[float, float] | None, seeds: int, metric: Metric) -> str:
     if values is None:
         return "diverged"
     mean, deviation = values
     if seeds == 1:
-        return f"{100 * mean:.2f}" if measure.is_accuracy else f"{mean:.4g}"
-    if measure.is_accuracy:
+        return f"{100 * mean:.2f}" if metric.is_accuracy else f"{mean:.4g}"
+    if metric.is_accuracy:
         return f"{100 * mean:.2f} ± {100 * deviation:.2f}"
     return f"{mean:.4g} ± {deviation:.2g}"

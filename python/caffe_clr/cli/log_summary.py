@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from caffe_clr import logs, plots, runs
+from caffe_clr import logs, metrics, plots, runs
 from caffe_clr.history import Row, write_csv
 
 _COLUMNS = ("iteration", "lr", "seconds")
@@ -56,7 +56,7 @@ def _test_table(rows: list[Row]) -> Table:
             continue
         tested = [row for row in rows if name in row]
         known = [row for row in tested if not math.isnan(row[name])]
-        choose, kind = (min, "lowest") if plots.is_loss(name) else (max, "highest")
+        choose, kind = (min, "lowest") if metrics.is_loss(name) else (max, "highest")
         best = choose(known or tested, key=lambda row: row[name])
         final, iteration = tested[-1][name], f"{best['iteration']:,}"
         table.add_row(escape(name), f"{final:g}", f"{best[name]:g}", kind, iteration)

@@ -10,12 +10,12 @@ from typing import Any
 
 from rich.console import Console
 
-from caffe_clr import comparison, measures, plots, policies, runs, training
+from caffe_clr import comparison, metrics, plots, policies, runs, training
 from caffe_clr.cli.console import progress, warn
 from caffe_clr.errors import ClrError, Interrupted, UsageError
 from caffe_clr.jobs import Job, Report
 from caffe_clr.jobs import run as run_job
-from caffe_clr.measures import Measure
+from caffe_clr.metrics import Metric
 
 PLOT = "training.png"
 _TOLD_SECONDS = 60  # from line to line where a bar cannot be drawn anew
@@ -44,7 +44,7 @@ def show_training(
     job = Job(
         *(tuple(map(str, solver_files)), str(folder), seed, gpu, resume, snapshot_cycles),
     )
-    measure = measures.measure_of(planned.stages[-1], str(solver_files[-1]))
+    metric = metrics.metric_of(planned.stages[-1], str(solver_files[-1]))
     # a line of stages is too long for a bar
     with progress(console, bar=len(planned.stages) == 1) as shown:
         task = shown.add_task("", total=planned.stages[-1].max_iter)
@@ -52,7 +52,7 @@ def show_training(
 
         def show(report: Report) -> None:
             nonlocal told
-            description = _describe(planned.stages, report, measure)
+            description = _describe(planned.stages, report, metric)
             shown.update(task, completed=report["iteration"], description=description)
             if not console.is_terminal and time.monotonic() - told >= _TOLD_SECONDS:
                 told = time.monotonic()
@@ -68,10 +68,10 @@ def show_training(
             ) from None
         except ClrError:
             with suppress(OSError):  # a full disk is what it may be about
-                _show_run(folder, measure, console)
+                _show_run(folder, metric, console)
             raise
         shown.update(task, completed=planned.stages[-1].max_iter)
-    _show_run(folder, measure, console)
+    _show_run(folder, metric, console)
 
 
 def plot_runs(folders: Sequence[Path], together: Path | None, console: Console) -> None:
@@ -98,7 +98,7 @@ def _program() -> str:
     return os.path.relpath(name) if os.path.basename(name) == "caffe-clr" else "caffe-clr"
 
 
-def _describe(stages: Sequence[Any], report: Report, measure: Measure) -> str:
+def _describe(stages: Sequence[Any], report: Report, metric: Metric) -> str:
     """The cycle, rate, loss and newest test result of a run, in a line."""
     iteration = report["iteration"]
     stage = next(i for i, solver in enumerate(stages) if iteration <= solver.max_iter)
@@ -112,22 +112,22 @@ def _describe(stages: Sequence[Any], report: Report, measure: Measure) -> str:
     parts.append(f"lr {report['lr']:.3g}")
     if "loss" in report["train"]:
         parts.append(f"loss {report['train']['loss']:.3g}")
-    if measure.of_test and measure.name in report["test"]:
-        parts.append(f"test {measure.shown(report['test'][measure.name])}")
+    if metric.of_test and metric.name in report["test"]:
+        parts.append(f"test {metric.shown(report['test'][metric.name])}")
     parts.append(f"{report['speed']:.3g} it/s")
     return " ".join(parts)
 
 
-def _show_run(folder: Path, measure: Measure, console: Console) -> None:
+def _show_run(folder: Path, metric: Metric, console: Console) -> None:
     """Draw a run and say where it is, as far as it came."""
     history = runs.read_history(folder)
-    rows = measure.rows(history)
+    rows = metric.rows(history)
     if rows:
         last = rows[-1]
-        best = measure.best(row[measure.name] for row in rows)
+        best = metric.best(row[metric.name] for row in rows)
         console.print(
-            f"{measure.name} {measure.shown(last[measure.name])} at iteration"
-            f" {last['iteration']:,.0f}, best {measure.shown(best)}"
+            f"{metric.name} {metric.shown(last[metric.name])} at iteration"
+            f" {last['iteration']:,.0f}, best {metric.shown(best)}"
         )
     if history.train or history.test:
         plots.plot_log(history, folder / PLOT)

@@ -5,7 +5,7 @@ from typing import Any
 
 from google.protobuf import text_format
 
-from caffe_clr import measures, prototxt
+from caffe_clr import metrics, prototxt
 from caffe_clr.harness.compilation import Tree
 
 
@@ -15,12 +15,12 @@ def layer(name: str, kind: str, **fields: Any) -> str:
     return f'layer {{ name: "{name}" type: "{kind}" top: "{name}"{parameters} }}'
 
 
-def measure_of(*layers: str) -> measures.Measure:
+def metric_of(*layers: str) -> metrics.Metric:
     solver = text_format.Parse(
         f"net_param {{ {' '.join(layers)} }} test_iter: 1 test_interval: 1",
         prototxt.caffe_pb2().SolverParameter(),
     )
-    return measures.measure_of(solver, "solver.prototxt")
+    return metrics.metric_of(solver, "solver.prototxt")
 
 
 LOSS = layer("entropy", "SoftmaxWithLoss")
@@ -29,30 +29,30 @@ TOP_5 = layer("nearly", "Accuracy", accuracy_param="top_k: 5")
 
 
 def test_accuracy_before_loss() -> None:
-    assert measure_of(LOSS, TOP_1) == measures.Measure("right", of_test=True, is_accuracy=True)
+    assert metric_of(LOSS, TOP_1) == metrics.Metric("right", of_test=True, is_accuracy=True)
 
 
 def test_top_1_before_top_5() -> None:
-    assert measure_of(TOP_5, TOP_1).name == measure_of(TOP_1, TOP_5).name == "right"
+    assert metric_of(TOP_5, TOP_1).name == metric_of(TOP_1, TOP_5).name == "right"
 
 
 def test_top_5_alone() -> None:
-    assert measure_of(TOP_5).name == "nearly"
+    assert metric_of(TOP_5).name == "nearly"
 
 
 def test_accuracy_of_training_does_not_count() -> None:
     training = layer("training", "Accuracy", include="phase: TRAIN")
-    assert measure_of(TOP_1, training).name == "right"
+    assert metric_of(TOP_1, training).name == "right"
 
 
 def test_first_loss_without_an_accuracy() -> None:
     other = layer("other", "EuclideanLoss")
-    assert measure_of(LOSS, other) == measures.Measure("entropy", of_test=True, is_accuracy=False)
+    assert metric_of(LOSS, other) == metrics.Metric("entropy", of_test=True, is_accuracy=False)
 
 
 def test_training_loss_without_a_test_net() -> None:
     solver = prototxt.caffe_pb2().SolverParameter()
-    assert measures.measure_of(solver, "solver.prototxt") == measures.Measure(
+    assert metrics.metric_of(solver, "solver.prototxt") == metrics.Metric(
         "loss", of_test=False, is_accuracy=False
     )
 
@@ -60,4 +60,4 @@ def test_training_loss_without_a_test_net() -> None:
 def test_googlenets_own_classifier(root: Path, tree: Tree) -> None:
     solver = prototxt.read_solver(root / "models/googlenet/triangular2_solver.prototxt")
     solver.net = str(tree.source / solver.net)
-    assert measures.measure_of(solver, "solver.prototxt").name == "loss3/top-1"
+    assert metrics.metric_of(solver, "solver.prototxt").name == "loss3/top-1"

@@ -10,7 +10,7 @@ from caffe_clr.history import History, Row
 
 
 @dataclass(frozen=True)
-class Measure:
+class Metric:
     """An output of the test net, or the training loss; for a loss, lower is better."""
 
     name: str
@@ -36,7 +36,7 @@ class Measure:
         return max if self.is_accuracy else min
 
 
-def measure_of(parameter: Any, name: str) -> Measure:
+def metric_of(parameter: Any, name: str) -> Metric:
     """What to compare the runs of a solver by.
 
     That is the first top of the last Accuracy layer of its first test net, of
@@ -54,11 +54,11 @@ def measure_of(parameter: Any, name: str) -> Measure:
     of_first_guess = [layer for layer in accuracies if layer.accuracy_param.top_k == 1]
     if accuracies:
         chosen = (of_first_guess or accuracies)[-1]
-        return Measure(chosen.top[0], of_test=True, is_accuracy=True)
+        return Metric(chosen.top[0], of_test=True, is_accuracy=True)
     for layer in layers:
         if layer.type.endswith("Loss") and layer.top:
-            return Measure(layer.top[0], of_test=True, is_accuracy=False)
-    return Measure("loss", of_test=False, is_accuracy=False)
+            return Metric(layer.top[0], of_test=True, is_accuracy=False)
+    return Metric("loss", of_test=False, is_accuracy=False)
 
 
 def over_seeds(seeds: Sequence[list[Row]], name: str) -> list[Row]:
@@ -70,3 +70,9 @@ def over_seeds(seeds: Sequence[list[Row]], name: str) -> list[Row]:
         band = {"low": min(values), "high": max(values)}
         rows.append({**row, "mean": statistics.fmean(values), **band})
     return rows
+
+
+def is_loss(output: str) -> bool:
+    """Whether an output is one to be lowered, judging by its name (of loss3/top-1: top-1)."""
+    name = output.rpartition("/")[2].lower()
+    return "loss" in name or "error" in name

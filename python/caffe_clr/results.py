@@ -1,0 +1,74 @@
+"""What plots draw: what a comparison and a range test found."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from caffe_clr import metrics
+from caffe_clr.history import History, Row
+from caffe_clr.metrics import Metric
+from caffe_clr.suggestions import Suggestions
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The runs of one solver: what was recorded, and where it diverged, by seed."""
+
+    name: str
+    metric: Metric
+    max_iter: int
+    histories: dict[int, History]
+    diverged: dict[int, str]
+
+    def curve(self) -> list[Row]:
+        """The metric over the seeds where all have it: iteration, lr, mean, low, high."""
+        seeds = [self.metric.rows(history) for history in self.histories.values()]
+        return metrics.over_seeds(seeds, self.metric.name)
+
+    def rates(self) -> dict[float, float]:
+        """The learning rate by iteration: that of the seed that came furthest."""
+        return max((history.rates() for history in self.histories.values()), key=len)
+
+    def finals(self) -> list[float]:
+        """The last value of each seed that reached max_iter."""
+        return [self._values(seed)[-1] for seed in self._whole()]
+
+    def bests(self) -> list[float]:
+        """The best value of each seed that reached max_iter."""
+        return [self.metric.best(self._values(seed)) for seed in self._whole()]
+
+    def reached(self, value: float) -> list[int]:
+        """The iterations after which each seed is as good as `value`, of those that ever are."""
+        found = []
+        for history in self.histories.values():
+            for row in self.metric.rows(history):
+                if self.metric.best(row[self.metric.name], value) == row[self.metric.name]:
+                    found.append(int(row["iteration"]))
+                    break
+        return found
+
+    def _whole(self) -> list[int]:
+        return [seed for seed in self.histories if seed not in self.diverged]
+
+    def _values(self, seed: int) -> list[float]:
+        return [row[self.metric.name] for row in self.metric.rows(self.histories[seed])]
+
+
+@dataclass(frozen=True)
+class RangeTest:
+    """What a range test found.
+
+    `rows` has a row for each test: iteration, lr, the metric (a mean over the
+    seeds) and, of several seeds, its lowest and highest value as metric_low
+    and metric_high. `losses` has the mean training loss at each display, with
+    its lr. diverged_at is the lowest rate at which a seed diverged. solver is
+    the solver file with what was suggested.
+    """
+
+    metric: Metric
+    seeds: Sequence[int]
+    rows: list[Row]
+    losses: list[Row]
+    diverged_at: float | None
+    suggestions: Suggestions
+    solver: Path | None
