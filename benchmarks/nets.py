@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from google.protobuf import text_format
 
-from caffe_clr import datasets, locations, prototxt
-from caffe_clr import nets as paper_nets
+from caffe_clr import locations, prototxt
+from caffe_clr.experiments import datasets, nets
 from caffe_clr.harness.compilation import Tree
 
 _IMAGES = 1000
@@ -76,19 +76,19 @@ def cifar10_sigmoid_bn(tree: Tree, folder: Path) -> Net:
 
 def resnet_20(tree: Tree, folder: Path) -> Net:
     """A ResNet of 20 layers, batches of 128."""
-    net = paper_nets.resnet(20, 10, folder)
+    net = nets.resnet(20, 10, folder)
     return _in_memory(folder, "resnet_20", net, (128, 3, 32, 32), 1)
 
 
 def resnet_110(tree: Tree, folder: Path) -> Net:
     """A ResNet of 110 layers, batches of 128."""
-    net = paper_nets.resnet(110, 10, folder)
+    net = nets.resnet(110, 10, folder)
     return _in_memory(folder, "resnet_110", net, (128, 3, 32, 32), 1)
 
 
 def densenet_40(tree: Tree, folder: Path) -> Net:
     """A DenseNet of 40 layers and growth rate 12, batches of 64."""
-    net = paper_nets.densenet(40, 12, 10, folder)
+    net = nets.densenet(40, 12, 10, folder)
     return _in_memory(folder, "densenet_40", net, (64, 3, 32, 32), 1)
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from caffe_clr import nets
+from caffe_clr.experiments import nets
 
 MATRIX = 1024  # rows and columns of matmul's
 

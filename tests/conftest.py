@@ -16,8 +16,9 @@ from google.protobuf import text_format
 from rich.console import Console
 
 from benchmarks import builds
-from caffe_clr import datasets, locations, prototxt
+from caffe_clr import locations, prototxt
 from caffe_clr.cli.report import ConsoleReport
+from caffe_clr.experiments import datasets
 from caffe_clr.harness import pipeline, series, source
 from caffe_clr.harness.compilation import Tree
 from caffe_clr.harness.report import Report

@@ -13,8 +13,9 @@ import numpy as np
 import plyvel
 import pytest
 
-from caffe_clr import checks, datasets, prototxt
+from caffe_clr import checks, prototxt
 from caffe_clr.errors import ClrError
+from caffe_clr.experiments import datasets
 from caffe_clr.harness.compilation import Tree
 
 SOLVER = """

@@ -11,8 +11,8 @@ import pytest
 from matplotlib.image import imread
 from rich.console import Console
 
-from caffe_clr import datasets
 from caffe_clr.cli import trainings
+from caffe_clr.experiments import datasets
 from caffe_clr.harness.compilation import Tree
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -18,11 +18,12 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from caffe_clr import cifar, datasets, prototxt
-from caffe_clr.cifar import CIFAR10, CIFAR100, DataSet
+from caffe_clr import prototxt
 from caffe_clr.cli.data_sets import write_data
-from caffe_clr.datasets import Split
 from caffe_clr.errors import ClrError
+from caffe_clr.experiments import cifar, datasets
+from caffe_clr.experiments.cifar import CIFAR10, CIFAR100, DataSet
+from caffe_clr.experiments.datasets import Split
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 SMALL10 = replace(CIFAR10, images={"train": 50, "test": 20})

@@ -10,7 +10,8 @@ import lmdb
 import pytest
 from matplotlib.image import imread
 
-from caffe_clr import datasets, prototxt
+from caffe_clr import prototxt
+from caffe_clr.experiments import datasets
 from caffe_clr.harness.compilation import Tree
 
 

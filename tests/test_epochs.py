@@ -18,10 +18,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from caffe_clr import data_layers, datasets, epochs, policies, prototxt, solvers
+from caffe_clr import data_layers, epochs, policies, prototxt, solvers
 from caffe_clr.cli.stepsizes import show_stepsize
 from caffe_clr.epochs import Epoch
 from caffe_clr.errors import ClrError, UsageError
+from caffe_clr.experiments import datasets
 from caffe_clr.harness.compilation import Tree
 
 IMAGES = 12

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from caffe_clr import datasets, policies, prototxt, solvers, training
+from caffe_clr import policies, prototxt, solvers, training
 from caffe_clr.errors import ClrError
+from caffe_clr.experiments import datasets
 from caffe_clr.harness.compilation import Tree
 
 REFUSED = [

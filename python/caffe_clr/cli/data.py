@@ -10,8 +10,8 @@ from caffe_clr.cli.app import TRAINING, app
 from caffe_clr.cli.console import console
 
 if TYPE_CHECKING:
-    from caffe_clr.cifar import DataSet
-    from caffe_clr.datasets import Split
+    from caffe_clr.experiments.cifar import DataSet
+    from caffe_clr.experiments.datasets import Split
 
 data_app = typer.Typer(
     no_args_is_help=True, help="Write a data set as the LMDBs that Caffe trains on."
@@ -64,7 +64,7 @@ def cifar10(
 
     Example: caffe-clr data cifar10 cifar-10-binary.tar.gz data/cifar10
     """
-    from caffe_clr.cifar import CIFAR10
+    from caffe_clr.experiments.cifar import CIFAR10
 
     _cifar(CIFAR10, source, out, pad, order, force)
 
@@ -77,7 +77,7 @@ def cifar100(
 
     Example: caffe-clr data cifar100 cifar-100-python.tar.gz data/cifar100
     """
-    from caffe_clr.cifar import CIFAR100
+    from caffe_clr.experiments.cifar import CIFAR100
 
     _cifar(CIFAR100, source, out, pad, order, force)
 
@@ -88,8 +88,8 @@ def digits(out: Out, force: Force = False) -> None:
 
     Example: caffe-clr data digits models/digits --force
     """
-    from caffe_clr import datasets
     from caffe_clr.cli.data_sets import write_data
+    from caffe_clr.experiments import datasets
 
     write_data(lambda on_progress: datasets.digits(), out, force, console)
 
@@ -97,8 +97,8 @@ def digits(out: Out, force: Force = False) -> None:
 def _cifar(
     data_set: "DataSet", source: Path, out: Path, pad: int, order: int | None, force: bool
 ) -> None:
-    from caffe_clr import cifar, datasets
     from caffe_clr.cli.data_sets import write_data
+    from caffe_clr.experiments import cifar, datasets
 
     def read(on_progress: Callable[[int, int], None]) -> "dict[str, Split]":
         splits = cifar.read(source, data_set, order, on_progress)

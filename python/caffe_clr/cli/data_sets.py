@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from caffe_clr import datasets, prototxt
+from caffe_clr import prototxt
 from caffe_clr.cli.console import progress, resumable
-from caffe_clr.datasets import Split
 from caffe_clr.errors import UsageError
+from caffe_clr.experiments import datasets
+from caffe_clr.experiments.datasets import Split
 
 
 def write_data(

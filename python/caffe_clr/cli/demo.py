@@ -6,10 +6,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from caffe_clr import datasets, locations
+from caffe_clr import locations
 from caffe_clr.cli.bounds import show_bounds
 from caffe_clr.cli.comparisons import show_comparison
 from caffe_clr.errors import ClrError
+from caffe_clr.experiments import datasets
 
 _MODEL = Path("models/digits")
 _FIXED = _MODEL / "fixed_solver.prototxt"

@@ -39,7 +39,7 @@ def resnet(
 
     Example: caffe-clr net resnet models/resnet/train_test.prototxt
     """
-    from caffe_clr import nets
+    from caffe_clr.experiments import nets
 
     _write(nets.resnet(depth, classes, data), out, force)
 
@@ -60,7 +60,7 @@ def stochastic_depth(
     Example: caffe-clr net stochastic-depth
     models/stochastic_depth/train_test.prototxt
     """
-    from caffe_clr import nets
+    from caffe_clr.experiments import nets
 
     _write(nets.stochastic_depth(depth, survival, classes, data), out, force)
 
@@ -78,13 +78,13 @@ def densenet(
 
     Example: caffe-clr net densenet models/densenet/train_test.prototxt
     """
-    from caffe_clr import nets
+    from caffe_clr.experiments import nets
 
     _write(nets.densenet(depth, growth_rate, classes, data), out, force)
 
 
 def _write(net: Any, out: Path, force: bool) -> None:
-    from caffe_clr import nets
+    from caffe_clr.experiments import nets
 
     if out.exists() and not force:
         raise UsageError(f"{out} exists; write over it: --force, or name another OUT")

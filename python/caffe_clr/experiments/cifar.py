@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from caffe_clr.archives import DAMAGED
-from caffe_clr.datasets import Split
 from caffe_clr.errors import ClrError
+from caffe_clr.experiments.datasets import Split
 
 _SIDE = 32
 _SHAPE = (3, _SIDE, _SIDE)  # red, green, blue

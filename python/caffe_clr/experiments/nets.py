@@ -11,8 +11,8 @@ from typing import Any
 
 from google.protobuf import text_format
 
-from caffe_clr import datasets
 from caffe_clr.errors import UsageError
+from caffe_clr.experiments import datasets
 from caffe_clr.prototxt import caffe_pb2
 from caffe_clr.solvers import import_caffe
 

@@ -1,0 +1,1 @@
+"""The data sets and the nets of the paper's experiments."""
