@@ -59,7 +59,7 @@ def _cyclic_lr(policy: str) -> Callable[[], None]:
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.001)
     schedule = torch.optim.lr_scheduler.CyclicLR(
         *(optimizer, _CYCLE["base_lr"], _CYCLE["max_lr"], _CYCLE["stepsize"]),
-        mode=policy,  # type: ignore[arg-type]
+        mode=policy,
         gamma=_GAMMA,
         cycle_momentum=False,
     )

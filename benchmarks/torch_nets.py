@@ -161,7 +161,7 @@ class Training:
     def __init__(self, name: str, layout: torch.memory_format, device: str = "cpu") -> None:
         net, shape = NETS[name]
         torch.manual_seed(0)
-        self._net = net().to(device, memory_format=layout)  # type: ignore[call-overload]
+        self._net = net().to(device, memory_format=layout)
         self._images = torch.randn(shape).to(device, memory_format=layout)
         self._labels = torch.randint(0, 10, shape[:1]).to(device)
         self._optimizer = torch.optim.SGD(
@@ -181,9 +181,9 @@ class Training:
     def step(self) -> None:
         self._optimizer.zero_grad()
         self._loss = functional.cross_entropy(self._net(self._images), self._labels)
-        self._loss.backward()  # type: ignore[no-untyped-call]
+        self._loss.backward()
         self._optimizer.step()
         self._schedule.step()
 
     def loss(self) -> float:
-        return self._loss.item()
+        return float(self._loss.item())

@@ -9,6 +9,7 @@ import json
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import caffe
 import numpy as np
@@ -17,7 +18,7 @@ from caffe.proto import caffe_pb2
 NET = 'layer { name: "data" type: "DummyData" top: "data" dummy_data_param { shape { dim: 1 } } }'
 
 
-def rates(case: dict) -> list[str]:
+def rates(case: dict[str, Any]) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         solver_file = Path(folder) / "solver.prototxt"
         solver_file.write_text(

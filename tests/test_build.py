@@ -10,9 +10,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -20,13 +22,13 @@ from rich.console import Console
 from caffe_clr import locations
 from caffe_clr.cli.report import ConsoleReport
 from caffe_clr.errors import ClrError, UsageError
-from caffe_clr.harness import commands, compilation, environment, pipeline
+from caffe_clr.harness import commands, compilation, environment, pipeline, toolchain
 from caffe_clr.harness.compilation import Tree
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def run_build(**options: object) -> str:
+def run_build(**options: Any) -> str:
     """Build into the default prefix and return what was printed."""
     printed = io.StringIO()
     prefix = options.pop("prefix", locations.build() / "caffe")
@@ -64,7 +66,7 @@ def test_the_messages_are_the_same_before_and_after_importing_caffe(tree: Tree) 
 def test_a_process_that_builds_can_import_what_it_built(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(environment.sysconfig, "get_path", lambda name: str(tmp_path))
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
     monkeypatch.setattr(sys, "path", sys.path.copy())
     (tmp_path / "python").mkdir()
     assert importlib.util.find_spec("made_by_a_build") is None
@@ -75,7 +77,7 @@ def test_a_process_that_builds_can_import_what_it_built(
 
 
 def test_an_environment_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environment.sysconfig, "get_path", lambda name: "/proc")
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: "/proc")
     with pytest.raises(ClrError, match=r"/proc/caffe-clr\.pth cannot be written: .*activate a"):
         environment.add(Path("/tmp"))
 
@@ -170,7 +172,7 @@ def test_a_wrong_option_is_a_usage_error(arguments: list[str], run_cli: Cli) -> 
 
 
 def test_opencv_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline.toolchain, "has_opencv", lambda: False)
+    monkeypatch.setattr(toolchain, "has_opencv", lambda: False)
     with pytest.raises(ClrError, match="Debian package libopencv-dev"):
         run_build(opencv=True)
 

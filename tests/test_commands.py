@@ -93,9 +93,13 @@ def test_without_a_terminal_the_training_is_told_in_lines(
     monkeypatch.setattr(trainings, "_TOLD_SECONDS", 0)
     output = StringIO()
     trainings.show_training(
-        *([Path("models/digits/triangular2_solver.prototxt")], tmp_path / "run"),
+        [Path("models/digits/triangular2_solver.prototxt")],
+        tmp_path / "run",
         Console(file=output, width=80),
-        **{"seed": None, "gpu": None, "resume": False, "snapshot_cycles": False},
+        seed=None,
+        gpu=None,
+        resume=False,
+        snapshot_cycles=False,
     )
     line = r"iteration \d+: cycle [123]/3 lr [\d.]+ loss [\d.]+ test [\d.]+% [\d.]+ it/s"
     lines = output.getvalue().splitlines()

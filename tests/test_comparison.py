@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from caffe_clr import comparison, plots, policies, prototxt, runs
 from caffe_clr.errors import ClrError, UsageError
-from caffe_clr.history import read_csv
+from caffe_clr.history import History, read_csv
 from caffe_clr.metrics import Metric
 from caffe_clr.results import Entry
 
@@ -120,7 +120,7 @@ def test_what_little_is_recorded_is_in_the_plot(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     row = {"iteration": 500, "lr": 0.001}
-    history = runs.History([], [{**row, "iteration": 0, "accuracy": 0.1}, {**row, "accuracy": 0.4}])
+    history = History([], [{**row, "iteration": 0, "accuracy": 0.1}, {**row, "accuracy": 0.4}])
     metric = Metric("accuracy", of_test=True, is_accuracy=True)
     limits = []
     monkeypatch.setattr(

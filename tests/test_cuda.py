@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,12 +56,9 @@ def configure(tree: Tree, binary: Path, **entries: str) -> str:
         "CPU_ONLY": "OFF",
         **entries,
     }
-    done = subprocess.run(
-        ["cmake", "-G", "Ninja", "-S", tree.source, "-B", binary]
-        + [f"-D{name}={value}" for name, value in chosen.items()],
-        capture_output=True,
-        text=True,
-    )
+    command: list[str | Path] = ["cmake", "-G", "Ninja", "-S", tree.source, "-B", binary]
+    command += [f"-D{name}={value}" for name, value in chosen.items()]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode != 0
     return " ".join(done.stderr.split())
 
@@ -86,7 +84,11 @@ def test_a_library_that_is_asked_for_and_missing(
 ) -> None:
     nvcc("12.4")
     monkeypatch.setattr(toolchain, "nvidia_library", lambda name, header: None)
-    options = pipeline.Options(prefix=tmp_path, cuda=True, **{library: True})
+    options = replace(
+        pipeline.Options(prefix=tmp_path, cuda=True),
+        cudnn=library == "cudnn" or None,
+        nccl=library == "nccl" or None,
+    )
     with pytest.raises(ClrError, match=f"--{library}: {name} is not found") as refused:
         pipeline._cuda(options)
     assert f"nvidia-{library}-cu12" in str(refused.value)

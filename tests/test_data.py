@@ -50,13 +50,14 @@ class Python2Pickler(pickle._Pickler):
     dispatch = pickle._Pickler.dispatch.copy()
 
     def save_bytes(self, value: bytes) -> None:
-        self.write(pickle.BINSTRING + len(value).to_bytes(4, "little") + value)
+        content = pickle.BINSTRING + len(value).to_bytes(4, "little") + value
+        self.write(content)  # type: ignore[attr-defined]
 
     def save_str(self, value: str) -> None:
         self.save_bytes(value.encode())
 
-    dispatch[bytes] = save_bytes
-    dispatch[str] = save_str
+    dispatch[bytes] = save_bytes  # type: ignore[assignment]
+    dispatch[str] = save_str  # type: ignore[assignment]
 
 
 def python2_pickle(value: Any) -> bytes:
@@ -189,7 +190,12 @@ def test_a_grey_and_a_palette_image_become_rgb(tmp_path: Path) -> None:
 
 # each changes the files of a source into something that is refused
 def drop(name: str) -> Callable[[dict[str, bytes]], None]:
-    return lambda files: [files.pop(each) for each in list(files) if name in each] and None
+    def apply(files: dict[str, bytes]) -> None:
+        for each in list(files):
+            if name in each:
+                del files[each]
+
+    return apply
 
 
 def change(name: str, new: Callable[[bytes], bytes]) -> Callable[[dict[str, bytes]], None]:

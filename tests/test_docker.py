@@ -146,7 +146,7 @@ def test_a_base_whose_cuda_is_too_old(
 
 
 def runtime(root: Path, prefix: Path, out: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, root / "docker/runtime", prefix, out]
+    command: list[str | Path] = [sys.executable, root / "docker/runtime", prefix, out]
     return subprocess.run(command, capture_output=True, text=True)
 
 

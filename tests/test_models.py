@@ -167,7 +167,7 @@ def test_every_solver_has_the_rates_of_its_policy(files: list[Path]) -> None:
         way = solver.stepsize or solver.max_iter // 2
         iterations = [solver.start_lr_policy + way * half for half in range(3)]
         steps = [sum(value <= at for value in solver.stepvalue) for at in iterations]
-        expected = {
+        expected: list[float] = {
             "fixed": [base, base, base],
             "multistep": [base * gamma**step for step in steps],
             "step": [base, base * gamma, base * gamma**2],
@@ -178,7 +178,7 @@ def test_every_solver_has_the_rates_of_its_policy(files: list[Path]) -> None:
             "decay": [top, base, base],
         }[solver.lr_policy]
         rates = policies.learning_rate(solver, iterations)
-        assert rates.tolist() == np.float32(expected).tolist(), file
+        assert rates.tolist() == np.array(expected, np.float32).tolist(), file
 
 
 def test_parity_and_schedule_take_every_solver(files: list[Path]) -> None:

@@ -182,7 +182,7 @@ def test_blocks_survive_a_training_batch_or_not(data: Path, tmp_path: Path) -> N
 
 def test_a_block_that_does_not_survive_learns_nothing(data: Path, tmp_path: Path) -> None:
     net = load(nets.stochastic_depth(8, 0.5, 10, data), "TRAIN", tmp_path)
-    seen = set()
+    seen: set[bool] = set()
     while len(seen) < 2:
         net.clear_param_diffs()
         net.forward()
@@ -284,7 +284,8 @@ def test_padding_is_of_the_mean_colour() -> None:
     assert padded["test"] is splits["test"]
     assert padded["train"].labels is splits["train"].labels
     found = padded["train"].images
-    assert (found.shape, found.dtype) == ((5, 3, 8, 10), np.uint8)
+    assert found.shape == (5, 3, 8, 10)
+    assert found.dtype == np.uint8
     assert np.array_equal(found[:, :, 2:-2, 2:-2], images)
     border = np.ones((8, 10), bool)
     border[2:-2, 2:-2] = False

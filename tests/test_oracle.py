@@ -25,14 +25,14 @@ iterations = st.integers(0, LAST) | st.integers(0, 100_000)
 def exact_rate(policy: str, iteration: int, fields: dict[str, Any]) -> Fraction:
     """The definition of a policy, in rational numbers."""
     base, top = Fraction(fields["base_lr"]), Fraction(fields["max_lr"])
-    stepsize = fields["stepsize"]
-    t = max(iteration - fields["start_lr_policy"], 0)
+    stepsize: int = fields["stepsize"]
+    t: int = max(iteration - fields["start_lr_policy"], 0)
     if policy == "decay":
         return top - (top - base) * min(t, stepsize) / stepsize
     cycle, position = divmod(t, 2 * stepsize)
     rise = (top - base) * min(position, 2 * stepsize - position) / stepsize
     if policy == "triangular2":
-        return base + rise / 2**cycle
+        return base + rise / (1 << cycle)
     if policy == "exp_range":
         return (base + rise) * Fraction(fields["gamma"]) ** t
     return base + rise
@@ -105,8 +105,8 @@ def test_exp_range_is_within_a_unit_in_the_last_place(
 def appendix_a(policy: str, iteration: int, fields: dict[str, Any]) -> float:
     """Appendix A's fragments: x is the distance from the peak, in stepsizes, in float."""
     base, top = np.float32(fields["base_lr"]), np.float32(fields["max_lr"])
-    stepsize = fields["stepsize"]
-    itr = iteration - fields["start_lr_policy"]
+    stepsize: int = fields["stepsize"]
+    itr: int = iteration - fields["start_lr_policy"]
     if itr <= 0:
         return float(base)
     cycle = itr // (2 * stepsize)
@@ -119,9 +119,11 @@ def appendix_a(policy: str, iteration: int, fields: dict[str, Any]) -> float:
 
 def torch_lines(iteration: int, fields: dict[str, Any]) -> float:
     """Section 3.1's lines for Torch: cycles counted from 1."""
-    cycle = math.floor(1 + iteration / (2 * fields["stepsize"]))
-    x = abs(iteration / fields["stepsize"] - 2 * cycle + 1)
-    return fields["base_lr"] + (fields["max_lr"] - fields["base_lr"]) * max(0, 1 - x)
+    stepsize: int = fields["stepsize"]
+    cycle = math.floor(1 + iteration / (2 * stepsize))
+    x = abs(iteration / stepsize - 2 * cycle + 1)
+    base, top = float(fields["base_lr"]), float(fields["max_lr"])
+    return base + (top - base) * max(0, 1 - x)
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ from caffe_clr.harness import series
 @pytest.fixture(scope="module")
 def wheel(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "pip", "-q", "wheel", "--no-deps", "-w", folder, root]
-    subprocess.run(command, check=True)
+    command = [sys.executable, "-m", "pip", "-q", "wheel", "--no-deps"]
+    subprocess.run([*command, "-w", folder, root], check=True)
     (file,) = folder.glob("*.whl")
     with zipfile.ZipFile(file) as archive:
         archive.extractall(folder / "site")

@@ -1,14 +1,17 @@
 """The NumPy reference against values computed by hand from the definitions."""
 
 import doctest
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 
 from caffe_clr import policies
 
-CIFAR10 = {"base_lr": 0.001, "max_lr": 0.006, "stepsize": 2000}  # the paper, section 4.1.1
-DYADIC = {"base_lr": 0.25, "max_lr": 1.25, "stepsize": 4}  # every rate is exact
+# the paper, section 4.1.1
+CIFAR10: dict[str, Any] = {"base_lr": 0.001, "max_lr": 0.006, "stepsize": 2000}
+DYADIC: dict[str, Any] = {"base_lr": 0.25, "max_lr": 1.25, "stepsize": 4}  # every rate is exact
 
 
 def test_triangular_at_every_iteration_of_three_cycles() -> None:
@@ -56,7 +59,7 @@ def test_bounds_are_reached_exactly() -> None:
 
 
 @pytest.mark.parametrize("policy", [policies.triangular, policies.triangular2])
-def test_rate_is_base_lr_up_to_start_lr_policy(policy: policies.Callable) -> None:
+def test_rate_is_base_lr_up_to_start_lr_policy(policy: Callable[..., policies.Rates]) -> None:
     rates = policy([0, 9, 10, 11, 14, 18], **DYADIC, start_lr_policy=10)
     assert rates.tolist() == [0.25, 0.25, 0.25, 0.5, 1.25, 0.25]
 
@@ -68,7 +71,7 @@ def test_iterations_beyond_what_a_float_can_count() -> None:
 
 
 def test_twice_the_stepsize_beyond_an_int() -> None:
-    long = {"base_lr": 0.25, "max_lr": 1.25, "stepsize": 2**30}
+    long: dict[str, Any] = {"base_lr": 0.25, "max_lr": 1.25, "stepsize": 2**30}
     assert policies.triangular([0, 2**29, 2**30, 3 * 2**29], **long).tolist() == [
         *(0.25, 0.75, 1.25, 0.75)
     ]
@@ -124,7 +127,7 @@ def test_stock_policies() -> None:
         return [float(f"{rate:.6g}") for rate in rates]
 
     iterations = [0, 9, 10, 25, 100]
-    lenet = {"base_lr": 0.01, "gamma": 0.0001, "power": 0.75}
+    lenet: dict[str, Any] = {"base_lr": 0.01, "gamma": 0.0001, "power": 0.75}
     assert rounded(policies.fixed(iterations, base_lr=0.01)) == [0.01] * 5
     assert rounded(policies.step(iterations, base_lr=1, gamma=0.5, stepsize=10)) == [
         *(1, 1, 0.5, 0.25, 0.000976562)
@@ -179,7 +182,7 @@ def test_parameters_are_floats_as_in_a_prototxt() -> None:
     ],
 )
 @pytest.mark.parametrize("policy", policies.PAPER)
-def test_bad_parameters_are_refused(policy: str, fields: dict, message: str) -> None:
+def test_bad_parameters_are_refused(policy: str, fields: dict[str, Any], message: str) -> None:
     gamma = {"gamma": 0.5} if policy == "exp_range" else {}
     with pytest.raises(ValueError, match=f'lr_policy "{policy}": {message}'):
         policies.POLICIES[policy](0, **{**CIFAR10, **gamma, **fields})
@@ -197,7 +200,7 @@ def test_bad_parameters_are_refused(policy: str, fields: dict, message: str) -> 
     ],
 )
 def test_what_stock_caffe_aborts_on_is_refused(
-    policy: policies.Callable, fields: dict, message: str
+    policy: Callable[..., policies.Rates], fields: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=f'lr_policy "{policy.__name__}": {message}'):
         policy(0, base_lr=0.1, **fields)

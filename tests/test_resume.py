@@ -94,7 +94,7 @@ def test_resume_by_caffe_train(
     parameter.solver_mode = parameter.SolverMode.Value("CPU")
     file = tmp_path / "solver.prototxt"
     file.write_text(text_format.MessageToString(parameter))
-    command = [tree.caffe, "train", f"--solver={file}"]
+    command: list[str | Path] = [tree.caffe, "train", f"--solver={file}"]
     subprocess.run(command, check=True, capture_output=True)
     whole = (tmp_path / f"run_iter_{LAST}.caffemodel").read_bytes()
     (tmp_path / f"run_iter_{LAST}.caffemodel").unlink()

@@ -12,11 +12,14 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from caffe_clr.errors import ClrError
 from caffe_clr.harness import series, source
+
+Unpack = Callable[[Path], Path]
 
 
 def names(folder: Path) -> set[str]:
@@ -24,9 +27,7 @@ def names(folder: Path) -> set[str]:
 
 
 @pytest.fixture
-def unpack(
-    upstream: source.Upstream, patches: list[series.Patch], tmp_path: Path
-) -> Callable[[Path], Path]:
+def unpack(upstream: source.Upstream, patches: list[series.Patch], tmp_path: Path) -> Unpack:
     def run(given: Path) -> Path:
         source.unpack(given, upstream, patches, tmp_path / "unpacked")
         return tmp_path / "unpacked"
@@ -34,7 +35,7 @@ def unpack(
     return run
 
 
-def refusal(unpack: Callable[[Path], Path], given: Path, tmp_path: Path) -> str:
+def refusal(unpack: Unpack, given: Path, tmp_path: Path) -> str:
     with pytest.raises(source.SourceError) as refused:
         unpack(given)
     assert not (tmp_path / "unpacked").exists()
@@ -42,7 +43,7 @@ def refusal(unpack: Callable[[Path], Path], given: Path, tmp_path: Path) -> str:
 
 
 def test_a_folder_a_tarball_and_one_with_a_top_level_folder_are_the_same(
-    pristine: Path, tarball: Path, upstream: source.Upstream, unpack: Callable, tmp_path: Path
+    pristine: Path, tarball: Path, upstream: source.Upstream, unpack: Unpack, tmp_path: Path
 ) -> None:
     github = tmp_path / "caffe-99bd997.tar.gz"
     with tarfile.open(github, "w:gz", compresslevel=1) as archive:
@@ -54,7 +55,7 @@ def test_a_folder_a_tarball_and_one_with_a_top_level_folder_are_the_same(
 
 
 def test_what_the_revision_does_not_have_is_left_out(
-    checkout: Path, upstream: source.Upstream, unpack: Callable
+    checkout: Path, upstream: source.Upstream, unpack: Unpack
 ) -> None:
     (checkout / "build").mkdir()
     (checkout / "build" / "libcaffe.so").write_text("stale")
@@ -62,7 +63,7 @@ def test_what_the_revision_does_not_have_is_left_out(
 
 
 def test_nothing_is_written_outside_the_folder(
-    tarball: Path, unpack: Callable, tmp_path: Path
+    tarball: Path, unpack: Unpack, tmp_path: Path
 ) -> None:
     evil = tmp_path / "evil.tar"
     with tarfile.open(tarball) as old, tarfile.open(evil, "w") as new:
@@ -79,7 +80,7 @@ def test_nothing_is_written_outside_the_folder(
     assert not (tmp_path / "unpacked" / "link").exists()
 
 
-def test_not_caffe_at_all(unpack: Callable, tmp_path: Path) -> None:
+def test_not_caffe_at_all(unpack: Unpack, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     message = refusal(unpack, tmp_path / "other", tmp_path)
     assert "other is not Caffe's source: it has no src/caffe/proto/caffe.proto" in message
@@ -87,7 +88,7 @@ def test_not_caffe_at_all(unpack: Callable, tmp_path: Path) -> None:
 
 
 def test_another_revision_is_told_file_by_file(
-    checkout: Path, upstream: source.Upstream, unpack: Callable, tmp_path: Path
+    checkout: Path, upstream: source.Upstream, unpack: Unpack, tmp_path: Path
 ) -> None:
     (checkout / "CMakeLists.txt").write_text("project(Caffe)\n")
     (checkout / "include/caffe/net.hpp").unlink()
@@ -97,9 +98,7 @@ def test_another_revision_is_told_file_by_file(
     assert "  include/caffe/net.hpp: missing\n  CMakeLists.txt: differs" in message
 
 
-def test_a_long_list_of_differences_is_cut(
-    checkout: Path, unpack: Callable, tmp_path: Path
-) -> None:
+def test_a_long_list_of_differences_is_cut(checkout: Path, unpack: Unpack, tmp_path: Path) -> None:
     shutil.rmtree(checkout / "src/caffe/layers")
     message = refusal(unpack, checkout, tmp_path)
     assert len(message.splitlines()) == 12
@@ -107,7 +106,7 @@ def test_a_long_list_of_differences_is_cut(
 
 
 def test_an_already_patched_folder(
-    checkout: Path, patches: list[series.Patch], unpack: Callable, tmp_path: Path
+    checkout: Path, patches: list[series.Patch], unpack: Unpack, tmp_path: Path
 ) -> None:
     series.apply(checkout, series.select(patches, ["cyclical-learning-rates"]))
     message = refusal(unpack, checkout, tmp_path)
@@ -117,14 +116,14 @@ def test_an_already_patched_folder(
 
 @pytest.mark.parametrize("bytes_kept", [0, 100, 4_000_000])
 def test_a_tarball_that_was_cut_off(
-    tarball: Path, bytes_kept: int, unpack: Callable, tmp_path: Path
+    tarball: Path, bytes_kept: int, unpack: Unpack, tmp_path: Path
 ) -> None:
     cut = tmp_path / "cut.tar.gz"
     cut.write_bytes(tarball.read_bytes()[:bytes_kept])
     assert "cut.tar.gz is not a whole tar archive" in refusal(unpack, cut, tmp_path)
 
 
-def test_a_tarball_with_a_damaged_byte(tarball: Path, unpack: Callable, tmp_path: Path) -> None:
+def test_a_tarball_with_a_damaged_byte(tarball: Path, unpack: Unpack, tmp_path: Path) -> None:
     content = bytearray(gzip.decompress(tarball.read_bytes()))
     content[content.index(b"cmake_minimum_required")] ^= 1
     damaged = tmp_path / "damaged.tar.gz"
@@ -136,7 +135,7 @@ class Github:
     """A web server on this machine that stands in for upstream's archive."""
 
     def __init__(self, folder: Path) -> None:
-        def handler(*arguments: object) -> http.server.BaseHTTPRequestHandler:
+        def handler(*arguments: Any) -> http.server.BaseHTTPRequestHandler:
             return Handler(*arguments, directory=str(folder))
 
         class Handler(http.server.SimpleHTTPRequestHandler):

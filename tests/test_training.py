@@ -20,6 +20,7 @@ import pytest
 from caffe_clr import policies, prototxt, runs, training
 from caffe_clr.errors import ClrError, DivergedError, Interrupted, UsageError
 from caffe_clr.harness.compilation import Tree
+from caffe_clr.history import History
 
 pytestmark = pytest.mark.usefixtures("digits_root")
 DIGITS = Path("models/digits/triangular2_solver.prototxt")
@@ -115,7 +116,7 @@ def test_every_output_of_every_test_net_is_recorded(
 
 def test_a_net_without_tests_or_displays(write_solver: Callable[..., Path], tmp_path: Path) -> None:
     history = training.train(write_solver(display=0), tmp_path / "run")
-    assert history == runs.History([], [])
+    assert history == History([], [])
     assert runs.read_status(tmp_path / "run")["iteration"] == 80
 
 
