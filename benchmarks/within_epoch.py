@@ -32,11 +32,12 @@ def show(solver_file: Path, snapshot: Path, csv: Path) -> None:
     """
     if not csv.parent.is_dir():
         raise UsageError(f"{csv}: there is no folder {csv.parent}")
-    parameter = prototxt.read_solver(solver_file)
-    metric = metrics.metric_of(parameter, str(solver_file))
+    file = prototxt.open_solver(solver_file)
+    metric = metrics.metric_of(file)
     if not metric.is_accuracy:
         raise UsageError(f"{solver_file}: the net is not tested for its accuracy")
-    epoch = epochs.epoch(parameter).iterations
+    epoch = epochs.epoch(file).iterations
+    parameter = file.parameter
     parameter.display = 0
     solver = solvers.load_solver(solvers.only_training(parameter))
     solvers.restore(solver, snapshot, snapshot.with_suffix(".caffemodel"))

@@ -9,6 +9,7 @@ from google.protobuf import text_format
 from caffe_clr import advice, prototxt
 from caffe_clr.errors import ClrError
 from caffe_clr.harness.compilation import Tree
+from caffe_clr.prototxt import SolverFile
 
 # L. N. Smith, arXiv 1506.01186, Table 2, on CIFAR-10: an epoch is 500 iterations
 TABLE_2 = [
@@ -29,7 +30,7 @@ layer { name: "probabilities" type: "Softmax" bottom: "scores" top: "probabiliti
 """
 
 Make = Callable[..., Any]
-Stages = list[tuple[str, Any]]
+Stages = list[SolverFile]
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def stages(tree: Tree) -> Callable[..., Stages]:
             changes = fields if number == 2 else {}
             solver = solver_parameter(**{"lr_policy": "triangular2", **stage, **changes})
             text_format.Parse(net if number == 2 else NET, solver.net_param)
-            made.append((f"stage{number}.prototxt", solver))
+            made.append(SolverFile(solver, f"stage{number}.prototxt"))
         return made
 
     return make
@@ -56,8 +57,8 @@ def test_the_papers_table_2_is_advised_against_in_its_last_stepsize_alone(
     assert advice.check_stages(table_2) == []
     starts = [0, 16000, 22000]
     given = [
-        advice.advise(name, solver, start, 500)
-        for (name, solver), start in zip(table_2, starts, strict=True)
+        advice.advise(stage.name, stage.parameter, start, 500)
+        for stage, start in zip(table_2, starts, strict=True)
     ]
     assert given == [
         [],
@@ -244,7 +245,7 @@ def test_stages_that_meet_are_not_warned_of(
 
 def test_a_first_stage_may_start_with_its_base_rate(stages: Callable[..., Stages]) -> None:
     first, *others = stages()
-    first[1].start_lr_policy = 1000
+    first.parameter.start_lr_policy = 1000
     assert advice.check_stages([first, *others]) == []
 
 

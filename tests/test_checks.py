@@ -17,6 +17,7 @@ from caffe_clr import checks, prototxt
 from caffe_clr.errors import ClrError
 from caffe_clr.experiments import datasets
 from caffe_clr.harness.compilation import Tree
+from caffe_clr.prototxt import SolverFile
 
 SOLVER = """
 net: "net.prototxt"
@@ -137,7 +138,7 @@ def use(layer: str) -> None:
 
 
 def check(solver: str = "solver.prototxt") -> list[str]:
-    return checks.check_run(prototxt.read_solver(Path(solver)), solver)
+    return checks.check_run(prototxt.open_solver(Path(solver)))
 
 
 def caffe_train(tree: Tree) -> subprocess.CompletedProcess[str]:
@@ -500,7 +501,7 @@ def test_a_policy_that_caffe_would_refuse_is_refused(folder: Path) -> None:
     parameter = prototxt.read_solver(Path("solver.prototxt"))
     parameter.lr_policy = "triangular"
     with pytest.raises(ClrError, match='s: lr_policy "triangular": max_lr is not set'):
-        checks.check_run(parameter, "s")
+        checks.check_run(SolverFile(parameter, "s"))
 
 
 def test_a_solver_mode_that_is_not_set_is_not_warned_of(folder: Path) -> None:
@@ -583,8 +584,7 @@ def test_a_batch_size_that_does_not_divide_the_test_set_is_warned_of(folder: Pat
 
 def test_a_gpu_run_is_not_warned_of_its_mode(folder: Path) -> None:
     change("solver.prototxt", "solver_mode: CPU", "solver_mode: GPU")
-    parameter = prototxt.read_solver(Path("solver.prototxt"))
-    assert checks.check_run(parameter, "solver.prototxt", gpu=0) == []
+    assert checks.check_run(prototxt.open_solver(Path("solver.prototxt")), gpu=0) == []
 
 
 def test_a_test_net_without_outputs_is_warned_of(tree: Tree, folder: Path) -> None:

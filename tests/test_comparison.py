@@ -15,6 +15,7 @@ from google.protobuf import text_format
 from matplotlib.figure import Figure
 
 from caffe_clr import comparison, plots, policies, prototxt, runs
+from caffe_clr.comparison import Options
 from caffe_clr.errors import ClrError, UsageError
 from caffe_clr.history import History, read_csv
 from caffe_clr.metrics import Metric
@@ -70,7 +71,7 @@ def accuracies(out: Path, name: str, seed: int) -> dict[int, float]:
 def test_the_table_says_what_the_runs_recorded(digits: list[Path], tmp_path: Path) -> None:
     out = tmp_path / "out"
     shown: list[dict[str, int]] = []
-    entries = comparison.compare(digits, out, seeds=2, at_once=2, on_progress=shown.append)
+    entries = comparison.compare(digits, out, Options(seeds=2, jobs=2), shown.append)
     lines = comparison.table(entries)
     recorded = {name: [accuracies(out, name, seed) for seed in SEEDS] for name in NAMES}
     assert recorded["fixed"][0] != recorded["fixed"][1]
@@ -107,7 +108,7 @@ def test_the_table_says_what_the_runs_recorded(digits: list[Path], tmp_path: Pat
 
 def test_rates_are_known_between_tests(tmp_path: Path) -> None:
     solver = shortened("triangular2", tmp_path, display=10, test_interval=60)
-    (entry,) = comparison.compare([solver], tmp_path / "out", seeds=1)
+    (entry,) = comparison.compare([solver], tmp_path / "out", Options(seeds=1))
     rates = entry.rates()
     assert list(rates) == sorted({*range(0, 150, 10), 60, 120, 150})
     parameter = prototxt.read_solver(solver)
@@ -134,9 +135,9 @@ def test_what_little_is_recorded_is_in_the_plot(
 
 def test_what_is_trained_is_not_trained_again(digits: list[Path], tmp_path: Path) -> None:
     out = tmp_path / "out"
-    entries = comparison.compare(digits, out, seeds=2, at_once=2)
+    entries = comparison.compare(digits, out, Options(seeds=2, jobs=2))
     before = times(out)
-    assert comparison.compare(digits, out, seeds=2) == entries
+    assert comparison.compare(digits, out, Options(seeds=2)) == entries
     assert times(out) == before
     # a run that is lost, and one that was killed after its last snapshot but one
     shutil.rmtree(out / "fixed" / "seed_1")
@@ -146,7 +147,7 @@ def test_what_is_trained_is_not_trained_again(digits: list[Path], tmp_path: Path
     for file in (killed / "snapshots").glob("*_iter_150.*"):
         file.unlink()
     snapshot = (killed / "snapshots" / "triangular2_iter_120.caffemodel").stat().st_mtime_ns
-    again = comparison.compare(digits, out, seeds=2, at_once=2)
+    again = comparison.compare(digits, out, Options(seeds=2, jobs=2))
     rest = {file: time for file, time in times(out).items() if before[file] != time}
     assert {file.relative_to(out).parts[:2] for file in rest} == {
         ("fixed", "seed_1"),
@@ -158,7 +159,7 @@ def test_what_is_trained_is_not_trained_again(digits: list[Path], tmp_path: Path
     assert [row["iteration"] for row in again[1].curve()] == list(range(0, 151, 30))
     # another seed is trained beside those that are there
     before = times(out)
-    more = comparison.compare(digits, out, seeds=3)
+    more = comparison.compare(digits, out, Options(seeds=3))
     assert times(out).items() >= before.items()
     assert more[0].finals()[:2] == entries[0].finals()
 
@@ -169,7 +170,7 @@ def test_a_solver_that_diverges_does_not_stop_the_others(
     good = write_solver("good")
     lost = write_solver("lost", lr_policy="fixed", base_lr=3e38)
     for files in ([good, lost], [lost, good]):
-        entries = comparison.compare(files, tmp_path / files[0].stem, seeds=2)
+        entries = comparison.compare(files, tmp_path / files[0].stem, Options(seeds=2))
         lines = {line.name: line for line in comparison.table(entries)}
         assert (lines["lost"].seeds, lines["lost"].diverged) == (2, 2)
         assert (lines["lost"].final, lines["lost"].best) == (None, None)
@@ -186,13 +187,13 @@ def test_a_solver_that_cannot_be_trained_is_named_when_the_others_are_done(
 ) -> None:
     files = [write_solver("refused", net="none.prototxt"), write_solver("good")]
     with pytest.raises(ClrError, match=r"none\.prototxt"):
-        comparison.compare(files, tmp_path / "out", seeds=1)
+        comparison.compare(files, tmp_path / "out", Options(seeds=1))
     assert runs.read_status(tmp_path / "out" / "good" / "seed_1")["status"] == "finished"
 
 
 def test_of_a_loss_the_lowest_is_best(write_solver: Callable[..., Path], tmp_path: Path) -> None:
     files = [write_solver("slow", max_lr=0.02), write_solver("fast")]
-    entries = comparison.compare(files, tmp_path / "out", seeds=1)
+    entries = comparison.compare(files, tmp_path / "out", Options(seeds=1))
     slow, fast = comparison.table(entries)
     losses = {
         name: [
@@ -223,7 +224,7 @@ def test_names_tell_the_solvers_apart(write_solver: Callable[..., Path]) -> None
 
 def test_without_seeds_there_is_nothing_to_compare(digits: list[Path], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--seeds 0: give 1 at least"):
-        comparison.compare(digits, tmp_path / "out", seeds=0)
+        comparison.compare(digits, tmp_path / "out", Options(seeds=0))
     assert not (tmp_path / "out").exists()
 
 
@@ -232,9 +233,9 @@ def test_what_is_not_recorded_is_not_compared(
 ) -> None:
     silent = write_solver("silent", display=0)
     with pytest.raises(ClrError, match=r"silent\.prototxt: display is 0, .*; set display"):
-        comparison.compare([silent], tmp_path / "out")
+        comparison.compare([silent], tmp_path / "out", Options())
     with pytest.raises(UsageError, match=r"test accuracy .* training loss"):
-        comparison.compare([*digits, write_solver("loss")], tmp_path / "out")
+        comparison.compare([*digits, write_solver("loss")], tmp_path / "out", Options())
     assert not (tmp_path / "out").exists()
 
 
@@ -244,8 +245,10 @@ def test_dask_workers_train_as_this_process_does(digits: list[Path], tmp_path: P
     workers: dict[str, Any] = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
     with LocalCluster(processes=True, **workers) as cluster:  # type: ignore[no-untyped-call]
         address = cluster.scheduler_address
-        theirs = comparison.compare(digits, tmp_path / "theirs", seeds=2, scheduler=address)
-    ours = comparison.compare(digits, tmp_path / "ours", seeds=2)
+        theirs = comparison.compare(
+            digits, tmp_path / "theirs", Options(seeds=2, scheduler=address)
+        )
+    ours = comparison.compare(digits, tmp_path / "ours", Options(seeds=2))
     for name in NAMES:
         for seed in SEEDS:
             for kind in ("train.csv", "test.csv"):
@@ -267,9 +270,11 @@ def test_a_failure_on_a_dask_worker_is_this_process_own(
     workers: dict[str, Any] = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None}
     with LocalCluster(processes=True, **workers) as cluster:  # type: ignore[no-untyped-call]
         address = cluster.scheduler_address
-        entries = comparison.compare(files[:2], tmp_path / "out", seeds=1, scheduler=address)
+        entries = comparison.compare(
+            files[:2], tmp_path / "out", Options(seeds=1, scheduler=address)
+        )
         with pytest.raises(ClrError, match=r"none\.prototxt"):
-            comparison.compare(files, tmp_path / "out", seeds=1, scheduler=address)
+            comparison.compare(files, tmp_path / "out", Options(seeds=1, scheduler=address))
     assert list(entries[0].diverged) == [1]
     assert len(entries[1].finals()) == 1
 
@@ -279,4 +284,4 @@ def test_a_scheduler_that_is_not_there_is_an_error(digits: list[Path], tmp_path:
         free = f"tcp://127.0.0.1:{server.getsockname()[1]}"
     for address in (free, "nonsense://here"):
         with pytest.raises(ClrError, match=rf"--scheduler {address}: no Dask scheduler answers"):
-            comparison.compare(digits, tmp_path / "out", seeds=1, scheduler=address)
+            comparison.compare(digits, tmp_path / "out", Options(seeds=1, scheduler=address))

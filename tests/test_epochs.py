@@ -24,6 +24,7 @@ from caffe_clr.epochs import Epoch
 from caffe_clr.errors import ClrError, UsageError
 from caffe_clr.experiments import datasets
 from caffe_clr.harness.compilation import Tree
+from caffe_clr.prototxt import SolverFile
 
 IMAGES = 12
 SOURCES = {
@@ -72,8 +73,9 @@ def read(message: str, text: str) -> Any:
     return text_format.Parse(text, getattr(prototxt.caffe_pb2(), message)())
 
 
-def solver_of(net: str, fields: str = "") -> Any:
-    return read("SolverParameter", f'lr_policy: "fixed" base_lr: 0 {fields} net_param {{ {net} }}')
+def solver_of(net: str, fields: str = "") -> SolverFile:
+    text = f'lr_policy: "fixed" base_lr: 0 {fields} net_param {{ {net} }}'
+    return SolverFile(read("SolverParameter", text))
 
 
 def layer_of(source: str) -> Any:
@@ -91,10 +93,10 @@ def contents(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("source", SOURCES)
 def test_caffe_reads_every_image_once_in_an_epoch(source: str, folder: Path) -> None:
     data = f'layer {{ name: "data" top: "data" top: "label" {SOURCES[source]} }}'
-    parameter = solver_of(data + LEARNING)
-    found = epochs.epoch(parameter)
+    solver = solver_of(data + LEARNING)
+    found = epochs.epoch(solver)
     assert found == Epoch(images=IMAGES, batch_size=4)
-    live = solvers.load_solver(parameter)
+    live = solvers.load_solver(solver.parameter)
     labels: list[float] = []
     for _ in range(found.iterations):
         live.step(1)
@@ -107,11 +109,11 @@ def test_caffe_begins_again_after_an_epoch_of_several_batches_an_iteration(
     source: str, folder: Path
 ) -> None:
     data = f'layer {{ name: "data" top: "data" top: "label" {SOURCES[source]} }}'
-    parameter = solver_of((data + LEARNING).replace("batch_size: 4", "batch_size: 2"))
-    parameter.iter_size = 3
-    found = epochs.epoch(parameter)
+    solver = solver_of((data + LEARNING).replace("batch_size: 4", "batch_size: 2"))
+    solver.parameter.iter_size = 3
+    found = epochs.epoch(solver)
     assert (found, found.iterations) == (Epoch(IMAGES, batch_size=2, iter_size=3), 2)
-    live = solvers.load_solver(parameter)
+    live = solvers.load_solver(solver.parameter)
     ends = []
     for _ in range(2 * found.iterations):
         live.step(1)
@@ -313,9 +315,9 @@ def test_layers_that_tell_no_number_of_images_ask_for_it(kind: str, tree: Tree) 
     ],
 )
 def test_the_batch_size_is_that_of_the_layer_caffe_takes(layer: str, tree: Tree) -> None:
-    parameter = solver_of(layer, 'train_state { level: 2 stage: "big" }')
-    assert epochs.epoch(parameter, images=60) == Epoch(60, 6)
-    assert solvers.load_solver(parameter).net.blobs["data"].data.shape[0] == 6
+    solver = solver_of(layer, 'train_state { level: 2 stage: "big" }')
+    assert epochs.epoch(solver, images=60) == Epoch(60, 6)
+    assert solvers.load_solver(solver.parameter).net.blobs["data"].data.shape[0] == 6
 
 
 def test_of_several_data_layers_the_first_counted_one_with_labels_decides(folder: Path) -> None:
@@ -354,13 +356,13 @@ def test_a_net_that_does_not_tell_its_batch_size_is_refused(
 def test_test_nets_are_told_in_caffes_order(folder: Path) -> None:
     data = f'layer {{ name: "data" top: "data" top: "label" {SOURCES["LMDB"]} }}'
     (folder / "own.prototxt").write_text(data.replace("batch_size: 4", "batch_size: 3"))
-    parameter = solver_of(
+    solver = solver_of(
         data + LEARNING,
         'test_interval: 1 test_net: "own.prototxt" test_iter: [1, 1, 1]'
         f" test_net_param {{ {dummy(2)} }}",
     )
-    assert epochs.test_images(parameter) == [(None, 2), (IMAGES, 3), (IMAGES, 4)]
-    nets = solvers.load_solver(parameter).test_nets
+    assert epochs.test_images(solver) == [(None, 2), (IMAGES, 3), (IMAGES, 4)]
+    nets = solvers.load_solver(solver.parameter).test_nets
     assert [net.blobs["data"].data.shape[0] for net in nets] == [2, 3, 4]
 
 
@@ -368,9 +370,9 @@ def test_test_nets_that_do_not_tell_are_unknown(folder: Path) -> None:
     for net in ('layers { name: "d" type: DATA }', 'layer { name: "d" type: "Python" top: "x" }'):
         assert epochs.test_images(solver_of(net, "test_iter: 1")) == [(None, None)]
     source = SOURCES["LMDB"].replace(" backend: LMDB", "")
-    parameter = solver_of(f'layer {{ name: "data" {source} }}', "test_iter: 1")
+    solver = solver_of(f'layer {{ name: "data" {source} }}', "test_iter: 1")
     with pytest.raises(ClrError, match='net_param: layer "data": the backend is LEVELDB, '):
-        epochs.test_images(parameter)
+        epochs.test_images(solver)
 
 
 @pytest.fixture

@@ -331,7 +331,7 @@ def test_of_several_each_says_how_it_ended(
         )
     ]
     waits: list[None] = []
-    ends = jobs.run_all(tasks, at_once=2, on_wait=lambda: waits.append(None))
+    ends = jobs.run_all(tasks, jobs=2, on_wait=lambda: waits.append(None))
     assert waits
     assert isinstance(ends[0], DivergedError)
     assert isinstance(ends[1], ClrError)

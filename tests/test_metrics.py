@@ -20,7 +20,7 @@ def metric_of(*layers: str) -> metrics.Metric:
         f"net_param {{ {' '.join(layers)} }} test_iter: 1 test_interval: 1",
         prototxt.caffe_pb2().SolverParameter(),
     )
-    return metrics.metric_of(solver, "solver.prototxt")
+    return metrics.metric_of(prototxt.SolverFile(solver))
 
 
 LOSS = layer("entropy", "SoftmaxWithLoss")
@@ -52,7 +52,7 @@ def test_first_loss_without_an_accuracy() -> None:
 
 def test_training_loss_without_a_test_net() -> None:
     solver = prototxt.caffe_pb2().SolverParameter()
-    assert metrics.metric_of(solver, "solver.prototxt") == metrics.Metric(
+    assert metrics.metric_of(prototxt.SolverFile(solver)) == metrics.Metric(
         "loss", of_test=False, is_accuracy=False
     )
 
@@ -60,4 +60,4 @@ def test_training_loss_without_a_test_net() -> None:
 def test_googlenets_own_classifier(root: Path, tree: Tree) -> None:
     solver = prototxt.read_solver(root / "models/googlenet/triangular2_solver.prototxt")
     solver.net = str(tree.source / solver.net)
-    assert metrics.metric_of(solver, "solver.prototxt").name == "loss3/top-1"
+    assert metrics.metric_of(prototxt.SolverFile(solver)).name == "loss3/top-1"

@@ -101,9 +101,10 @@ def test_data_and_outputs(name: str) -> None:
         assert layer.transform_param.mean_value == pytest.approx([125.3, 123.0, 113.9])
         assert layer.transform_param.scale == 1 / 64
     solver = prototxt.caffe_pb2().SolverParameter(net_param=net, test_iter=[1])
-    (test_net,) = prototxt.test_nets(solver, name)
+    file = prototxt.SolverFile(solver, name)
+    (test_net,) = file.test_nets
     for state, outputs in (
-        (prototxt.train_net(solver, name), ["loss"]),
+        (file.train_net, ["loss"]),
         (test_net, ["loss", "accuracy"]),
     ):
         assert [layer.type for layer in state.parameter.layer].count("Data") == 1

@@ -134,10 +134,10 @@ def test_the_nets_of_a_solver_have_the_layers_of_their_phases(file: Path) -> Non
         f'net: "{file}" test_iter: 1 test_iter: 1 train_state {{ level: 2 }}'
         ' test_state { stage: "a" } test_state { stage: "a" stage: "b" }'
     )
-    train = prototxt.train_net(solver, "s")
+    train = prototxt.SolverFile(solver, "s").train_net
     assert train.name == str(file)
     assert names(train) == ["train", "deep", "both"]
-    assert [names(net) for net in prototxt.test_nets(solver, "s")] == [
+    assert [names(net) for net in prototxt.SolverFile(solver, "s").test_nets] == [
         ["test", "shallow", "both", "late"],
         ["test", "shallow", "both"],
     ]
@@ -150,12 +150,12 @@ def test_the_test_nets_of_a_solver_are_in_caffes_order(file: Path) -> None:
         f'test_net: "{file}" test_net_param {{ {inline} }}'
         f" net_param {{ {generic} }} test_iter: 1 test_iter: 1 test_iter: 1"
     )
-    assert [(net.name, *names(net)) for net in prototxt.test_nets(solver, "s")] == [
+    assert [(net.name, *names(net)) for net in prototxt.SolverFile(solver, "s").test_nets] == [
         ("s: test_net_param", "inline"),
         (str(file), "of_file"),
         ("s: net_param", "generic"),
     ]
-    assert names(prototxt.train_net(solver, "s")) == ["generic"]
+    assert names(prototxt.SolverFile(solver, "s").train_net) == ["generic"]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from google.protobuf import text_format
 from caffe_clr import policies, prototxt, runs
 from caffe_clr.errors import ClrError, UsageError
 from caffe_clr.history import read_csv
-from caffe_clr.range_test import range_test
+from caffe_clr.range_test import Options, range_test
 from caffe_clr.results import RangeTest
 
 pytestmark = pytest.mark.usefixtures("digits_root")
@@ -70,11 +70,9 @@ def test_two_seeds_over_eight_epochs(
     out = tmp_path / "out"
     progress: list[tuple[int, int]] = []
     found = range_test(
-        *(file, out),
-        **SWEEP,
-        length=8,
-        repeat=2,
-        at_once=2,
+        file,
+        out,
+        Options(**SWEEP, epochs=8, seeds=2, jobs=2),
         on_progress=lambda done, total: progress.append((done, total)),
     )
 
@@ -124,13 +122,13 @@ def test_two_seeds_over_eight_epochs(
 
 def test_a_range_test_that_is_finished_is_not_trained_again(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    first = range_test(DIGITS, out, **SWEEP, length=8)
+    first = range_test(DIGITS, out, Options(**SWEEP, epochs=8))
     assert "accuracy_low" not in first.rows[0]
     record = out / "seed_1701" / "train.csv"
     before = record.stat()
     shutil.rmtree(out / "seed_1701" / "snapshots")
     (out / "range_test.csv").unlink()
-    assert range_test(DIGITS, out, **SWEEP, length=8, resume=True) == first
+    assert range_test(DIGITS, out, Options(**SWEEP, epochs=8, resume=True)) == first
     assert (record.stat().st_mtime_ns, record.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
     assert read_csv(out / "range_test.csv") == first.rows
 
@@ -143,7 +141,7 @@ def test_a_cyclical_policy_is_kept(
 ) -> None:
     own = {"max_lr": 0.02, "stepsize": 7, "start_lr_policy": 3, "gamma": 0.999}
     file = write_solver(lr_policy=policy, max_iter=max_iter, **own)
-    found = range_test(file, tmp_path / "out", **SWEEP, length=8, seed=0)
+    found = range_test(file, tmp_path / "out", Options(**SWEEP, epochs=8, seed=0))
     assert [row["lr"] for row in found.rows] == rates(list(range(0, 241, 4)), 240, **SWEEP)
     assert (list(found.seeds), found.solver) == (
         [0],
@@ -162,7 +160,7 @@ def test_a_cyclical_policy_is_kept(
 def test_a_diverging_sweep_ends_early_and_keeps_its_rows(tmp_path: Path) -> None:
     out = tmp_path / "out"
     sweep: dict[str, Any] = {"min_lr": 0.001, "max_lr": 50, "iterations": 400}
-    found = range_test(DIGITS, out, **sweep)
+    found = range_test(DIGITS, out, Options(**sweep))
     end = runs.read_status(out / "seed_1701")["iteration"]
     assert runs.read_status(out / "seed_1701")["status"] == "diverged"
     assert end < 200
@@ -172,7 +170,7 @@ def test_a_diverging_sweep_ends_early_and_keeps_its_rows(tmp_path: Path) -> None
     assert read_csv(out / "range_test.csv") == found.rows
     assert json.loads((out / "range_test.json").read_text())["diverged_at"] == found.diverged_at
     assert not snapshots(out)
-    again = range_test(DIGITS, out, **sweep, resume=True)
+    again = range_test(DIGITS, out, Options(**sweep, resume=True))
     assert (again.rows, again.diverged_at) == (found.rows, found.diverged_at)
 
     # at these rates the net learns nothing
@@ -184,20 +182,22 @@ def test_a_sweep_that_does_not_stop_early_goes_on_until_the_loss_is_no_number(
     tmp_path: Path,
 ) -> None:
     sweep: dict[str, Any] = {"min_lr": 0.001, "max_lr": 25, "iterations": 400}
-    early = range_test(DIGITS, tmp_path / "early", **sweep)
+    early = range_test(DIGITS, tmp_path / "early", Options(**sweep))
     assert early.diverged_at is not None
-    whole = range_test(DIGITS, tmp_path / "whole", **sweep, stop_early=False)
+    whole = range_test(DIGITS, tmp_path / "whole", Options(**sweep, stop_early=False))
     assert whole.diverged_at is None
     assert [row["iteration"] for row in whole.rows] == list(range(0, 401, 8))
     assert whole.rows[: len(early.rows)] == early.rows
     # max pooling would write out of bounds if it went on with nan
-    higher = range_test(DIGITS, tmp_path / "higher", **sweep | {"max_lr": 1e6}, stop_early=False)
+    higher = range_test(
+        DIGITS, tmp_path / "higher", Options(**sweep | {"max_lr": 1e6}, stop_early=False)
+    )
     assert higher.diverged_at is not None
     assert all(np.isfinite(row["loss"]) for row in higher.losses[:-1])
 
 
 def test_seeds_are_compared_as_far_as_all_of_them_came(tmp_path: Path) -> None:
-    found = range_test(DIGITS, tmp_path, min_lr=0.001, max_lr=20, iterations=400, repeat=3)
+    found = range_test(DIGITS, tmp_path, Options(min_lr=0.001, max_lr=20, iterations=400, seeds=3))
     ends = [runs.read_status(tmp_path / f"seed_{seed}")["iteration"] for seed in found.seeds]
     assert len(set(ends)) > 1
     assert found.rows[-1]["iteration"] == min(ends) // 8 * 8
@@ -208,7 +208,7 @@ def test_a_solver_without_a_test_net_is_judged_by_its_training_loss(
     write_solver: Callable[..., Path], tmp_path: Path
 ) -> None:
     file = write_solver(test_iter=None, test_interval=None)
-    found = range_test(file, tmp_path / "out", **SWEEP, length=8)
+    found = range_test(file, tmp_path / "out", Options(**SWEEP, epochs=8))
     assert (found.metric.name, found.metric.of_test) == ("loss", False)
     assert [row["iteration"] for row in found.rows] == list(range(0, 240, 2))
     assert found.rows == found.losses
@@ -226,16 +226,16 @@ def test_a_solver_without_a_test_net_is_judged_by_its_training_loss(
         ({"min_lr": float("nan"), "max_lr": 0.3}, "--min-lr nan"),
         ({"min_lr": 0, "max_lr": float("inf")}, "--max-lr inf.* infinite"),
         ({**SWEEP, "iterations": 7}, "7 iterations are too few for a curve; give 8 at least"),
-        ({**SWEEP, "length": 0.1}, "3 iterations are too few"),
-        ({**SWEEP, "length": -1}, "-30 iterations are too few"),
-        ({**SWEEP, "length": None}, "how long to train.*--epochs or --iterations"),
+        ({**SWEEP, "epochs": 0.1}, "3 iterations are too few"),
+        ({**SWEEP, "epochs": -1}, "-30 iterations are too few"),
+        ({**SWEEP, "epochs": None}, "how long to train.*--epochs or --iterations"),
     ],
 )
 def test_what_makes_no_range_test_is_refused(
     options: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match=message):
-        range_test(DIGITS, tmp_path / "out", **{"length": 8, **options})
+        range_test(DIGITS, tmp_path / "out", Options(**{"epochs": 8, **options}))
     assert not (tmp_path / "out").exists()
 
 
@@ -264,16 +264,18 @@ def uncounted(write_solver: Callable[..., Path], tmp_path: Path) -> Path:
 def test_images_that_cannot_be_counted_are_given(uncounted: Path, tmp_path: Path) -> None:
     sweep: dict[str, Any] = {"min_lr": 0.0001, "max_lr": 1}
     with pytest.raises(ClrError, match=r"DummyData reads is unknown: give --images"):
-        range_test(uncounted, tmp_path / "out", **sweep, length=8)
+        range_test(uncounted, tmp_path / "out", Options(**sweep, epochs=8))
     assert not (tmp_path / "out").exists()
-    found = range_test(uncounted, tmp_path / "given", **sweep, length=8, images=250)
+    found = range_test(uncounted, tmp_path / "given", Options(**sweep, epochs=8, images=250))
     assert runs.read_status(tmp_path / "given" / "seed_1701")["iteration"] == 8 * 25
     assert found.solver is not None
     assert prototxt.read_solver(found.solver).stepsize == 4 * 25
 
 
 def test_a_step_without_a_count_is_a_sixth_of_the_run(uncounted: Path, tmp_path: Path) -> None:
-    found = range_test(uncounted, tmp_path / "out", min_lr=0.0001, max_lr=1, iterations=200)
+    found = range_test(
+        uncounted, tmp_path / "out", Options(min_lr=0.0001, max_lr=1, iterations=200)
+    )
     assert found.solver is not None
     solver = prototxt.read_solver(found.solver)
     assert (solver.stepsize, solver.max_iter) == (100, 600)

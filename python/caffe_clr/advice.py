@@ -10,17 +10,17 @@ from typing import Any
 
 from caffe_clr import epochs, policies, prototxt
 from caffe_clr.errors import ClrError
+from caffe_clr.prototxt import SolverFile
 
 FEWEST_CYCLES = epochs.CYCLES[0]
 HALVED_AWAY = 8  # the cycle from which on triangular2 is at most 1/128 of its first height
 
 
-def check_stages(stages: Sequence[tuple[str, Any]]) -> list[str]:
+def check_stages(stages: Sequence[SolverFile]) -> list[str]:
     """Refuse stages that cannot go on from one another.
 
     Args:
-        stages: the file of each stage's solver and its SolverParameter, which
-            prototxt.check_solver has passed.
+        stages: the solver of each, which prototxt.check_solver has passed.
 
     Returns:
         A warning, one line, for each of the paper's policies that does not begin
@@ -31,7 +31,9 @@ def check_stages(stages: Sequence[tuple[str, Any]]) -> list[str]:
             types or train nets differ, so that the solver state does not fit.
     """
     warnings = []
-    for number, ((before, previous), (name, parameter)) in enumerate(pairwise(stages), 2):
+    for number, (earlier, later) in enumerate(pairwise(stages), 2):
+        before, previous = earlier.name, earlier.parameter
+        name, parameter = later.name, later.parameter
         if parameter.max_iter <= previous.max_iter:
             raise ClrError(
                 f"stage {number} ({name}): max_iter is {parameter.max_iter}, and stage"
@@ -44,7 +46,7 @@ def check_stages(stages: Sequence[tuple[str, Any]]) -> list[str]:
                 f"stage {number} ({name}): the solver is {solver_types[1]}, but {solver_types[0]}"
                 f" in stage {number - 1} ({before}), whose state would not fit; use one type"
             )
-        if difference := _difference(*_trained_layers(before, previous, name, parameter)):
+        if difference := _difference(_trained_layers(earlier), _trained_layers(later)):
             raise ClrError(
                 f"stage {number} ({name}): its net is not that of stage {number - 1} ({before}),"
                 f" whose state would not fit: {difference}"
@@ -122,16 +124,17 @@ def _advise_stepsize(name: str, stepsize: int, epoch: int | None) -> list[str]:
     ]
 
 
-def _trained_layers(
-    before: str, previous: Any, name: str, parameter: Any
-) -> tuple[list[Any], list[Any]]:
-    """The layers with bottoms of two solvers' train nets, without their include and exclude."""
-    nets = (prototxt.train_net(previous, before), prototxt.train_net(parameter, name))
-    layers = tuple([layer for layer in net.parameter.layer if layer.bottom] for net in nets)
-    for layer in (*layers[0], *layers[1]):
-        layer.ClearField("include")
-        layer.ClearField("exclude")
-    return layers[0], layers[1]
+def _trained_layers(solver: SolverFile) -> list[Any]:
+    """The layers with bottoms of a solver's train net, without their include and exclude."""
+    layers = []
+    for layer in solver.train_net.parameter.layer:
+        if layer.bottom:
+            trained = type(layer)()
+            trained.CopyFrom(layer)
+            trained.ClearField("include")
+            trained.ClearField("exclude")
+            layers.append(trained)
+    return layers
 
 
 def _difference(previous: list[Any], layers: list[Any]) -> str | None:

@@ -9,13 +9,13 @@ from typing import Any
 
 from caffe_clr import data_layers, epochs, prototxt
 from caffe_clr.errors import ClrError
-from caffe_clr.prototxt import Net
+from caffe_clr.prototxt import Net, SolverFile
 
 _WITHOUT_MOMENTUM = ("AdaGrad", "RMSProp")
 _REGULARIZATIONS = ("L2", "L1")
 
 
-def check_run(parameter: Any, name: str, *, gpu: int | None = None) -> list[str]:
+def check_run(solver: SolverFile, *, gpu: int | None = None) -> list[str]:
     """Refuse a solver that Caffe would abort on, or that would train nothing.
 
     The rules are those of solver.cpp, sgd_solvers.hpp and net.cpp in Caffe's
@@ -23,8 +23,7 @@ def check_run(parameter: Any, name: str, *, gpu: int | None = None) -> list[str]
     working directory, as for `caffe train`.
 
     Args:
-        parameter: the SolverParameter as Caffe will get it.
-        name: what to call it: its file.
+        solver: its parameter as Caffe will get it.
         gpu: the number of the GPU to run on; None for the CPU.
 
     Returns:
@@ -33,10 +32,10 @@ def check_run(parameter: Any, name: str, *, gpu: int | None = None) -> list[str]
     Raises:
         ClrError: says which file, layer and field is wrong, and the remedy.
     """
+    parameter, name = solver.parameter, solver.name
     prototxt.check_solver(parameter, name)
     _check_type(parameter, name)
-    train_net = prototxt.train_net(parameter, name)
-    test_nets = prototxt.test_nets(parameter, name)
+    train_net, test_nets = solver.train_net, solver.test_nets
     if test_nets and parameter.test_interval < 1:
         raise ClrError(
             f"{name}: test_interval is {parameter.test_interval}, and there are test nets;"
@@ -56,7 +55,7 @@ def check_run(parameter: Any, name: str, *, gpu: int | None = None) -> list[str]
         warnings.append(f"{name}: solver_mode is GPU, but this run is on the CPU")
     warnings += _warn_of_outputs(test_nets)
     if not any(net.parameter.layers for net in test_nets):
-        warnings += _warn_of_coverage(parameter, name)
+        warnings += _warn_of_coverage(solver)
     return warnings
 
 
@@ -114,10 +113,10 @@ def _outputs(net: Any) -> set[str]:
     return outputs
 
 
-def _warn_of_coverage(parameter: Any, name: str) -> list[str]:
+def _warn_of_coverage(solver: SolverFile) -> list[str]:
     """A warning for each test that is not of every image once."""
     warnings = []
-    pairs = zip(parameter.test_iter, epochs.test_images(parameter), strict=True)
+    pairs = zip(solver.parameter.test_iter, epochs.test_images(solver), strict=True)
     for test_iter, (images, batch_size) in pairs:
         if not images or not batch_size or test_iter * batch_size == images:
             continue
@@ -132,7 +131,7 @@ def _warn_of_coverage(parameter: Any, name: str) -> list[str]:
         else:
             remedy = f"set test_iter: {images // batch_size}"
         warnings.append(
-            f"{name}: test_iter {test_iter} with batch_size {batch_size} tests {tested:,} images,"
-            f" {what} the {images:,} there are; {remedy}"
+            f"{solver.name}: test_iter {test_iter} with batch_size {batch_size} tests"
+            f" {tested:,} images, {what} the {images:,} there are; {remedy}"
         )
     return warnings

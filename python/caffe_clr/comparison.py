@@ -8,7 +8,27 @@ from pathlib import Path
 from caffe_clr import jobs, metrics, prototxt, runs
 from caffe_clr.errors import ClrError, DivergedError, UsageError
 from caffe_clr.history import write_csv
+from caffe_clr.jobs import Job
+from caffe_clr.metrics import Metric
+from caffe_clr.prototxt import SolverFile
 from caffe_clr.results import Entry
+
+
+@dataclass(frozen=True)
+class Options:
+    """How solvers are compared.
+
+    Args:
+        seeds: how many; each solver is trained with 1, 2, ….
+        jobs: how many runs at a time on this machine.
+        scheduler: the address of a Dask scheduler whose workers train instead.
+        gpu: the number of the GPU to train on; None for the CPU.
+    """
+
+    seeds: int = 3
+    jobs: int = 1
+    scheduler: str | None = None
+    gpu: int | None = None
 
 
 @dataclass(frozen=True)
@@ -40,11 +60,7 @@ def default_folder(solver_files: Sequence[Path]) -> Path:
 def compare(
     solver_files: Sequence[Path],
     out: Path,
-    *,
-    seeds: int = 3,
-    at_once: int = 1,
-    scheduler: str | None = None,
-    gpu: int | None = None,
+    options: Options,
     on_progress: Callable[[dict[str, int]], None] = lambda done: None,
 ) -> list[Entry]:
     """Train each solver with each of the seeds 1, 2, … and read what came of it.
@@ -53,8 +69,6 @@ def compare(
     finished is not repeated, one that was interrupted goes on.
 
     Args:
-        at_once: how many runs at a time on this machine.
-        scheduler: the address of a Dask scheduler whose workers train instead.
         on_progress: called a few times a second with the iterations that are
             done, over all seeds, by solver name.
 
@@ -63,18 +77,21 @@ def compare(
         ClrError: as training.train, for the first run that could not be trained;
             the others are brought to their end. Diverging is no error here.
     """
-    if seeds < 1:
-        raise UsageError(f"--seeds {seeds}: give 1 at least")
-    folders = run_folders(solver_files, out, seeds)
-    _check_metrics(solver_files)
+    if options.seeds < 1:
+        raise UsageError(f"--seeds {options.seeds}: give 1 at least")
+    folders = run_folders(solver_files, out, options.seeds)
+    solvers = {file: prototxt.open_solver(file) for file in solver_files}
+    by = _metrics(list(solvers.values()))
+    threads = None if options.scheduler else jobs.threads(options.jobs)
     tasks = [
-        jobs.Job(
-            *((str(file),), str(folder.resolve())),
+        Job(
+            solver_files=(str(file),),
+            out=str(folder.resolve()),
             seed=seed,
-            gpu=gpu,
+            gpu=options.gpu,
             resume=True,
             cwd=str(Path.cwd()),
-            threads=jobs.threads(at_once) if scheduler is None else None,
+            threads=threads,
         )
         for file, folder, seed in folders
     ]
@@ -85,11 +102,16 @@ def compare(
             done[folder.parent.name] += runs.last_iteration(folder)
         on_progress(done)
 
-    for error in jobs.run_all(tasks, at_once, scheduler, show):
+    for error in jobs.run_all(tasks, options.jobs, options.scheduler, show):
         if error is not None and not isinstance(error, DivergedError):
             raise error
     return [
-        _read(name, file, [(f, seed) for other, f, seed in folders if other == file])
+        _read(
+            name,
+            by[str(file)],
+            solvers[file].parameter.max_iter,
+            {seed: folder for other, folder, seed in folders if other == file},
+        )
         for name, file in zip(names(solver_files), solver_files, strict=True)
     ]
 
@@ -105,11 +127,11 @@ def of_runs(folders: Sequence[Path]) -> list[Entry]:
     for folder in folders:
         status = runs.read_status(folder)
         last_stage = folder / f"solver_{len(status['solvers'])}.prototxt"
-        parameter = prototxt.read_solver(last_stage)
+        solver = prototxt.open_solver(last_stage)
         entry = Entry(
             name=folder.resolve().name,
-            metric=metrics.metric_of(parameter, str(last_stage)),
-            max_iter=parameter.max_iter,
+            metric=metrics.metric_of(solver),
+            max_iter=solver.parameter.max_iter,
             histories={0: runs.read_history(folder)},
             diverged={},
         )
@@ -192,31 +214,30 @@ def names(solver_files: Sequence[Path]) -> list[str]:
     return found
 
 
-def _check_metrics(solver_files: Sequence[Path]) -> None:
-    """Refuse, before anything is trained, solvers whose runs could not be compared."""
-    found = {}
-    for file in solver_files:
-        parameter = prototxt.read_solver(file)
-        metric = metrics.metric_of(parameter, str(file))
-        if not metric.of_test and not parameter.display:
+def _metrics(solvers: Sequence[SolverFile]) -> dict[str, Metric]:
+    """What to compare each solver by; refuses those whose runs could not be compared."""
+    found = {solver.name: metrics.metric_of(solver) for solver in solvers}
+    for solver in solvers:
+        if not found[solver.name].of_test and not solver.parameter.display:
             raise ClrError(
-                f"{file}: display is 0, and there is no test net: nothing is recorded to compare"
-                " by; set display"
+                f"{solver.name}: display is 0, and there is no test net: nothing is recorded to"
+                " compare by; set display"
             )
-        found[metric.label] = file
-    if len(found) > 1:
-        told = ", ".join(f"{file} by its {label}" for label, file in found.items())
+    labels = {metric.label: name for name, metric in found.items()}
+    if len(labels) > 1:
+        told = ", ".join(f"{name} by its {label}" for label, name in labels.items())
         raise UsageError(f"nothing to compare all by: {told}; give nets with the same outputs")
+    return found
 
 
-def _read(name: str, file: Path, folders: Sequence[tuple[Path, int]]) -> Entry:
-    parameter = prototxt.read_solver(file)
-    statuses = {seed: runs.read_status(folder) for folder, seed in folders}
+def _read(name: str, metric: Metric, max_iter: int, folders: dict[int, Path]) -> Entry:
+    """What became of a solver's runs, whose folders are given by seed."""
+    statuses = {seed: runs.read_status(folder) for seed, folder in folders.items()}
     return Entry(
         name=name,
-        metric=metrics.metric_of(parameter, str(file)),
-        max_iter=parameter.max_iter,
-        histories={seed: runs.read_history(folder) for folder, seed in folders},
+        metric=metric,
+        max_iter=max_iter,
+        histories={seed: runs.read_history(folder) for seed, folder in folders.items()},
         diverged={
             seed: status["message"]
             for seed, status in statuses.items()

@@ -14,6 +14,7 @@ from typing import Any
 
 from caffe_clr import data_layers, prototxt
 from caffe_clr.errors import ClrError, UsageError
+from caffe_clr.prototxt import SolverFile
 
 ADVISED = (2, 10)  # epochs a stepsize, the paper's section 3.2
 CYCLES = (3, 4, 6)  # 3 train a net most of the way, 4 or more further: the same section
@@ -74,10 +75,10 @@ def stepsize(
     """
     if not 0 < epochs < math.inf:
         raise UsageError(f"--epochs {epochs:g}: give a number above 0")
-    parameter = prototxt.read_solver(solver_file, check_policy=False)
-    one = epoch(parameter, images=images, gpus=gpus, name=str(solver_file))
+    solver = prototxt.open_solver(solver_file, check_policy=False)
+    one = epoch(solver, images=images, gpus=gpus)
     half = max(1, math.floor(Fraction(str(epochs)) * one.iterations + Fraction(1, 2)))
-    start = parameter.start_lr_policy
+    start = solver.parameter.start_lr_policy
     max_iter = {cycles: start + cycles * 2 * half for cycles in CYCLES}
     if max_iter[CYCLES[-1]] > _MAX_ITER:
         raise UsageError(
@@ -95,18 +96,15 @@ def stepsize(
     }
 
 
-def epoch(
-    parameter: Any, *, images: int | None = None, gpus: int = 1, name: str = "solver"
-) -> Epoch:
-    """The epoch of a solver, from its SolverParameter message.
+def epoch(solver: SolverFile, *, images: int | None = None, gpus: int = 1) -> Epoch:
+    """The epoch of a solver.
 
     It is that of one data layer of the train net: see data_layers.of_net.
 
     Args:
-        parameter: a SolverParameter of the patched caffe.proto.
+        solver: of which the train net and iter_size are read.
         images: replaces the count of those in the train net's data.
         gpus: solvers that train at once.
-        name: what to call the solver in a message.
 
     Raises:
         UsageError: images or gpus is not above 0.
@@ -116,9 +114,10 @@ def epoch(
     for option, value in (("--images", images), ("--gpus", gpus)):
         if value is not None and value < 1:
             raise UsageError(f"{option} {value}: give 1 or more")
-    if parameter.iter_size < 1:
-        raise ClrError(f"{name}: iter_size is {parameter.iter_size}; set it to 1 or more")
-    net = prototxt.train_net(parameter, name)
+    iter_size = solver.parameter.iter_size
+    if iter_size < 1:
+        raise ClrError(f"{solver.name}: iter_size is {iter_size}; set it to 1 or more")
+    net = solver.train_net
     if net.parameter.layers:
         raise ClrError(
             f"{net.name}: `layers` is the deprecated format of nets; convert it to `layer`"
@@ -138,25 +137,22 @@ def epoch(
         )
     if images is None:
         images = data_layers.count_images(layer, net.name)
-    return Epoch(images, batch_size, parameter.iter_size, gpus)
+    return Epoch(images, batch_size, iter_size, gpus)
 
 
-def test_images(parameter: Any) -> list[tuple[int | None, int | None]]:
+def test_images(solver: SolverFile) -> list[tuple[int | None, int | None]]:
     """The examples in the data of each test net of a solver, and the size of its batches.
 
     The nets are in Caffe's order, one for each test_iter; of several data layers
     it is the one that `epoch` would take. None stands for what the prototxt does
     not tell.
 
-    Args:
-        parameter: a SolverParameter of the patched caffe.proto.
-
     Raises:
         ClrError: a net or its data cannot be read, or the fields for test nets
             differ in number.
     """
     found: list[tuple[int | None, int | None]] = []
-    for net in prototxt.test_nets(parameter, "solver"):
+    for net in solver.test_nets:
         layer = data_layers.of_net(net)
         if layer is None:
             found.append((None, None))

@@ -121,15 +121,15 @@ def run(job: Job, on_report: Callable[[Report], None] = lambda report: None) -> 
 
 
 def run_all(
-    jobs: Sequence[Job],
-    at_once: int,
+    tasks: Sequence[Job],
+    jobs: int,
     scheduler: str | None = None,
     on_wait: Callable[[], None] = lambda: None,
 ) -> list[ClrError | None]:
     """Train several times, each in a process of its own.
 
     Args:
-        at_once: how many of them at a time on this machine.
+        jobs: how many of them at a time on this machine.
         scheduler: the address of a Dask scheduler: its workers train instead.
             They must see the same folders, and have this package and Caffe.
         on_wait: called a few times a second.
@@ -142,11 +142,11 @@ def run_all(
     """
     processes = Processes()
     if scheduler is None:
-        with ThreadPoolExecutor(at_once) as executor:
-            done = _wait([executor.submit(processes.run, job) for job in jobs], processes, on_wait)
+        with ThreadPoolExecutor(jobs) as executor:
+            done = _wait([executor.submit(processes.run, job) for job in tasks], processes, on_wait)
     else:
         with _dask(scheduler) as executor:
-            done = _wait([executor.submit(run_job, job) for job in jobs], None, on_wait)
+            done = _wait([executor.submit(run_job, job) for job in tasks], None, on_wait)
     return [_failure(future) for future in done]
 
 
@@ -155,9 +155,9 @@ def run_job(job: Job) -> None:
     Processes().run(job)
 
 
-def threads(at_once: int) -> int | None:
+def threads(jobs: int) -> int | None:
     """How many threads each of several trainings gets of this machine's; one may have all."""
-    return max(1, (os.cpu_count() or 1) // at_once) if at_once > 1 else None
+    return max(1, (os.cpu_count() or 1) // jobs) if jobs > 1 else None
 
 
 def _failure(future: "Future[None]") -> ClrError | None:

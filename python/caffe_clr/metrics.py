@@ -3,10 +3,9 @@
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from caffe_clr import prototxt
 from caffe_clr.history import History, Row
+from caffe_clr.prototxt import SolverFile
 
 
 @dataclass(frozen=True)
@@ -36,20 +35,15 @@ class Metric:
         return max if self.is_accuracy else min
 
 
-def metric_of(parameter: Any, name: str) -> Metric:
+def metric_of(solver: SolverFile) -> Metric:
     """What to compare the runs of a solver by.
 
     That is the first top of the last Accuracy layer of its first test net, of
     those with a top_k of 1 if there are any: GoogLeNet's auxiliary classifiers
     come before its own, and top 5 is for reading beside top 1. Of a net that has
     none, it is the first loss; without a test net, the training loss.
-
-    Args:
-        parameter: a SolverParameter.
-        name: what to call it: its file.
     """
-    nets = prototxt.test_nets(parameter, name)
-    layers = nets[0].parameter.layer if nets else []
+    layers = solver.test_nets[0].parameter.layer if solver.test_nets else []
     accuracies = [layer for layer in layers if layer.type == "Accuracy" and layer.top]
     of_first_guess = [layer for layer in accuracies if layer.accuracy_param.top_k == 1]
     if accuracies:

@@ -9,6 +9,7 @@ import importlib.util
 import re
 import sys
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -107,48 +108,84 @@ def solver_type(solver: Any) -> str:
     return names[caffe_pb2().SolverParameter.SolverType.Name(solver.solver_type)]
 
 
-def train_net(solver: Any, name: str) -> Net:
-    """The net that a SolverParameter trains (Solver::InitTrainNet in Caffe's solver.cpp).
+class SolverFile:
+    """A solver and the nets that it names, each of which is read once, when it is asked for.
 
-    Raises:
-        ClrError: `name` has no net or several, or its file cannot be used.
+    Attributes:
+        parameter: its SolverParameter.
+        name: what to call it: its file.
     """
-    fields = [field for field in _TRAIN_NETS if solver.HasField(field)]
-    if not fields:
-        raise ClrError(f"{name}: no net to train; name its file with net")
-    if len(fields) > 1:
-        raise ClrError(f"{name}: {' and '.join(fields)} each give a net to train; keep one")
-    source, net = _source(solver, fields[0], name)
-    return _net_in_state(source, net, "TRAIN", solver.train_state)
+
+    def __init__(self, parameter: Any, name: str = "solver") -> None:
+        self.parameter = parameter
+        self.name = name
+        self._files: dict[str, Any] = {}
+
+    @cached_property
+    def train_net(self) -> Net:
+        """The net that it trains (Solver::InitTrainNet in Caffe's solver.cpp).
+
+        Raises:
+            ClrError: there is no net or several, or its file cannot be used.
+        """
+        fields = [field for field in _TRAIN_NETS if self.parameter.HasField(field)]
+        if not fields:
+            raise ClrError(f"{self.name}: no net to train; name its file with net")
+        if len(fields) > 1:
+            given = " and ".join(fields)
+            raise ClrError(f"{self.name}: {given} each give a net to train; keep one")
+        source, net = self._source(fields[0])
+        return _net_in_state(source, net, "TRAIN", self.parameter.train_state)
+
+    @cached_property
+    def test_nets(self) -> list[Net]:
+        """The nets that it tests, in Caffe's order (Solver::InitTestNets).
+
+        Those are test_net_param, then test_net, then net or net_param once for
+        each test_iter that is left.
+
+        Raises:
+            ClrError: the numbers of test_iter or test_state do not fit that of
+                nets, or a file cannot be used.
+        """
+        solver, name = self.parameter, self.name
+        sources = [(f"{name}: test_net_param", net) for net in solver.test_net_param]
+        sources += [(file, self._read("test_net", file)) for file in solver.test_net]
+        given, needed = len(solver.test_iter), len(sources)
+        generic = [field for field in _GENERIC_NETS if solver.HasField(field)]
+        if given < needed or (given > needed and not generic):
+            raise ClrError(f"{name}: {needed} test nets, {given} test_iter; give each net one")
+        if given > needed:
+            sources += [self._source(generic[0])] * (given - needed)
+        states = list(solver.test_state) or [caffe_pb2().NetState()] * given
+        if len(states) != given:
+            raise ClrError(
+                f"{name}: {given} test nets, {len(states)} test_state; give each net one, or none"
+            )
+        return [
+            _net_in_state(source, net, "TEST", state)
+            for (source, net), state in zip(sources, states, strict=True)
+        ]
+
+    def _source(self, field: str) -> tuple[str, Any]:
+        """What to call the net in a field, and its NetParameter."""
+        value = getattr(self.parameter, field)
+        if isinstance(value, str):
+            return value, self._read(field, value)
+        return f"{self.name}: {field}", value
+
+    def _read(self, field: str, file: str) -> Any:
+        if file not in self._files:
+            if not Path(file).exists():
+                reason = f"cannot be read: No such file or directory{looked_for(file)}"
+                raise ClrError(f"{self.name}: {field}: {file}: {reason}")
+            self._files[file] = read_net(Path(file))
+        return self._files[file]
 
 
-def test_nets(solver: Any, name: str) -> list[Net]:
-    """The nets that a SolverParameter tests, in Caffe's order (Solver::InitTestNets).
-
-    Those are test_net_param, then test_net, then net or net_param once for each
-    test_iter that is left.
-
-    Raises:
-        ClrError: the numbers of test_iter or test_state in `name` do not fit
-            that of nets, or a file cannot be used.
-    """
-    sources = [(f"{name}: test_net_param", net) for net in solver.test_net_param]
-    sources += [(file, _read_net_of("test_net", file, name)) for file in solver.test_net]
-    given, needed = len(solver.test_iter), len(sources)
-    generic = [field for field in _GENERIC_NETS if solver.HasField(field)]
-    if given < needed or (given > needed and not generic):
-        raise ClrError(f"{name}: {needed} test nets, {given} test_iter; give each net one")
-    if given > needed:
-        sources += [_source(solver, generic[0], name)] * (given - needed)
-    states = list(solver.test_state) or [caffe_pb2().NetState()] * given
-    if len(states) != given:
-        raise ClrError(
-            f"{name}: {given} test nets, {len(states)} test_state; give each net one, or none"
-        )
-    return [
-        _net_in_state(source, net, "TEST", state)
-        for (source, net), state in zip(sources, states, strict=True)
-    ]
+def open_solver(path: Path, *, check_policy: bool = True) -> SolverFile:
+    """The solver in a prototxt, with its nets to come; arguments and errors as of read_solver."""
+    return SolverFile(read_solver(path, check_policy=check_policy), str(path))
 
 
 def read_net(path: Path) -> Any:
@@ -180,21 +217,6 @@ def check_file(file: str, where: str) -> None:
     """Refuse a file that is not there, named at `where`."""
     if not Path(file).is_file():
         raise ClrError(f"{where}: there is no file {file}{looked_for(file)}")
-
-
-def _source(solver: Any, field: str, name: str) -> tuple[str, Any]:
-    """What to call the net in a field of a solver, and its NetParameter."""
-    value = getattr(solver, field)
-    if isinstance(value, str):
-        return value, _read_net_of(field, value, name)
-    return f"{name}: {field}", value
-
-
-def _read_net_of(field: str, file: str, name: str) -> Any:
-    if not Path(file).exists():
-        reason = f"cannot be read: No such file or directory{looked_for(file)}"
-        raise ClrError(f"{name}: {field}: {file}: {reason}")
-    return read_net(Path(file))
 
 
 def _net_in_state(source: str, net: Any, phase: str, state_of_solver: Any) -> Net:

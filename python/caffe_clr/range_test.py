@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,9 @@ from google.protobuf import text_format
 from caffe_clr import advice, epochs, jobs, metrics, policies, prototxt, runs, suggestions
 from caffe_clr.errors import ClrError, DivergedError, UsageError
 from caffe_clr.history import Row, write_csv
+from caffe_clr.jobs import Job
 from caffe_clr.metrics import Metric
+from caffe_clr.prototxt import SolverFile
 from caffe_clr.results import RangeTest
 from caffe_clr.suggestions import Suggestions
 
@@ -22,21 +24,42 @@ _EPOCHS_A_STEP = 4  # of the solver that is suggested; the paper: 2 to 10
 _CYCLES = range(advice.FEWEST_CYCLES, advice.HALVED_AWAY)  # of that solver
 
 
+@dataclass(frozen=True)
+class Options:
+    """How a range test is made.
+
+    Args:
+        min_lr: the rate to begin with.
+        max_lr: the rate to end with.
+        iterations: how long to train.
+        epochs: the same in epochs, where iterations is not given.
+        images: the size of the training set, where it cannot be counted.
+        seeds: how many, from `seed` or the solver's random_seed or 1 on.
+        jobs: how many of them to train at once.
+        seed: the first seed.
+        gpu: the number of the GPU to train on; None for the CPU.
+        resume: go on with the range test in the folder.
+        stop_early: end a training not only when its loss is no number, but
+            also when it rises to four times the first.
+    """
+
+    min_lr: float
+    max_lr: float
+    iterations: int | None = None
+    epochs: float | None = None
+    images: int | None = None
+    seeds: int = 1
+    jobs: int = 1
+    seed: int | None = None
+    gpu: int | None = None
+    resume: bool = False
+    stop_early: bool = True
+
+
 def range_test(
     solver_file: Path,
     out: Path,
-    *,
-    min_lr: float,
-    max_lr: float,
-    iterations: int | None = None,
-    length: float | None = None,
-    images: int | None = None,
-    repeat: int = 1,
-    at_once: int = 1,
-    seed: int | None = None,
-    gpu: int | None = None,
-    resume: bool = False,
-    stop_early: bool = True,
+    options: Options,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> RangeTest:
     """Train with a rate that rises linearly from min_lr to max_lr, testing about 50 times.
@@ -50,14 +73,6 @@ def range_test(
         solver_file: a solver prototxt; its policy, max_iter and snapshots are
             not used.
         out: the folder to write into.
-        iterations: how long to train.
-        length: the same in epochs, where iterations is not given.
-        images: the size of the training set, where it cannot be counted.
-        repeat: how many seeds, from `seed` or the solver's random_seed or 1 on.
-        at_once: how many of them to train at once.
-        resume: go on with the range test in `out`.
-        stop_early: end a training not only when its loss is no number, but
-            also when it rises to four times the first.
         on_progress: called a few times a second with the iterations that are
             done and that there are, over all seeds.
 
@@ -65,33 +80,36 @@ def range_test(
         UsageError: the rates or the length make no range test.
         ClrError: as training.train.
     """
-    parameter = prototxt.read_solver(solver_file, check_policy=False)
-    if iterations is None:
-        iterations = _iterations(parameter, length, images)
-    sweep = _sweep(parameter, min_lr, max_lr, iterations)
+    solver = prototxt.open_solver(solver_file, check_policy=False)
+    iterations = _iterations(solver, options)
+    sweep = _sweep(solver.parameter, options.min_lr, options.max_lr, iterations)
     runs.make_folder(out)
     sweep_file = (out / "range_test_solver.prototxt").resolve()
     sweep_file.write_text(text_format.MessageToString(sweep))
-    first = _first_seed(parameter, seed)
-    seeds = range(first, first + repeat)
-    folders = [(out / f"seed_{number}").resolve() for number in seeds]
+    first = _first_seed(solver.parameter, options.seed)
+    seeds = range(first, first + options.seeds)
+    folders = [(out / f"seed_{seed}").resolve() for seed in seeds]
     tasks = [
-        jobs.Job(
-            *((str(sweep_file),), str(folder), number, gpu, resume),
-            stop_early=stop_early,
-            threads=jobs.threads(min(at_once, repeat)),
+        Job(
+            solver_files=(str(sweep_file),),
+            out=str(folder),
+            seed=seed,
+            gpu=options.gpu,
+            resume=options.resume,
+            stop_early=options.stop_early,
+            threads=jobs.threads(min(options.jobs, options.seeds)),
         )
-        for number, folder in zip(seeds, folders, strict=True)
+        for seed, folder in zip(seeds, folders, strict=True)
     ]
 
     def show() -> None:
         done = sum(runs.last_iteration(folder) for folder in folders)
-        on_progress(done, iterations * repeat)
+        on_progress(done, iterations * options.seeds)
 
-    for error in jobs.run_all(tasks, at_once, on_wait=show):
+    for error in jobs.run_all(tasks, options.jobs, on_wait=show):
         if error is not None and not isinstance(error, DivergedError):
             raise error
-    metric = metrics.metric_of(parameter, str(solver_file))
+    metric = metrics.metric_of(solver)
     rows, losses, diverged_at = _collect(folders, metric, sweep)
     found = suggestions.suggest(
         [row["lr"] for row in rows],
@@ -101,17 +119,19 @@ def range_test(
         diverged_at=diverged_at,
         is_loss=not metric.is_accuracy,
     )
-    solver = _write_solver(parameter, solver_file, found, out, images)
-    result = RangeTest(metric, seeds, rows, losses, diverged_at, found, solver)
+    suggested = _write_solver(solver, found, out, options.images)
+    result = RangeTest(metric, seeds, rows, losses, diverged_at, found, suggested)
     write_csv(rows, out / "range_test.csv")
     _write_json(result, solver_file, sweep, out)
     return result
 
 
-def _iterations(parameter: Any, length: float | None, images: int | None) -> int:
-    if length is None:
+def _iterations(solver: SolverFile, options: Options) -> int:
+    if options.iterations is not None:
+        return options.iterations
+    if options.epochs is None:
         raise UsageError("how long to train? give --epochs or --iterations")
-    return round(length * epochs.epoch(parameter, images=images).iterations)
+    return round(options.epochs * epochs.epoch(solver, images=options.images).iterations)
 
 
 def _sweep(parameter: Any, min_lr: float, max_lr: float, iterations: int) -> Any:
@@ -176,14 +196,15 @@ def _over_seeds(seeds: Sequence[list[Row]], name: str) -> list[Row]:
 
 
 def _write_solver(
-    parameter: Any, solver_file: Path, found: Suggestions, out: Path, images: int | None
+    given: SolverFile, found: Suggestions, out: Path, images: int | None
 ) -> Path | None:
     """The solver with what was suggested, with whole cycles near to its max_iter."""
+    parameter = given.parameter
     if found.base_lr.rate is None or found.max_lr.rate is None:
         return None
     policy = parameter.lr_policy if parameter.lr_policy in policies.CYCLES else "triangular2"
     try:
-        stepsize = _EPOCHS_A_STEP * epochs.epoch(parameter, images=images).iterations
+        stepsize = _EPOCHS_A_STEP * epochs.epoch(given, images=images).iterations
         length = f"{_EPOCHS_A_STEP} epochs"
     except ClrError:
         stepsize = max(1, parameter.max_iter // (2 * _CYCLES[0]))
@@ -196,7 +217,7 @@ def _write_solver(
     solver.snapshot_prefix = str(Path(solver.snapshot_prefix or policy).with_name(policy))
     path = out / f"{policy}_solver.prototxt"
     path.write_text(
-        f"# {solver_file} with what caffe-clr range-test suggests.\n"
+        f"# {given.name} with what caffe-clr range-test suggests.\n"
         f"# base_lr: {found.base_lr.reason} (confidence: {found.base_lr.confidence}).\n"
         f"# max_lr: {found.max_lr.reason} (confidence: {found.max_lr.confidence}).\n"
         f"# stepsize: {length}. max_iter: {cycles} whole cycles.\n"

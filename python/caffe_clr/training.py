@@ -12,6 +12,7 @@ import numpy as np
 from caffe_clr import advice, checks, epochs, policies, prototxt, runs, solvers
 from caffe_clr.errors import ClrError, DivergedError, Interrupted
 from caffe_clr.history import History, Row
+from caffe_clr.prototxt import SolverFile
 from caffe_clr.runs import Run, Snapshot
 
 _RISE = 4  # how far above the first loss is "risen"
@@ -32,10 +33,15 @@ class Progress:
 class Plan:
     """What is to be trained: the solvers of the stages as they are trained, and remarks."""
 
-    stages: Sequence[Any]
+    solvers: Sequence[SolverFile]
     folder: Path
     epoch: int | None
     warnings: Sequence[str]
+
+    @property
+    def stages(self) -> list[Any]:
+        """The SolverParameter of each stage."""
+        return [solver.parameter for solver in self.solvers]
 
 
 def plan(
@@ -58,23 +64,23 @@ def plan(
     stages = []
     warnings = []
     for file in solver_files:
-        parameter = prototxt.read_solver(file)
+        solver = prototxt.open_solver(file)
+        parameter = solver.parameter
         name = Path(parameter.snapshot_prefix).name or runs.solver_name(file)
         parameter.snapshot_prefix = str(folder / "snapshots" / name)
         if seed is not None:
             parameter.random_seed = seed
-        warnings += checks.check_run(parameter, str(file), gpu=gpu)
+        warnings += checks.check_run(solver, gpu=gpu)
         modes = parameter.SolverMode
         parameter.solver_mode = modes.Value("CPU" if gpu is None else "GPU")
         parameter.device_id = gpu or 0
-        stages.append(parameter)
-    names = [str(file) for file in solver_files]
-    warnings += advice.check_stages(list(zip(names, stages, strict=True)))
+        stages.append(solver)
+    warnings += advice.check_stages(stages)
     epoch = _epoch(stages[0])
     start = 0
-    for name, parameter in zip(names, stages, strict=True):
-        warnings += advice.advise(name, parameter, start, epoch)
-        start = parameter.max_iter
+    for stage in stages:
+        warnings += advice.advise(stage.name, stage.parameter, start, epoch)
+        start = stage.parameter.max_iter
     return Plan(stages, folder, epoch, list(dict.fromkeys(warnings)))
 
 
@@ -280,8 +286,8 @@ class _Stage:
         return {"seconds": round(time.monotonic() - self._began, 3)}
 
 
-def _epoch(parameter: Any) -> int | None:
+def _epoch(solver: SolverFile) -> int | None:
     try:
-        return epochs.epoch(parameter).iterations
+        return epochs.epoch(solver).iterations
     except ClrError:
         return None

@@ -1,21 +1,23 @@
 """Shows a range test: how it goes, what each rule says, and the bounds it suggests."""
 
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from caffe_clr import plots, range_test, runs
+from caffe_clr import plots, runs
 from caffe_clr.cli.console import progress, resumable
 from caffe_clr.errors import UsageError
+from caffe_clr.range_test import Options, range_test
 from caffe_clr.results import RangeTest
 
 
-def show_bounds(solver_file: Path, out: Path | None, console: Console, **options: Any) -> RangeTest:
-    """Run range_test.range_test with its options, and show how it goes and what it found."""
+def show_bounds(
+    solver_file: Path, out: Path | None, options: Options, console: Console
+) -> RangeTest:
+    """Run a range test, and show how it goes and what it found."""
     folder = out or runs.default_folder(solver_file)
-    if not options.get("resume") and any(map(runs.is_run, folder.glob("seed_*"))):
+    if not options.resume and any(map(runs.is_run, folder.glob("seed_*"))):
         raise UsageError(f"{folder} has a range test; go on: --resume, or name another --out")
     remedy = f"what is trained is kept; go on with the same command and --out {folder} --resume"
     with progress(console) as shown, resumable(remedy):
@@ -24,7 +26,7 @@ def show_bounds(solver_file: Path, out: Path | None, console: Console, **options
         def show(done: int, total: int) -> None:
             shown.update(task, total=total, completed=done)
 
-        result = range_test.range_test(solver_file, folder, on_progress=show, **options)
+        result = range_test(solver_file, folder, options, show)
     seeds = ", ".join(map(str, result.seeds))
     picture = folder / "range_test.png"
     plots.plot_range_test(result, f"LR range test of {solver_file}, seed {seeds}", picture)
@@ -46,7 +48,10 @@ def _bounds_table(result: RangeTest) -> Table:
     bounds = result.suggestions.bounds
     for rule in result.suggestions.rules:
         table.add_row(
-            *(rule.field, rule.name, "" if rule.rate is None else f"{rule.rate:.2g}", rule.reason),
+            rule.field,
+            rule.name,
+            "" if rule.rate is None else f"{rule.rate:.2g}",
+            rule.reason,
             style="bold" if rule.name == bounds[rule.field].rule else "",
         )
     return table

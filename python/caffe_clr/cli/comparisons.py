@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -10,24 +9,23 @@ from rich.table import Table
 
 from caffe_clr import comparison, plots, training
 from caffe_clr.cli.console import progress, resumable, warn
-from caffe_clr.comparison import Line
+from caffe_clr.comparison import Line, Options
 from caffe_clr.metrics import Metric
 from caffe_clr.results import Entry
 
 
 def show_comparison(
-    solver_files: Sequence[Path], out: Path | None, title: str, console: Console, **options: Any
+    solver_files: Sequence[Path], out: Path | None, title: str, options: Options, console: Console
 ) -> list[Entry]:
-    """Run comparison.compare with its options, and show how it goes and what came of it."""
+    """Compare solvers, and show how it goes and what came of it."""
     folder = out or comparison.default_folder(solver_files)
-    seeds = options["seeds"]
-    plans = [training.plan([file], folder, gpu=options["gpu"]) for file in solver_files]
+    plans = [training.plan([file], folder, gpu=options.gpu) for file in solver_files]
     for planned in plans:
         warn(planned.warnings, console)
     remedy = f"what is trained is kept; go on with the same command and --out {folder}"
     with progress(console) as shown, resumable(remedy):
         tasks = {
-            name: shown.add_task(name, total=seeds * planned.stages[0].max_iter)
+            name: shown.add_task(name, total=options.seeds * planned.stages[0].max_iter)
             for name, planned in zip(comparison.names(solver_files), plans, strict=True)
         }
 
@@ -35,7 +33,7 @@ def show_comparison(
             for name, iterations in done.items():
                 shown.update(tasks[name], completed=iterations)
 
-        entries = comparison.compare(solver_files, folder, on_progress=show, **options)
+        entries = comparison.compare(solver_files, folder, options, show)
     lines = comparison.table(entries)
     comparison.write(entries, lines, folder)
     picture = folder / "comparison.png"
@@ -63,8 +61,10 @@ def _comparison_table(lines: Sequence[Line], metric: Metric) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     for line in lines:
         table.add_row(
-            *(line.name, f"{line.iterations:,}"),
-            *(_spread(values, line.seeds, metric) for values in (line.final, line.best)),
+            line.name,
+            f"{line.iterations:,}",
+            _spread(line.final, line.seeds, metric),
+            _spread(line.best, line.seeds, metric),
             _reached(line),
             "" if line.ratio is None else f"{line.ratio:.2f}",
         )

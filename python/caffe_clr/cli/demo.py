@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from caffe_clr import locations
+from caffe_clr import comparison, locations, range_test
 from caffe_clr.cli.bounds import show_bounds
 from caffe_clr.cli.comparisons import show_comparison
 from caffe_clr.errors import ClrError
@@ -14,7 +14,7 @@ from caffe_clr.experiments import datasets
 
 _MODEL = Path("models/digits")
 _FIXED = _MODEL / "fixed_solver.prototxt"
-_AT_ONCE = min(2, os.cpu_count() or 1)
+_JOBS = min(2, os.cpu_count() or 1)
 
 
 def run_demo(out: Path, console: Console) -> None:
@@ -29,12 +29,8 @@ def run_demo(out: Path, console: Console) -> None:
     found = show_bounds(
         _FIXED,
         out / "range_test",
+        range_test.Options(min_lr=0.001, max_lr=0.3, epochs=8, seeds=3, jobs=_JOBS),
         console,
-        min_lr=0.001,
-        max_lr=0.3,
-        length=8,
-        repeat=3,
-        at_once=_AT_ONCE,
     )
     if found.solver is None:
         raise ClrError("the range test suggests no bounds, which it should on the digits")
@@ -42,11 +38,8 @@ def run_demo(out: Path, console: Console) -> None:
         [_FIXED, found.solver],
         out / "comparison",
         "Handwritten digits, three seeds",
+        comparison.Options(seeds=3, jobs=_JOBS),
         console,
-        seeds=3,
-        at_once=_AT_ONCE,
-        scheduler=None,
-        gpu=None,
     )
 
 

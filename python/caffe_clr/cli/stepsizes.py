@@ -4,17 +4,17 @@ from pathlib import Path
 
 from rich.console import Console
 
-from caffe_clr import epochs
+from caffe_clr.epochs import ADVISED, stepsize
 
 
 def show_stepsize(
-    solver_file: Path, length: float, images: int | None, gpus: int, console: Console
+    solver_file: Path, epochs: float, images: int | None, gpus: int, console: Console
 ) -> None:
     """Print stepsize and max_iter as lines of a prototxt, and where they come from as comments.
 
     Arguments and errors are those of epochs.stepsize.
     """
-    found = epochs.stepsize(solver_file, length, images=images, gpus=gpus)
+    found = stepsize(solver_file, epochs, images=images, gpus=gpus)
     batches = f"batches of {found['batch_size']:,}"
     if found["iter_size"] > 1:
         batches += f", iter_size {found['iter_size']}"
@@ -25,12 +25,12 @@ def show_stepsize(
     others = ", ".join(f"{end} for {cycles}" for cycles, end in further)
     lines = [
         f"# iterations an epoch: {found['epoch']:,} ({found['images']:,} images, {batches})",
-        f"stepsize: {found['stepsize']}   # {length:g} epoch{'s' if length != 1 else ''}"
+        f"stepsize: {found['stepsize']}   # {epochs:g} epoch{'s' if epochs != 1 else ''}"
         f" of {found['epoch']} iterations",
         f"max_iter: {first[1]}   # {first[0]} cycles of {found['cycle']}{start}; {others}",
     ]
-    least, most = epochs.ADVISED
-    if not least <= length <= most:
+    least, most = ADVISED
+    if not least <= epochs <= most:
         lines.append(f"# the paper advises a stepsize of {least} to {most} epochs (section 3.2)")
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -85,7 +85,9 @@ def range_test(
     epochs: Annotated[float | None, typer.Option(help="How long to train, in epochs.")] = None,
     iterations: Annotated[int | None, typer.Option(help="The same, in iterations.")] = None,
     images: Images = None,
-    repeat: Annotated[int, typer.Option(min=1, help="How many seeds, for a band.")] = 1,
+    seeds: Annotated[
+        int, typer.Option("--seeds", "--repeat", min=1, help="How many seeds, for a band.")
+    ] = 1,
     jobs: Jobs = 1,
     keep_going: Annotated[
         bool, typer.Option("--keep-going", help="Go on when the loss rises, until it is no number.")
@@ -105,25 +107,24 @@ def range_test(
     --min-lr 0.001 --max-lr 0.3 --epochs 8
     """
     from caffe_clr.cli.bounds import show_bounds
+    from caffe_clr.range_test import Options
 
     if (epochs is None) == (iterations is None):
         raise UsageError("how long to train? give --epochs or --iterations, one of them")
-    show_bounds(
-        solver,
-        out,
-        console,
+    options = Options(
         min_lr=min_lr,
         max_lr=max_lr,
-        length=epochs,
         iterations=iterations,
+        epochs=epochs,
         images=images,
-        repeat=repeat,
-        at_once=jobs,
-        stop_early=not keep_going,
-        resume=resume,
+        seeds=seeds,
+        jobs=jobs,
         seed=seed,
         gpu=gpu,
+        resume=resume,
+        stop_early=not keep_going,
     )
+    show_bounds(solver, out, options, console)
 
 
 @app.command(rich_help_panel=TRAINING)
@@ -187,18 +188,11 @@ def compare(
     Example: caffe-clr compare models/digits/*_solver.prototxt --seeds 3
     """
     from caffe_clr.cli.comparisons import show_comparison
+    from caffe_clr.comparison import Options
 
     title = f"{len(solvers)} solvers, " + (f"seeds 1 to {seeds}" if seeds > 1 else "seed 1")
-    show_comparison(
-        solvers,
-        out,
-        title,
-        console,
-        seeds=seeds,
-        at_once=jobs,
-        scheduler=scheduler,
-        gpu=gpu,
-    )
+    options = Options(seeds=seeds, jobs=jobs, scheduler=scheduler, gpu=gpu)
+    show_comparison(solvers, out, title, options, console)
 
 
 @app.command(rich_help_panel=TRAINING)

@@ -42,9 +42,14 @@ def show_training(
     warn(planned.warnings, console)
     folder = planned.folder
     job = Job(
-        *(tuple(map(str, solver_files)), str(folder), seed, gpu, resume, snapshot_cycles),
+        solver_files=tuple(map(str, solver_files)),
+        out=str(folder),
+        seed=seed,
+        gpu=gpu,
+        resume=resume,
+        snapshot_cycles=snapshot_cycles,
     )
-    metric = metrics.metric_of(planned.stages[-1], str(solver_files[-1]))
+    metric = metrics.metric_of(planned.solvers[-1])
     # a line of stages is too long for a bar
     with progress(console, bar=len(planned.stages) == 1) as shown:
         task = shown.add_task("", total=planned.stages[-1].max_iter)
