@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,24 @@ def imported(file: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             yield node.module or ""
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_the_package_has_at_most_ten_floors_and_no_cycle() -> None:
+    """A module stands a floor above the highest of those that it imports."""
+    files = {}
+    for file in PACKAGE.glob("**/*.py"):
+        parts = file.relative_to(PACKAGE.parent).with_suffix("").parts
+        files[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
+    del files["caffe_clr"]
+    sorter = TopologicalSorter(
+        {name: (set(imported(file)) & files.keys()) - {name} for name, file in files.items()}
+    )
+    sorter.prepare()  # refuses a cycle
+    floors = 0
+    while sorter.is_active():
+        sorter.done(*sorter.get_ready())
+        floors += 1
+    assert floors <= 10
 
 
 def test_only_the_command_line_prints() -> None:

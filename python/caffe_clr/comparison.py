@@ -12,6 +12,7 @@ from caffe_clr.jobs import Job
 from caffe_clr.metrics import Metric
 from caffe_clr.prototxt import SolverFile
 from caffe_clr.results import Entry
+from caffe_clr.runs import Status
 
 
 @dataclass(frozen=True)
@@ -241,7 +242,7 @@ def _read(name: str, metric: Metric, max_iter: int, folders: dict[int, Path]) ->
         diverged={
             seed: status["message"]
             for seed, status in statuses.items()
-            if status["status"] == "diverged"
+            if status["status"] == Status.DIVERGED
         },
     )
 

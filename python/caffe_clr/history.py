@@ -4,9 +4,17 @@ import csv
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 
 Row = dict[str, float]
+
+
+class Phase(StrEnum):
+    """What a row is of; also the name of its file, without .csv."""
+
+    TRAIN = "train"
+    TEST = "test"
 
 
 @dataclass
@@ -23,6 +31,9 @@ class History:
 
     train: list[Row] = field(default_factory=list)
     test: list[Row] = field(default_factory=list)
+
+    def rows(self, phase: Phase) -> list[Row]:
+        return self.train if phase is Phase.TRAIN else self.test
 
     def rates(self) -> dict[float, float]:
         """The rate by iteration, in order, from rows of both kinds; nan and inf are left out."""

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -45,6 +46,15 @@ class Job:
 
 
 Report = dict[str, Any]
+
+
+class Failure(StrEnum):
+    """What ended a training early, in the last report of its process."""
+
+    DIVERGED = "diverged"
+    INTERRUPTED = "interrupted"
+    USAGE = "usage"
+    ERROR = "error"
 
 
 class Processes:
@@ -229,13 +239,13 @@ def _environment(job: Job) -> dict[str, str]:
 def _raise_failure(failure: Report, status: int, log: Path, before: int) -> None:
     """Raise what ended a training, if anything did."""
     match failure.get("failed"):
-        case "diverged":
+        case Failure.DIVERGED:
             raise DivergedError(failure["message"], failure["iteration"])
-        case "interrupted":
+        case Failure.INTERRUPTED:
             raise Interrupted(failure["signal"], failure["message"])
-        case "usage":
+        case Failure.USAGE:
             raise UsageError(failure["message"])
-        case "error":
+        case Failure.ERROR:
             raise ClrError(failure["message"])
     if status:
         with log.open(errors="replace") as file:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caffe_clr import metrics, policies
-from caffe_clr.history import History, Row
+from caffe_clr.history import History, Phase, Row
 from caffe_clr.results import Entry, RangeTest
 
 if TYPE_CHECKING:
@@ -265,11 +265,11 @@ def plot_schedule(
 def _curves(history: History) -> tuple[dict[str, Points], dict[str, Points]]:
     """The losses of a history, and its other outputs that are from 0 to 1."""
     curves: dict[str, Points] = {}
-    for kind, rows in (("train", history.train), ("test", history.test)):
-        for row in rows:
+    for phase in Phase:
+        for row in history.rows(phase):
             for name, value in row.items():
                 if name not in ("iteration", "epoch", "lr", "seconds", "output loss"):
-                    curves.setdefault(f"{kind} {name}", {})[row["iteration"]] = value
+                    curves.setdefault(f"{phase} {name}", {})[row["iteration"]] = value
     losses = {name: curve for name, curve in curves.items() if metrics.is_loss(name)}
     shares = {
         name: curve

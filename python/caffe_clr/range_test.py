@@ -16,6 +16,7 @@ from caffe_clr.jobs import Job
 from caffe_clr.metrics import Metric
 from caffe_clr.prototxt import SolverFile
 from caffe_clr.results import RangeTest
+from caffe_clr.runs import Status
 from caffe_clr.suggestions import Suggestions
 
 _TESTS = 50
@@ -181,7 +182,7 @@ def _collect(
     tests = _over_seeds([metric.rows(history) for history in histories], metric.name)
     losses = _over_seeds([history.train for history in histories], "loss")
     statuses = [runs.read_status(folder) for folder in folders]
-    ends = [status["iteration"] for status in statuses if status["status"] == "diverged"]
+    ends = [status["iteration"] for status in statuses if status["status"] == Status.DIVERGED]
     if not ends:
         return tests, losses, None
     return tests, losses, float(policies.learning_rate(sweep, min(ends)))

@@ -20,13 +20,14 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from google.protobuf import text_format
 
 from caffe_clr.errors import ClrError, UsageError
-from caffe_clr.history import History, Row, read_csv, whole_lines, write_csv
+from caffe_clr.history import History, Phase, Row, read_csv, whole_lines, write_csv
 
 _LOCK_SECONDS = 30  # how long an interrupted run may take to end
 # what may change between the parts of a run without changing what was trained before
@@ -34,6 +35,15 @@ _CHANGEABLE = (
     *("display", "max_iter", "snapshot", "test_iter", "test_interval", "test_initialization"),
     *("solver_mode", "device_id", "snapshot_prefix"),
 )
+
+
+class Status(StrEnum):
+    """How far a run is, as in its run.json."""
+
+    RUNNING = "running"
+    INTERRUPTED = "interrupted"
+    DIVERGED = "diverged"
+    FINISHED = "finished"
 
 
 @dataclass(frozen=True)
@@ -98,7 +108,9 @@ def check_new(folder: Path, resume: bool) -> bool:
 
 def read_history(folder: Path) -> History:
     """What the run in a folder has recorded so far."""
-    return History(read_csv(folder / "train.csv"), read_csv(folder / "test.csv"))
+    return History(
+        train=read_csv(_table(folder, Phase.TRAIN)), test=read_csv(_table(folder, Phase.TEST))
+    )
 
 
 def read_status(folder: Path) -> dict[str, Any]:
@@ -134,7 +146,7 @@ def make_folder(folder: Path) -> None:
 
 def last_iteration(folder: Path) -> int:
     """The last iteration that the run in a folder has recorded, 0 where there is none."""
-    tables = [whole_lines(folder / name) for name in ("train.csv", "test.csv")]
+    tables = [whole_lines(_table(folder, phase)) for phase in Phase]
     return max((int(lines[-1].split(",")[0]) for lines in tables if len(lines) > 1), default=0)
 
 
@@ -155,46 +167,47 @@ class Run:
             return False
         status = read_status(self.folder)
         last = self._stages[-1].max_iter
-        return bool(status["status"] == "finished" and status["iteration"] >= last)
+        return bool(status["status"] == Status.FINISHED and status["iteration"] >= last)
 
     @property
     def divergence(self) -> tuple[str, int] | None:
         """What was said of this run when it diverged, and where."""
         status = read_status(self.folder) if is_run(self.folder) else {}
-        if status.get("status") != "diverged":
+        if status.get("status") != Status.DIVERGED:
             return None
         return status["message"], status["iteration"]
 
     def start(self, snapshot: Snapshot | None) -> None:
         """Go on from a snapshot, or begin: forget what was recorded after it."""
         first = snapshot.iteration if snapshot else 0
-        for name, rows in (("train", self.history.train), ("test", self.history.test)):
+        for phase in Phase:
+            rows = self.history.rows(phase)
             rows[:] = [row for row in rows if row["iteration"] < first]
-            partial = self.folder / f"{name}.csv.partial"
+            partial = self.folder / f"{phase}.csv.partial"
             write_csv(rows, partial)
-            partial.rename(self.folder / f"{name}.csv")
+            partial.rename(_table(self.folder, phase))
         self._list.touch()
         self._list.write_text("".join(whole_lines(self._list)))
         for index, stage in enumerate(self._stages):
             self.solver_file(index).write_text(text_format.MessageToString(stage))
         (self.folder / "snapshots").mkdir(exist_ok=True)
-        self.set_status("running", first)
+        self.set_status(Status.RUNNING, first)
 
     def solver_file(self, stage: int) -> Path:
         return self.folder / f"solver_{stage + 1}.prototxt"
 
-    def set_status(self, status: str, iteration: int, message: str = "") -> None:
-        """Write run.json; status is running, interrupted, diverged or finished."""
+    def set_status(self, status: Status, iteration: int, message: str = "") -> None:
+        """Write run.json."""
         content = {**self._about, "status": status, "iteration": iteration, "message": message}
         partial = self.folder / "run.json.partial"
         partial.write_text(json.dumps(content, indent=2) + "\n")
         partial.rename(self.folder / "run.json")
 
-    def add(self, kind: str, row: Row) -> None:
-        """Record a row of kind train or test."""
-        rows = getattr(self.history, kind)
+    def add(self, phase: Phase, row: Row) -> None:
+        """Record a row."""
+        rows = self.history.rows(phase)
         rows.append(row)
-        path = self.folder / f"{kind}.csv"
+        path = _table(self.folder, phase)
         if len(rows) == 1:
             write_csv(rows, path)
             return
@@ -217,6 +230,10 @@ class Run:
             if all(file.is_file() and _sha256(file) == sha256 for file, sha256 in files):
                 return Snapshot(int(stage) - 1, int(iteration), folder / state, folder / model)
         return None
+
+
+def _table(folder: Path, phase: Phase) -> Path:
+    return folder / f"{phase}.csv"
 
 
 @contextmanager

@@ -11,9 +11,9 @@ import numpy as np
 
 from caffe_clr import advice, checks, epochs, policies, prototxt, runs, solvers
 from caffe_clr.errors import ClrError, DivergedError, Interrupted
-from caffe_clr.history import History, Row
+from caffe_clr.history import History, Phase, Row
 from caffe_clr.prototxt import SolverFile
-from caffe_clr.runs import Run, Snapshot
+from caffe_clr.runs import Run, Snapshot, Status
 
 _RISE = 4  # how far above the first loss is "risen"
 # What SoftmaxWithLoss says of probabilities that are 0 or nan: -log(FLT_MIN)
@@ -132,7 +132,7 @@ def train(
             raise DivergedError(*run.divergence)
         snapshot = run.newest_snapshot()
         run.start(snapshot)
-        status, iteration, message = "interrupted", 0, ""
+        status, iteration, message = Status.INTERRUPTED, 0, ""
         try:
             for number in range(snapshot.stage if snapshot else 0, len(files)):
                 stage = _Stage(planned, number, run, snapshot_cycles, stop_early)
@@ -142,9 +142,9 @@ def train(
                 finally:
                     iteration = stage.iteration
                 snapshot = stage.newest
-            status = "finished"
+            status = Status.FINISHED
         except DivergedError as error:
-            status, iteration, message = "diverged", error.iteration, str(error)
+            status, iteration, message = Status.DIVERGED, error.iteration, str(error)
             raise
         finally:
             run.set_status(status, iteration, message)
@@ -217,7 +217,7 @@ class _Stage:
         mean = math.fsum(self._losses) / len(self._losses) if math.isfinite(loss) else loss
         if shown:
             results = solvers.outputs(self._solver.net)
-            self._run.add("train", {**row, **results, "loss": mean, **self._seconds()})
+            self._run.add(Phase.TRAIN, {**row, **results, "loss": mean, **self._seconds()})
             self._losses.clear()
         if self._has_diverged(loss, mean if shown else loss):
             raise DivergedError(
@@ -254,7 +254,7 @@ class _Stage:
             if stop():
                 return
             row.update(means)
-        self._run.add("test", row | self._seconds())
+        self._run.add(Phase.TEST, row | self._seconds())
 
     def _snapshot_is_due(self) -> bool:
         iteration, solver = self.iteration, self.parameter

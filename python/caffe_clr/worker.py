@@ -13,7 +13,7 @@ from typing import Any
 
 from caffe_clr import training
 from caffe_clr.errors import ClrError, DivergedError, Interrupted, UsageError
-from caffe_clr.jobs import LOG, Job
+from caffe_clr.jobs import LOG, Failure, Job
 
 _REPORT_SECONDS = 0.1
 
@@ -40,20 +40,22 @@ def main() -> None:
     try:
         _train(job, report, lambda: signals[0] if signals else None)
     except DivergedError as error:
-        report(failed="diverged", message=str(error), iteration=error.iteration)
+        report(failed=Failure.DIVERGED, message=str(error), iteration=error.iteration)
     except UsageError as error:
-        report(failed="usage", message=str(error))
+        report(failed=Failure.USAGE, message=str(error))
     except ClrError as error:
-        report(failed="error", message=str(error))
+        report(failed=Failure.ERROR, message=str(error))
     except Interrupted as interrupted:
-        report(failed="interrupted", signal=interrupted.signal_number, message=interrupted.remedy)
+        report(
+            failed=Failure.INTERRUPTED, signal=interrupted.signal_number, message=interrupted.remedy
+        )
     except OSError as error:
         message = f"{error.filename or job.out}: {error.strerror or error}"
-        report(failed="error", message=f"{message}; what was snapshot before is kept")
+        report(failed=Failure.ERROR, message=f"{message}; what was snapshot before is kept")
     except Exception as error:
         traceback.print_exc()
         message = f"{type(error).__name__}: {error}\nfull log: {job.out}/{LOG}"
-        report(failed="error", message=message)
+        report(failed=Failure.ERROR, message=message)
 
 
 def _train(job: Job, report: Callable[..., None], stop: Callable[[], int | None]) -> None:

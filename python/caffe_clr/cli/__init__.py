@@ -12,6 +12,7 @@ from rich.console import Console
 
 from caffe_clr.cli import building as building
 from caffe_clr.cli import data as data
+from caffe_clr.cli import demo as demo
 from caffe_clr.cli import nets as nets
 from caffe_clr.cli import training as training
 from caffe_clr.cli.app import app

@@ -3,23 +3,42 @@
 import os
 import shutil
 from pathlib import Path
+from typing import Annotated
 
-from rich.console import Console
+import typer
 
-from caffe_clr import comparison, locations, range_test
-from caffe_clr.cli.bounds import show_bounds
-from caffe_clr.cli.comparisons import show_comparison
+from caffe_clr import locations
+from caffe_clr.cli.app import TRAINING, app
+from caffe_clr.cli.building import build
+from caffe_clr.cli.console import console
 from caffe_clr.errors import ClrError
-from caffe_clr.experiments import datasets
+from caffe_clr.harness import environment
 
 _MODEL = Path("models/digits")
 _FIXED = _MODEL / "fixed_solver.prototxt"
 _JOBS = min(2, os.cpu_count() or 1)
 
 
-def run_demo(out: Path, console: Console) -> None:
+@app.command(rich_help_panel=TRAINING)
+def demo(
+    out: Annotated[Path, typer.Option(help="Write plots and numbers here.")] = Path("runs/demo"),
+) -> None:
+    """Find bounds and train on handwritten digits; before that, build Caffe if need be.
+
+    Example: caffe-clr demo --out /tmp/demo
+    """
+    if locations.checkout() or not environment.has_caffe():
+        build()
+    _run(out.resolve())
+
+
+def _run(out: Path) -> None:
     """Find bounds and train with them, showing progress; write plots and numbers into `out`."""
-    out = out.resolve()
+    from caffe_clr import comparison, range_test
+    from caffe_clr.cli.bounds import show_bounds
+    from caffe_clr.cli.comparisons import show_comparison
+    from caffe_clr.experiments import datasets
+
     shutil.rmtree(out / "range_test", ignore_errors=True)
     shutil.rmtree(out / "comparison", ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)

@@ -211,21 +211,3 @@ def log(
     from caffe_clr.cli.log_summary import show_log
 
     show_log(logfile, out or logfile.with_name(f"{logfile.stem}-results"), console)
-
-
-@app.command(rich_help_panel=TRAINING)
-def demo(
-    out: Annotated[Path, typer.Option(help="Write plots and numbers here.")] = Path("runs/demo"),
-) -> None:
-    """Find bounds and train on handwritten digits; before that, build Caffe if need be.
-
-    Example: caffe-clr demo --out /tmp/demo
-    """
-    from caffe_clr import locations
-    from caffe_clr.cli.building import build
-    from caffe_clr.cli.demo import run_demo
-    from caffe_clr.harness import environment
-
-    if locations.checkout() or not environment.has_caffe():
-        build()
-    run_demo(out, console)
