@@ -44,6 +44,13 @@ layer {
 layer { name: "loss" type: "SoftmaxWithLoss" bottom: "scores" bottom: "label" top: "loss" }
 """
 ROOT = Path(__file__).resolve().parent.parent
+_CAFFE = {"tree", "stock", "gtests_tree", "tarball"}  # the fixtures that the mark is for
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if _CAFFE.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker("caffe")
 
 
 @pytest.fixture(scope="session")

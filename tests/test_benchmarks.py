@@ -1,5 +1,6 @@
 """What the benchmarks ask of Caffe; what they measure is not tested."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from google.protobuf import text_format
 
 from benchmarks import nets, within_epoch
 from benchmarks.workers import Worker, started
-from caffe_clr import prototxt, training
+from caffe_clr import policies, prototxt, training
 from caffe_clr.harness.compilation import Tree
 from caffe_clr.history import read_csv
 
@@ -55,10 +56,30 @@ def test_within_an_epoch_is_trained_as_the_run_was(tmp_path: Path) -> None:
     assert recorded[90] == (rows[-1]["lr"], rows[-1]["accuracy"])
 
 
-def test_the_commands_are_listed(root: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks", "--help"], cwd=root, capture_output=True, text=True
+def benchmarks(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks", *arguments], cwd=root, capture_output=True, text=True
     )
-    assert done.returncode == 0
-    for command in ("iteration", "rate", "reference", "build", "accuracy", "within-epoch"):
-        assert f" {command} " in done.stdout
+
+
+def test_a_table_has_a_row_for_each_policy(root: Path) -> None:
+    done = benchmarks(root, "reference", "--repeats", "1")
+    assert (done.returncode, done.stderr) == (0, "")
+    found = dict(re.findall(r"^ (\w+) +([\d,]+)  ", done.stdout, re.M))
+    assert list(found) == list(policies.PAPER)
+    assert all(int(speed.replace(",", "")) > 0 for speed in found.values())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["resnet"], "no net resnet; there are cifar10_full, digits,"),
+        (["digits", "--threads", "1,two"], "--threads 1,two: give numbers with commas between"),
+    ],
+)
+def test_a_benchmark_that_cannot_be_run_is_a_usage_error(
+    arguments: list[str], message: str, root: Path
+) -> None:
+    done = benchmarks(root, "iteration", *arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {message}")

@@ -47,7 +47,8 @@ def without_nvcc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         if program.name != "nvcc":
             (tmp_path / "programs" / program.name).symlink_to(program)
     monkeypatch.setenv("PATH", str(tmp_path / "programs"))
-    monkeypatch.delenv("CUDACXX", raising=False)
+    for variable in ("CUDACXX", "CUDA_PATH"):
+        monkeypatch.delenv(variable, raising=False)
 
 
 def configure(tree: Tree, binary: Path, **entries: str) -> str:
@@ -134,12 +135,10 @@ def test_the_cache_entries() -> None:
 def test_cmake_fails_without_nvcc_instead_of_building_for_the_cpu(
     tree: Tree, tmp_path: Path
 ) -> None:
-    printed = configure(tree, tmp_path / "cmake")
-    if "CUDA was asked for" not in printed:
-        # nvcc is where CMake looks besides the PATH
-        assert Path("/usr/local/cuda/bin/nvcc").exists(), printed
-    else:
-        assert "or build for the CPU with -DCPU_ONLY=ON" in printed
+    besides = "/usr/local/cuda/bin;/usr/local/bin;/usr/bin;/bin"  # where CMake looks, too
+    printed = configure(tree, tmp_path / "cmake", CMAKE_IGNORE_PATH=besides)
+    assert "CUDA was asked for, but its compiler nvcc is not found" in printed
+    assert "or build for the CPU with -DCPU_ONLY=ON" in printed
 
 
 def test_cmake_refuses_a_cuda_that_is_too_old(tree: Tree, nvcc: Nvcc, tmp_path: Path) -> None:

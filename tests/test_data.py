@@ -348,6 +348,7 @@ def test_the_command_writes_what_caffes_examples_read(
     assert mean_file.read_bytes() == before
 
 
+@pytest.mark.usefixtures("tree")
 def test_the_command_leaves_nothing_when_it_fails(run_cli: Run, tmp_path: Path) -> None:
     unpacked(official(SMALL10, made(SMALL10), "bin"), tmp_path / "source")
     done = run_cli("data", "cifar10", "source", "out")

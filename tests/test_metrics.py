@@ -3,10 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 from google.protobuf import text_format
 
 from caffe_clr import metrics, prototxt
 from caffe_clr.harness.compilation import Tree
+
+pytestmark = pytest.mark.usefixtures("tree")  # for its messages
 
 
 def layer(name: str, kind: str, **fields: Any) -> str:

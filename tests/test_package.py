@@ -16,7 +16,7 @@ from caffe_clr.harness import series
 @pytest.fixture(scope="module")
 def wheel(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "pip", "-q", "wheel", "--no-deps"]
+    command = [sys.executable, "-m", "pip", "-q", "wheel", "--no-deps", "--no-build-isolation"]
     subprocess.run([*command, "-w", folder, root], check=True)
     (file,) = folder.glob("*.whl")
     with zipfile.ZipFile(file) as archive:

@@ -3,7 +3,6 @@
 import re
 import shutil
 import subprocess
-import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -86,25 +85,6 @@ def test_a_patch_says_what_it_does_and_where_it_is_from(patches: list[series.Pat
         assert re.search(r"^Subject: \[PATCH\] [A-Z].{10,70}$", header, re.MULTILINE), patch.name
         for field in ("Origin", "Forwarded", "Last-Update"):
             assert re.search(rf"^{field}: \S", header, re.MULTILINE), patch.name
-
-
-@pytest.mark.parametrize("names", [[FEATURE], []], ids=["feature", "series"])
-def test_what_the_patches_add_passes_upstreams_lint(
-    names: list[str], checkout: Path, patches: list[series.Patch]
-) -> None:
-    chosen = series.select(patches, names)
-    series.apply(checkout, chosen)
-    files = sorted({file for patch in chosen for file in patch.files})
-    sources = [file for file in files if file.endswith((".cpp", ".hpp", ".cu"))]
-    assert len(sources) >= 2
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "scripts/cpp_lint.py", *sources],
-        cwd=checkout,
-        capture_output=True,
-        text=True,
-    )
-    assert "Total errors found: 0" in done.stderr, done.stderr
-    assert done.returncode == 0
 
 
 def test_the_policy_lists_name_the_same_policies(
