@@ -3,10 +3,12 @@
 A Caffe that is not built, or not up to date, is built first; nothing is skipped.
 """
 
+import fcntl
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +114,8 @@ def tree(build_report: Report) -> Tree:
 @pytest.fixture(scope="session")
 def stock(build_report: Report) -> Tree:
     """Caffe with the toolchain patches alone."""
-    return builds.stock(build_report)
+    with _one_at_a_time():
+        return builds.stock(build_report)
 
 
 @pytest.fixture(scope="session")
@@ -134,9 +137,18 @@ def net(tree: Tree, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _build(report: Report, gtests: bool) -> Tree:
-    return pipeline.build(
-        pipeline.Options(prefix=locations.build() / "caffe", gtests=gtests), report
-    )
+    options = pipeline.Options(prefix=locations.build() / "caffe", gtests=gtests)
+    with _one_at_a_time():
+        return pipeline.build(options, report)
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """For what the processes of pytest-xdist share: the builds, and the digits' data."""
+    locations.build().mkdir(parents=True, exist_ok=True)
+    with (locations.build() / "tests.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture
@@ -175,7 +187,8 @@ def run_cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
 def digits_root(tree: Tree, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Works in the checkout, where the paths of models/digits begin, with its data there."""
     monkeypatch.chdir(root)
-    datasets.write_digits(Path("models/digits"))
+    with _one_at_a_time():
+        datasets.write_digits(Path("models/digits"))
 
 
 @pytest.fixture

@@ -25,6 +25,9 @@ from caffe_clr.errors import ClrError, UsageError
 from caffe_clr.harness import commands, compilation, environment, pipeline, toolchain
 from caffe_clr.harness.compilation import Tree
 
+pytestmark = pytest.mark.alone
+
+
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 

@@ -14,6 +14,8 @@ from caffe_clr import prototxt
 from caffe_clr.experiments import datasets
 from caffe_clr.harness.compilation import Tree
 
+pytestmark = pytest.mark.alone
+
 
 def test_the_demo(
     tree: Tree, run_cli: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path

@@ -15,6 +15,9 @@ from caffe_clr.harness import compilation, pipeline
 from caffe_clr.harness.compilation import Tree
 from caffe_clr.harness.report import Report
 
+pytestmark = pytest.mark.alone
+
+
 # Large enough for each layer to be shared among threads, with rows and columns that leave a rest.
 SHAPE = (6, 8, 37, 41)
 FILLER = "weight_filler { type: 'gaussian' std: 0.1 } bias_filler { type: 'gaussian' std: 0.1 }"

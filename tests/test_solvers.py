@@ -11,7 +11,6 @@ import pytest
 
 from caffe_clr import policies, prototxt, solvers, training
 from caffe_clr.errors import ClrError
-from caffe_clr.experiments import datasets
 from caffe_clr.harness.compilation import Tree
 
 REFUSED = [
@@ -125,8 +124,8 @@ def test_caffe_train_logs_the_rates(policy: str, tree: Tree, tmp_path: Path) -> 
     assert [rate for _, rate in logged] == [f"{rate:.6g}" for rate in expected]
 
 
+@pytest.mark.usefixtures("digits_root")
 def test_caffe_train_trains_the_demos_solver(tree: Tree, root: Path) -> None:
-    datasets.write_digits(root / "models" / "digits")
     solver = root / "models" / "digits" / "triangular2_solver.prototxt"
     snapshot = root / "models" / "digits" / "triangular2_iter_1200.caffemodel"
     snapshot.unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """The commands that build Caffe, patch it and check it."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -131,19 +132,32 @@ def parity(
 
 
 @app.command(
+    "test",
     rich_help_panel=BUILDING,
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
 )
-def test(context: typer.Context) -> None:
-    """Build Caffe with its C++ tests, run those, then pytest with the arguments given.
+def run_tests(
+    context: typer.Context,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="Build nothing; the tests that need no Caffe.")
+    ] = False,
+) -> None:
+    """Build Caffe with its C++ tests, run those, then pytest: all, or as the arguments say.
 
     Example: caffe-clr test -k parity
     """
     root = locations.checkout()
     if root is None:
         raise ClrError("the tests are in the project's checkout, not in an installed package")
-    build(gtests=True)
-    sys.exit(subprocess.run([sys.executable, "-m", "pytest", *context.args], cwd=root).returncode)
+    beside = ["-n", str(len(os.sched_getaffinity(0))), "--dist", "loadfile"]
+    parts = [["-m", "not caffe", *beside, *context.args]]
+    if not fast:
+        build(gtests=True)
+        parts += [["-m", "caffe and not alone", *beside], ["-m", "caffe and alone"]]
+        if context.args:
+            parts = [context.args]
+    pytest = [sys.executable, "-m", "pytest"]
+    sys.exit(max(subprocess.run([*pytest, *part], cwd=root).returncode for part in parts))
 
 
 @patch_app.command("check")
