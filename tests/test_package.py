@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tomllib
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +37,11 @@ def test_a_wheel_carries_the_series_and_the_models(wheel: Path, root: Path) -> N
         carried = {path.name for path in (wheel / "caffe_clr/data" / folder).iterdir()}
         assert {name for name in names if name.endswith(("patch", "prototxt", "series"))} <= carried
         assert not any(name.endswith(("_lmdb", "caffemodel", "solverstate")) for name in carried)
+
+
+def test_the_citation_is_of_this_version(root: Path) -> None:
+    version = tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
+    assert f"\nversion: {version}\n" in (root / "CITATION.cff").read_text()
 
 
 def test_a_wheel_finds_what_it_carries(
