@@ -75,9 +75,7 @@ def _train(
         workers = {}
         for number, (name, (tree, fields)) in enumerate(subjects.items()):
             file = Path(folder) / f"{number}_solver.prototxt"
-            nets.write_cifar10(
-                *(file, tree, cifar), **fields, test_iter=[_BATCHES], random_seed=seed
-            )
+            nets.write_cifar10(file, tree, cifar, **fields, test_iter=[_BATCHES], random_seed=seed)
             workers[name] = Worker(["caffe", str(file)], threads, tree)
         runs = {name: Run(worker) for name, worker in workers.items()}
         with started(workers), tables.console.status("training") as status:

@@ -58,7 +58,10 @@ def _cyclic_lr(policy: str) -> Callable[[], None]:
 
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.001)
     schedule = torch.optim.lr_scheduler.CyclicLR(
-        *(optimizer, _CYCLE["base_lr"], _CYCLE["max_lr"], _CYCLE["stepsize"]),
+        optimizer,
+        base_lr=_CYCLE["base_lr"],
+        max_lr=_CYCLE["max_lr"],
+        step_size_up=_CYCLE["stepsize"],
         mode=policy,
         gamma=_GAMMA,
         cycle_momentum=False,

@@ -168,7 +168,12 @@ class Training:
             self._net.parameters(), lr=0.001, momentum=0.9, weight_decay=0.004
         )
         self._schedule = torch.optim.lr_scheduler.CyclicLR(
-            *(self._optimizer, 0.001, 0.006, 2000), mode="triangular2", cycle_momentum=False
+            self._optimizer,
+            base_lr=0.001,
+            max_lr=0.006,
+            step_size_up=2000,
+            mode="triangular2",
+            cycle_momentum=False,
         )
 
     @property

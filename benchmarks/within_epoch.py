@@ -58,8 +58,12 @@ def show(solver_file: Path, snapshot: Path, csv: Path) -> None:
     notes = [f"mean, lowest, highest: of {_TESTS} tests over the epoch that follows"]
     table = tables.table("Test accuracy within an epoch", "solver", headings, notes)
     table.add_row(
-        *(runs.solver_name(solver_file), f"{start:,}", f"{rows[0]['lr']:.3g}"),
-        *(f"{100 * rows[0]['accuracy']:.1f}", f"{np.mean(values):.1f}"),
-        *(f"{min(values):.1f}", f"{max(values):.1f}"),
+        runs.solver_name(solver_file),
+        f"{start:,}",
+        f"{rows[0]['lr']:.3g}",
+        f"{100 * rows[0]['accuracy']:.1f}",
+        f"{np.mean(values):.1f}",
+        f"{min(values):.1f}",
+        f"{max(values):.1f}",
     )
     tables.console.print(table)

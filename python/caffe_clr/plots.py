@@ -70,7 +70,8 @@ def plot_comparison(entries: Sequence[Entry], title: str, path: Path) -> None:
     for entry, colour in zip(entries, itertools.cycle((_COLOURS[0], *_CURVE_COLOURS))):
         iterations, mean, low, high = _columns(entry.curve())
         upper.plot(
-            *(iterations, scale * mean),
+            iterations,
+            scale * mean,
             color=colour,
             label=entry.name,
             marker="." if len(mean) < _MOST_MARKED else "",
@@ -171,7 +172,9 @@ def _label_rules(result: RangeTest, axes: "Axes") -> None:
         for rate, _ in group:
             axes.plot(rate, 1, marker="v", color="black", clip_on=False, transform=top)
         axes.text(
-            *(group[0][0], 1.04, ", ".join(name for _, name in group)),
+            x=group[0][0],
+            y=1.04,
+            s=", ".join(name for _, name in group),
             fontsize=8,
             rotation=20,
             transform=top,

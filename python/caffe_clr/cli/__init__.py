@@ -1,4 +1,4 @@
-"""The command line of caffe-clr: parses, and calls what does the work.
+"""The command line of caffe-clr: parses, calls what does the work, and prints what came of it.
 
 What is slow to import is imported by the command that needs it.
 """

@@ -146,7 +146,10 @@ def _residual_net(name: str, depth: int, survival: float, classes: int, data: Pa
     for index in range(_STAGES * blocks):
         stage, block = divmod(index, blocks)
         top = _residual_block(
-            *(net, f"block{stage + 1}_{block + 1}", top, _FIRST_CHANNELS * 2**stage),
+            net,
+            name=f"block{stage + 1}_{block + 1}",
+            bottom=top,
+            channels=_FIRST_CHANNELS * 2**stage,
             halves=stage > 0 and block == 0,
             survival=1 - (index + 1) / (_STAGES * blocks) * (1 - survival),
         )
@@ -196,7 +199,10 @@ def _convolution(
     net: Any, name: str, bottom: Any, channels: int, kernel_size: int = 3, stride: int = 1
 ) -> Any:
     return _add(
-        *(net, "Convolution", name, bottom),
+        net,
+        "Convolution",
+        name,
+        bottom,
         num_output=channels,
         kernel_size=kernel_size,
         pad=kernel_size // 2,
@@ -209,7 +215,10 @@ def _convolution(
 def _normalized(net: Any, name: str, bottom: Any) -> Any:
     """BatchNorm and Scale; neither in place, since each would keep a copy for the backward pass."""
     top = _add(
-        *(net, "BatchNorm", f"{name}_bn", bottom),
+        net,
+        "BatchNorm",
+        f"{name}_bn",
+        bottom,
         moving_average_fraction=_MOVING_AVERAGE,
         param=[_NOT_LEARNED] * 3,
     )
