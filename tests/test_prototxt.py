@@ -143,6 +143,14 @@ def test_the_nets_of_a_solver_have_the_layers_of_their_phases(file: Path) -> Non
     ]
 
 
+def test_a_net_is_read_once_for_training_and_tests(file: Path) -> None:
+    file.write_text(LAYER.format("both", "x", ""))
+    solver = prototxt.SolverFile(parsed(f'net: "{file}" test_iter: 1 test_iter: 1'))
+    assert names(solver.train_net) == ["both"]
+    file.unlink()
+    assert [names(net) for net in solver.test_nets] == [["both"], ["both"]]
+
+
 def test_the_test_nets_of_a_solver_are_in_caffes_order(file: Path) -> None:
     file.write_text(LAYER.format("of_file", "x", ""))
     inline, generic = LAYER.format("inline", "x", ""), LAYER.format("generic", "x", "")
