@@ -114,7 +114,7 @@ def tree(build_report: Report) -> Tree:
 @pytest.fixture(scope="session")
 def stock(build_report: Report) -> Tree:
     """Caffe with the toolchain patches alone."""
-    with _one_at_a_time():
+    with _one_at_a_time("stock"):
         return builds.stock(build_report)
 
 
@@ -138,15 +138,15 @@ def net(tree: Tree, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _build(report: Report, gtests: bool) -> Tree:
     options = pipeline.Options(prefix=locations.build() / "caffe", gtests=gtests)
-    with _one_at_a_time():
+    with _one_at_a_time("build"):
         return pipeline.build(options, report)
 
 
 @contextmanager
-def _one_at_a_time() -> Iterator[None]:
-    """For what the processes of pytest-xdist share: the builds, and the digits' data."""
+def _one_at_a_time(name: str) -> Iterator[None]:
+    """For what the processes of pytest-xdist share: the two builds, and the digits' data."""
     locations.build().mkdir(parents=True, exist_ok=True)
-    with (locations.build() / "tests.lock").open("w") as lock:
+    with (locations.build() / f"tests-{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -187,7 +187,7 @@ def run_cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
 def digits_root(tree: Tree, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Works in the checkout, where the paths of models/digits begin, with its data there."""
     monkeypatch.chdir(root)
-    with _one_at_a_time():
+    with _one_at_a_time("digits"):
         datasets.write_digits(Path("models/digits"))
 
 

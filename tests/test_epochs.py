@@ -183,7 +183,7 @@ def test_a_leveldb_with_tables_of_the_old_suffix_is_counted(folder: Path) -> Non
 @pytest.mark.parametrize("source", ["LMDB", "LEVELDB"])
 def test_a_database_is_counted_while_caffe_trains_on_it(source: str, folder: Path) -> None:
     data = f'layer {{ name: "data" top: "data" top: "label" {SOURCES[source]} }}'
-    live = solvers.load_solver(solver_of(data + LEARNING))
+    live = solvers.load_solver(solver_of(data + LEARNING).parameter)
     live.step(1)
     before = contents(folder / source.lower())
     assert data_layers.count_images(layer_of(SOURCES[source])) == IMAGES
