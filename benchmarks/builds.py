@@ -15,8 +15,16 @@ from caffe_clr.harness.report import Report
 
 # what is neither Caffe's own nor needed to compile it
 _OURS = (
-    *("cyclical-learning-rates", "cuda-layers", "cuda-solver", "pooling-nan", "parallel-for"),
-    *("parallel-convolution", "parallel-layers", "im2col", "pooling", "onednn", "batch-norm"),
+    *("cyclical-learning-rates", "one-cycle", "cuda-layers", "cuda-solver", "pooling-nan"),
+    *(
+        "parallel-for",
+        "parallel-convolution",
+        "parallel-layers",
+        "im2col",
+        "pooling",
+        "onednn",
+        "batch-norm",
+    ),
 )
 
 

@@ -1,6 +1,7 @@
-// Gives the policy code of the patched sgd_solver.cpp random SolverParameters,
-// under the sanitizers that it is compiled with. SGD_SOLVER is that file.
+// Gives the code of rate and momentum in the patched sgd_solver.cpp random
+// SolverParameters, under the sanitizers that it is compiled with. SGD_SOLVER is that file.
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -25,10 +26,12 @@ class Refusal {
 };
 
 #undef CHECK
+#undef CHECK_EQ
 #undef CHECK_GE
 #undef CHECK_GT
 #undef CHECK_LE
 #define CHECK(condition) if (condition) {} else Refusal()  // NOLINT
+#define CHECK_EQ(a, b) CHECK((a) == (b))
 #define CHECK_GE(a, b) CHECK((a) >= (b))
 #define CHECK_GT(a, b) CHECK((a) > (b))
 #define CHECK_LE(a, b) CHECK((a) <= (b))
@@ -68,7 +71,7 @@ static int RandomInt() {
 }
 
 // The rules as they are documented, not as the code has them.
-static bool ShouldBeRefused(const SolverParameter& param) {
+static bool RateShouldBeRefused(const SolverParameter& param) {
   return !param.has_max_lr() || !std::isfinite(param.base_lr()) ||
       !std::isfinite(param.max_lr()) || param.base_lr() < 0 ||
       param.max_lr() < param.base_lr() ||
@@ -77,53 +80,102 @@ static bool ShouldBeRefused(const SolverParameter& param) {
        !(param.gamma() > 0 && param.gamma() <= 1));
 }
 
+static bool IsMomentum(float value) { return value >= 0 && value < 1; }
+
+static bool MomentumShouldBeRefused(const SolverParameter& param) {
+  return param.cyclical_momentum_size() != 2 || !IsMomentum(param.momentum()) ||
+      !IsMomentum(param.cyclical_momentum(0)) ||
+      !std::isfinite(param.cyclical_momentum(1)) ||
+      param.cyclical_momentum(1) < 1 || param.start_lr_policy() < 0;
+}
+
 static void Fail(const SolverParameter& param, int iter, const char* what) {
   std::printf("%s at iteration %d of\n%s", what, iter,
       param.DebugString().c_str());
   std::exit(1);
 }
 
+static bool IsRefused(void (*check)(const SolverParameter&), bool should_be,
+    const SolverParameter& param) {
+  bool refused = false;
+  try {
+    check(param);
+  } catch (const Refused&) {
+    refused = true;
+  }
+  if (refused != should_be) {
+    Fail(param, 0, refused ? "wrongly refused" : "wrongly accepted");
+  }
+  return refused;
+}
+
+static void CheckWithin(const SolverParameter& param, int iter, double value,
+    float lowest, float highest) {
+  const float rounded = value;
+  if (!std::isfinite(value) || !std::isfinite(rounded)) {
+    Fail(param, iter, "not finite");
+  }
+  if (rounded < lowest || rounded > highest) {
+    Fail(param, iter, "out of bounds");
+  }
+}
+
+static bool TryRate(SolverParameter param) {
+  const char* kPolicies[] = {
+      "triangular", "triangular2", "exp_range", "decay", "1cycle" };
+  param.set_lr_policy(kPolicies[OneOf(5)]);
+  if (OneOf(20)) { param.set_max_lr(RandomFloat()); }
+  if (OneOf(20)) { param.set_base_lr(RandomFloat()); }
+  if (OneOf(20)) { param.set_stepsize(RandomInt()); }
+  if (OneOf(4)) { param.set_gamma(RandomFloat()); }
+  if (param.max_lr() < param.base_lr() && OneOf(4)) {
+    const float base_lr = param.base_lr();
+    param.set_base_lr(param.max_lr());
+    param.set_max_lr(base_lr);
+  }
+  if (IsRefused(caffe::CheckBounds, RateShouldBeRefused(param), param)) {
+    return false;
+  }
+  if (!caffe::HasBounds(param.lr_policy())) { Fail(param, 0, "not known"); }
+  float lowest = param.base_lr();
+  if (param.lr_policy() == "exp_range") { lowest = 0; }
+  if (param.lr_policy() == "1cycle") { lowest = param.base_lr() / 1000.; }
+  for (int i = 0; i < 4; ++i) {
+    const int iter = RandomInt();
+    CheckWithin(param, iter, caffe::LearningRateWithinBounds(param, iter),
+        lowest, param.max_lr());
+  }
+  return true;
+}
+
+static bool TryMomentum(SolverParameter param) {
+  param.set_momentum(RandomFloat());
+  if (OneOf(20)) { param.add_cyclical_momentum(RandomFloat()); }
+  if (OneOf(20)) {
+    param.add_cyclical_momentum(OneOf(4) ? RandomInt() : RandomFloat());
+  }
+  if (OneOf(20) == 0) { param.add_cyclical_momentum(RandomFloat()); }
+  if (IsRefused(caffe::CheckMomentum, MomentumShouldBeRefused(param), param)) {
+    return false;
+  }
+  const float momentum = param.momentum(), first = param.cyclical_momentum(0);
+  for (int i = 0; i < 4; ++i) {
+    const int iter = RandomInt();
+    CheckWithin(param, iter, caffe::CyclicalMomentum(param, iter),
+        std::min(momentum, first), std::max(momentum, first));
+  }
+  return true;
+}
+
 int main(int argc, char** argv) {
   const int rounds = std::atoi(argv[1]);
-  const char* kPolicies[] = { "triangular", "triangular2", "exp_range", "decay" };
-  int refusals = 0;
+  int rates = 0, momenta = 0;
   for (int i = 0; i < rounds; ++i) {
     SolverParameter param;
-    param.set_lr_policy(kPolicies[OneOf(4)]);
-    if (OneOf(20)) { param.set_max_lr(RandomFloat()); }
-    if (OneOf(20)) { param.set_base_lr(RandomFloat()); }
-    if (OneOf(20)) { param.set_stepsize(RandomInt()); }
     if (OneOf(2)) { param.set_start_lr_policy(RandomInt()); }
-    if (OneOf(4)) { param.set_gamma(RandomFloat()); }
-    if (param.max_lr() < param.base_lr() && OneOf(4)) {
-      const float base_lr = param.base_lr();
-      param.set_base_lr(param.max_lr());
-      param.set_max_lr(base_lr);
-    }
-    bool refused = false;
-    try {
-      caffe::CheckBounds(param);
-    } catch (const Refused&) {
-      refused = true;
-    }
-    if (refused != ShouldBeRefused(param)) {
-      Fail(param, 0, refused ? "wrongly refused" : "wrongly accepted");
-    }
-    refusals += refused;
-    if (refused) { continue; }
-    if (!caffe::HasBounds(param.lr_policy())) { Fail(param, 0, "not known"); }
-    const float lowest = param.lr_policy() == "exp_range" ? 0 : param.base_lr();
-    for (int j = 0; j < 4; ++j) {
-      const int iter = RandomInt();
-      const double rate = caffe::LearningRateWithinBounds(param, iter);
-      const float rounded = rate;
-      if (!std::isfinite(rate) || !std::isfinite(rounded)) {
-        Fail(param, iter, "not finite");
-      }
-      if (rounded < lowest || rounded > param.max_lr()) {
-        Fail(param, iter, "out of bounds");
-      }
-    }
+    rates += TryRate(param);
+    momenta += TryMomentum(param);
   }
-  std::printf("%d accepted, %d refused\n", rounds - refusals, refusals);
+  std::printf("of %d, %d accepted for their rate, %d for their momentum\n",
+      rounds, rates, momenta);
 }

@@ -1,8 +1,12 @@
-"""Rates that the paper itself states, at iterations of its experiments, as Caffe gives them."""
+"""Rates that the papers themselves state, at iterations of their experiments, as Caffe gives them.
+
+For 1cycle and the momentum, what the author's published logs have.
+"""
 
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from caffe_clr import parity
@@ -75,6 +79,34 @@ def test_golden(name: str, solver: Callable[..., Any]) -> None:
     found = parity.compare(solver(**fields), list(rates)).solver
     # as many digits as Caffe's log has
     assert [f"{rate:.6g}" for rate in found] == [f"{rate:.6g}" for rate in rates.values()]
+
+
+def test_golden_1cycle_and_momentum(solver: Callable[..., Any]) -> None:
+    fields = {"lr_policy": "1cycle", "base_lr": 0.1, "max_lr": 1, "stepsize": 2246}
+    parameter = solver(**fields, momentum=0.95, cyclical_momentum=[0.85, 2246])
+    logged = {
+        200: ("0.180142", "0.941095"),
+        1800: ("0.821282", "0.869858"),
+        2800: ("0.753339", "0.874666"),
+        3800: ("0.308103", "0.91919"),
+        4800: ("0.0001", "0.943143"),
+    }
+    rates = parity.compare(parameter, list(logged)).solver
+    momenta = parity.compare_momentum(parameter, list(logged)).solver
+    printed = [
+        (f"{rate:.6g}", f"{momentum:.6g}") for rate, momentum in zip(rates, momenta, strict=True)
+    ]
+    assert printed == list(logged.values())
+
+
+def test_golden_1cycle_where_the_authors_code_rounded_the_position(
+    solver: Callable[..., Any],
+) -> None:
+    """His log has 0.00119905: a position that is rounded to float is off in the fifth digit."""
+    fields = {"lr_policy": "1cycle", "base_lr": 0.08, "max_lr": 0.8, "stepsize": 4003}
+    assert f"{parity.compare(solver(**fields), [8000]).solver[0]:.6g}" == "0.0011991"
+    position = np.float32(8000) / np.float32(4003)
+    assert f"{0.8 * (2 - float(position)):.6g}" == "0.00119905"
 
 
 def test_golden_exp_range_on_cifar10(solver: Callable[..., Any]) -> None:

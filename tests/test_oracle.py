@@ -27,6 +27,8 @@ def exact_rate(policy: str, iteration: int, fields: dict[str, Any]) -> Fraction:
     base, top = Fraction(fields["base_lr"]), Fraction(fields["max_lr"])
     stepsize: int = fields["stepsize"]
     t: int = max(iteration - fields["start_lr_policy"], 0)
+    if policy == "1cycle" and t > stepsize:
+        return max(top * (2 * stepsize - t) / stepsize, base / 1000)
     if policy == "decay":
         return top - (top - base) * min(t, stepsize) / stepsize
     cycle, position = divmod(t, 2 * stepsize)
@@ -76,12 +78,50 @@ oracle = settings(
 
 @oracle
 @given(fields=cycles(), at=st.lists(iterations, min_size=1, max_size=20))
-@pytest.mark.parametrize("policy", ["triangular", "triangular2", "decay"])
+@pytest.mark.parametrize("policy", ["triangular", "triangular2", "decay", "1cycle"])
 def test_the_rate_is_the_float_nearest_to_the_exact_value(
     policy: str, fields: dict[str, Any], at: list[int], solver: Callable[..., Any]
 ) -> None:
     expected = [nearest_float(exact_rate(policy, iteration, fields)) for iteration in sorted(at)]
     assert caffe_rates(solver, policy, fields, at).tolist() == [float(rate) for rate in expected]
+
+
+def exact_momentum(iteration: int, fields: dict[str, Any]) -> Fraction:
+    """The definition of the momentum, in rational numbers."""
+    begin, first, half = map(Fraction, (fields["momentum"], *fields["cyclical_momentum"]))
+    t = max(iteration - fields["start_lr_policy"], 0)
+    cycle, position = divmod(t, 2 * half)
+    height = min(position, 2 * half - position) / half
+    return begin + (first - begin) * height / 2**cycle
+
+
+momenta = st.floats(0, 1, width=32, exclude_max=True)
+halves = st.floats(1, 2.0**31, width=32) | st.integers(1, 10_000).map(float)
+
+
+@oracle
+@given(
+    momentum=momenta,
+    first=momenta,
+    half=halves,
+    start=st.just(0) | st.integers(0, LAST),
+    at=st.lists(st.integers(0, 10_000), min_size=1, max_size=10),
+    late=st.lists(st.integers(0, LAST), max_size=10),
+)
+def test_the_momentum_is_the_float_nearest_to_the_exact_value(
+    momentum: float,
+    first: float,
+    half: float,
+    start: int,
+    at: list[int],
+    late: list[int],
+    solver: Callable[..., Any],
+) -> None:
+    fields = {"momentum": momentum, "cyclical_momentum": [first, half], "start_lr_policy": start}
+    # 2^cycle is to stay within what can be written down
+    iterations = sorted(at + [i for i in late if i - start < 2000 * half])
+    expected = [float(nearest_float(exact_momentum(i, fields))) for i in iterations]
+    assert parity.compare_momentum(solver(**fields), iterations).solver.tolist() == expected
 
 
 @oracle
@@ -154,7 +194,7 @@ def test_oracle_the_reference_is_exact_too() -> None:
     """The same for the reference alone, in double, at the paper's settings."""
     fields = {"base_lr": 0.001, "max_lr": 0.006, "stepsize": 2000, "start_lr_policy": 0}
     exact = {**fields, "base_lr": float(np.float32(0.001)), "max_lr": float(np.float32(0.006))}
-    for policy in ("triangular", "triangular2", "decay"):
+    for policy in ("triangular", "triangular2", "decay", "1cycle"):
         at = list(range(0, 30_000, 7))
         expected = [float(nearest_float(exact_rate(policy, i, exact))) for i in at]
         assert policies.POLICIES[policy](at, **fields).tolist() == expected

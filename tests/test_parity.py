@@ -27,8 +27,8 @@ CYCLES = [
 
 
 @pytest.mark.parametrize("fields", CYCLES)
-@pytest.mark.parametrize("policy", policies.PAPER)
-def test_the_papers_rates_equal_the_reference_in_every_bit(
+@pytest.mark.parametrize("policy", policies.BOUNDED)
+def test_smiths_rates_equal_the_reference_in_every_bit(
     policy: str, fields: dict[str, Any], solver: Callable[..., Any]
 ) -> None:
     parameter = solver(lr_policy=policy, gamma=0.99994, **fields)
@@ -39,12 +39,32 @@ def test_the_papers_rates_equal_the_reference_in_every_bit(
         assert found.solver.max() == np.float32(parameter.max_lr)
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"cyclical_momentum": [0.85, 333]},
+        {"cyclical_momentum": [0.85, 1], "start_lr_policy": 1001},
+        {"cyclical_momentum": [0, 77.7]},
+        {"momentum": 0.8, "cyclical_momentum": [0.95, 50]},
+        {"cyclical_momentum": [0.85, 333], "lr_policy": "multistep", "stepvalue": [100, 500]},
+    ],
+)
+def test_momenta_equal_the_reference_in_every_bit(
+    fields: dict[str, Any], solver: Callable[..., Any]
+) -> None:
+    parameter = solver(**{"momentum": 0.95, **fields})
+    found = parity.compare_momentum(parameter, np.arange(3000))
+    assert found.differing.tolist() == []
+    assert found.solver[0] == np.float32(parameter.momentum)
+    assert (len(set(found.solver.tolist())) > 1) == ("cyclical_momentum" in fields)
+
+
 def test_every_policy_and_solver_type_where_it_matters(tree: Tree) -> None:
     results = list(parity.check_all([], 100_000))
     assert {(r.policy, r.solver_type) for r in results} == {
-        (policy, solver_type)
-        for policy in policies.POLICIES
-        for solver_type in prototxt.SOLVER_TYPES
+        *((p, s) for p in policies.POLICIES for s in prototxt.SOLVER_TYPES),
+        *(("momentum", solver_type) for solver_type in ("SGD", "Nesterov", "Adam")),
     }
     assert [r for r in results if not r.passed] == []
     in_float = {"inv", "poly", "sigmoid"}
@@ -59,6 +79,9 @@ def test_the_iterations_that_matter(solver: Callable[..., Any]) -> None:
         assert place == 0 or place - 1 in chosen
     assert chosen[-1] == 2**31 - 1
     assert chosen == sorted(set(chosen))
+    cycling = solver(start_lr_policy=777, cyclical_momentum=[0.85, 1234.5])
+    end = 777 + 2469
+    assert {end - 1, end, end + 1} <= set(parity.iterations_that_matter(cycling).tolist())
 
 
 def test_jumping_and_stepping_read_the_same_rates(solver: Callable[..., Any]) -> None:
@@ -109,6 +132,10 @@ def test_the_command_fails_on_a_difference_and_on_bad_files(
     done = run_cli("parity", "bad.prototxt")
     assert done.returncode == 1
     assert done.stderr.startswith('error: bad.prototxt: lr_policy "triangular": max_lr is not set')
+    (tmp_path / "bad.prototxt").write_text("lr_policy: 'fixed' cyclical_momentum: 0.85")
+    done = run_cli("parity", "bad.prototxt")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: bad.prototxt: cyclical_momentum has 1 values; give it")
     assert run_cli("parity", "--points", "0").returncode == 2
     code = (
         "import sys; from caffe_clr import cli, parity; parity._UNITS_ALLOWED['fixed'] = -1;"
@@ -116,4 +143,4 @@ def test_the_command_fails_on_a_difference_and_on_bad_files(
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr == "error: 6 of 66 solvers differ from the reference\n"
+    assert done.stderr == "error: 6 of 78 solvers differ from the reference\n"

@@ -67,7 +67,36 @@ def test_resume_at_every_phase_of_a_cycle(
     assert rates == policies.learning_rate(parameter, np.arange(LAST)).astype(float).tolist()
 
 
-@pytest.mark.parametrize("policy", [name for name in policies.PAPER if name != "triangular"])
+@pytest.mark.parametrize("solver_type", prototxt.WITH_MOMENTUM)
+def test_resume_at_every_phase_of_the_momentums_cycles(
+    solver_type: str, solver: Callable[..., Any], net: Path, tmp_path: Path
+) -> None:
+    """Rate and momentum, both past the first of their cycles, which are of different lengths."""
+    parameter = parameters(
+        *(solver, net, tmp_path, solver_type),
+        **{"lr_policy": "1cycle", "stepsize": 9, "cyclical_momentum": [0.5, 4]},
+    )
+    whole = solvers.load_solver(parameter)
+    momenta = []
+    while whole.iter < LAST:
+        whole.snapshot()
+        momenta.append(whole.momentum)
+        whole.step(1)
+    assert momenta == policies.momenta(parameter, np.arange(LAST)).astype(float).tolist()
+    parameter.ClearField("cyclical_momentum")
+    fixed = solvers.load_solver(parameter)
+    fixed.step(LAST)
+    assert weights(fixed) != weights(whole)
+    parameter.cyclical_momentum[:] = [0.5, 4]
+    for iteration in range(LAST):
+        resumed = solvers.load_solver(parameter)
+        resumed.restore(f"{tmp_path}/run_iter_{iteration}.solverstate")
+        assert resumed.momentum == momenta[iteration]
+        resumed.step(LAST - iteration)
+        assert weights(resumed) == weights(whole), iteration
+
+
+@pytest.mark.parametrize("policy", [name for name in policies.BOUNDED if name != "triangular"])
 def test_resume_with_each_policy(
     policy: str, solver: Callable[..., Any], net: Path, tmp_path: Path
 ) -> None:
@@ -83,10 +112,23 @@ def test_resume_with_each_policy(
     assert weights(resumed) == weights(whole)
 
 
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        ({}, "Iteration 12, lr = 0.01\n"),
+        ({"cyclical_momentum": [0.7, 6]}, "Iteration 12, lr = 0.01, momentum = 0.9\n"),
+        ({"cyclical_momentum": [0.7, 8]}, "Iteration 12, lr = 0.01, momentum = 0.8\n"),
+    ],
+)
 def test_resume_by_caffe_train(
-    tree: Tree, solver: Callable[..., Any], net: Path, tmp_path: Path
+    fields: dict[str, Any],
+    line: str,
+    tree: Tree,
+    solver: Callable[..., Any],
+    net: Path,
+    tmp_path: Path,
 ) -> None:
-    parameter = parameters(solver, net, tmp_path, "SGD")
+    parameter = parameters(solver, net, tmp_path, "SGD", **fields)
     parameter.max_iter = LAST
     parameter.snapshot = 11
     parameter.snapshot_after_train = True
@@ -100,5 +142,5 @@ def test_resume_by_caffe_train(
     (tmp_path / f"run_iter_{LAST}.caffemodel").unlink()
     state = f"--snapshot={tmp_path}/run_iter_11.solverstate"
     done = subprocess.run([*command, state], check=True, capture_output=True, text=True)
-    assert "Iteration 12, lr = 0.01\n" in done.stderr
+    assert line in done.stderr
     assert (tmp_path / f"run_iter_{LAST}.caffemodel").read_bytes() == whole

@@ -102,7 +102,7 @@ def test_the_policy_lists_name_the_same_policies(
     assert in_proto == policy_list(str(SGD_SOLVER))
     assert re.findall(r"^   - (\w+):", in_proto, re.MULTILINE) == list(policies.POLICIES)
     solver_md = (checkout / "docs/tutorial/solver.md").read_text()
-    for policy in policies.PAPER:
+    for policy in policies.BOUNDED:
         escaped = policy.replace("_", "\\_")
         assert f"\\text{{{escaped}}}" in solver_md
 
@@ -118,7 +118,9 @@ def test_the_next_available_field_number_is_kept_true(
     assert note
     assert int(note[1]) == max(fields) + 1
     assert fields[max(fields)] == note[2]
-    assert (fields[43], fields[44]) == ("start_lr_policy", "max_lr")
+    assert [fields[number] for number in (43, 44, 45)] == [
+        *("start_lr_policy", "max_lr", "cyclical_momentum")
+    ]
 
 
 def test_a_patch_that_does_not_fit_changes_nothing_and_says_where(

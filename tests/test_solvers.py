@@ -49,7 +49,7 @@ def caffe_train(tree: Tree, solver: Path, cwd: Path) -> subprocess.CompletedProc
 
 
 @pytest.mark.parametrize(("old", "new", "reason"), REFUSED)
-@pytest.mark.parametrize("policy", policies.PAPER)
+@pytest.mark.parametrize("policy", policies.BOUNDED)
 def test_a_bad_cycle_is_refused_by_caffe_train(
     policy: str, old: str, new: str, reason: str, tree: Tree, tmp_path: Path
 ) -> None:
@@ -60,12 +60,37 @@ def test_a_bad_cycle_is_refused_by_caffe_train(
 
 
 @pytest.mark.parametrize(("old", "new", "reason"), REFUSED)
-@pytest.mark.parametrize("policy", policies.PAPER)
+@pytest.mark.parametrize("policy", policies.BOUNDED)
 def test_a_bad_cycle_raises_in_python(
     policy: str, old: str, new: str, reason: str, tree: Tree, tmp_path: Path
 ) -> None:
     solver = write(tmp_path / "solver.prototxt", policy, old, new)
     with pytest.raises(ClrError, match=f'{solver}: lr_policy "{policy}": {reason}'):
+        training.plan([solver])
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ("cyclical_momentum: 0.8", "cyclical_momentum has 1 values; give it two"),
+        ("cyclical_momentum: [0.8, 0.5]", "cyclical_momentum.* half a cycle .*0.5 iterations"),
+        ("cyclical_momentum: [1.8, 20]", "cyclical_momentum.* is 1.8.*; set it to 0 or more"),
+        ("cyclical_momentum: [0.8, 20] momentum: 1", "cyclical_momentum.* 1; set .*below 1"),
+        *(
+            (f"cyclical_momentum: [0.8, 20] type: '{each}'", f"{each} has no momentum that could")
+            for each in ("AdaGrad", "RMSProp", "AdaDelta")
+        ),
+    ],
+)
+def test_a_bad_momentum_is_refused_by_caffe_train_and_in_python(
+    fields: str, reason: str, tree: Tree, tmp_path: Path
+) -> None:
+    solver = write(tmp_path / "solver.prototxt", "fixed", "gamma", f"{fields} gamma")
+    done = caffe_train(tree, solver, tmp_path)
+    assert done.returncode != 0
+    assert re.search(f"Check failed: .*{reason}", done.stderr)
+    assert "Iteration 0" not in done.stderr
+    with pytest.raises(ClrError, match=f"{solver}: {reason}"):
         training.plan([solver])
 
 
@@ -113,7 +138,7 @@ def test_a_missing_or_binary_solver_file_raises_in_python(tree: Tree, tmp_path: 
         training.plan([binary])
 
 
-@pytest.mark.parametrize("policy", policies.PAPER)
+@pytest.mark.parametrize("policy", policies.BOUNDED)
 def test_caffe_train_logs_the_rates(policy: str, tree: Tree, tmp_path: Path) -> None:
     solver = write(tmp_path / "solver.prototxt", policy)
     done = caffe_train(tree, solver, tmp_path)

@@ -13,7 +13,7 @@ from google.protobuf import text_format
 from caffe_clr import parity, policies, prototxt
 from caffe_clr.harness.compilation import Tree
 
-STOCK_POLICIES = [policy for policy in policies.POLICIES if policy not in policies.PAPER]
+STOCK_POLICIES = [policy for policy in policies.POLICIES if policy not in policies.BOUNDED]
 
 
 def run(tree: Tree, *arguments: str | Path, stdin: str = "") -> str:
@@ -51,15 +51,16 @@ def test_stock_policies_keep_their_bits(tree: Tree, stock: Tree) -> None:
     assert after == before
 
 
-def test_stock_caffe_has_no_such_policy(stock: Tree, tmp_path: Path) -> None:
-    (tmp_path / "solver.prototxt").write_text("lr_policy: 'triangular' max_lr: 1")
+@pytest.mark.parametrize("field", ["max_lr", "cyclical_momentum"])
+def test_stock_caffe_has_no_such_field(field: str, stock: Tree, tmp_path: Path) -> None:
+    (tmp_path / "solver.prototxt").write_text(f"lr_policy: 'fixed' {field}: 1")
     done = subprocess.run(
         [stock.caffe, "train", f"--solver={tmp_path}/solver.prototxt"],
         capture_output=True,
         text=True,
     )
     assert done.returncode != 0
-    assert 'has no field named "max_lr"' in done.stderr
+    assert f'has no field named "{field}"' in done.stderr
 
 
 @pytest.mark.parametrize(

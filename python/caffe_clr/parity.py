@@ -1,4 +1,4 @@
-"""Compares the rates of live pycaffe solvers with the NumPy reference.
+"""Compares the rates and momenta of live pycaffe solvers with the NumPy reference.
 
 A solver is put at an iteration by a solver state that says so, and stepped
 through the iterations that follow; its net is one without parameters, which
@@ -7,7 +7,7 @@ makes a step cost a microsecond.
 
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,12 +39,18 @@ _CASES: dict[str, dict[str, Any]] = {
     "triangular2": {**_BOUNDS, "stepsize": 1999, "start_lr_policy": 777},
     "exp_range": {**_BOUNDS, "stepsize": 1999, "start_lr_policy": 777, "gamma": 0.99994},
     "decay": {**_BOUNDS, "stepsize": 2**24 + 12_345, "start_lr_policy": 777},
+    "1cycle": {**_BOUNDS, "stepsize": 2**24 + 12_345, "start_lr_policy": 777},
 }
+_CYCLICAL_MOMENTUM: list[dict[str, Any]] = [
+    {"momentum": 0.95, "cyclical_momentum": [0.85, 2246]},
+    {"momentum": 0.8, "cyclical_momentum": [0.95, 1999.7], "start_lr_policy": 777},
+]
+_MOMENTUM = "momentum"  # in place of a policy, where momenta are compared
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The rates of a solver and of the reference, both float32, at some iterations."""
+    """The rates of a solver and of the reference, or their momenta, float32, at some iterations."""
 
     iterations: NDArray[np.int64]
     solver: NDArray[Any]
@@ -81,7 +87,10 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Result:
-    """What was compared of one solver, and how far apart it was."""
+    """What was compared of one solver, and how far apart it was.
+
+    policy is "momentum" where that was compared.
+    """
 
     name: str
     policy: str
@@ -98,14 +107,23 @@ class Result:
 
 
 def default_cases() -> Iterator[Any]:
-    """A SolverParameter for each of the eleven policies and six solver types."""
+    """A SolverParameter for each policy and solver type."""
     for policy, fields in _CASES.items():
         for solver_type in prototxt.SOLVER_TYPES:
             yield prototxt.caffe_pb2().SolverParameter(lr_policy=policy, type=solver_type, **fields)
 
 
+def momentum_cases() -> Iterator[Any]:
+    """SolverParameters whose momentum cycles, for each solver type that has one."""
+    for fields in _CYCLICAL_MOMENTUM:
+        for solver_type in prototxt.WITH_MOMENTUM:
+            yield prototxt.caffe_pb2().SolverParameter(
+                lr_policy="fixed", base_lr=0.01, type=solver_type, **fields
+            )
+
+
 def check(solver: Any, name: str, points: int, last: int = _LAST) -> Result:
-    """Compare one solver where it matters, and at more iterations up to `points` in all.
+    """Compare one solver's rates where it matters, and at more iterations up to `points` in all.
 
     Args:
         solver: a SolverParameter; its net is not used.
@@ -113,19 +131,33 @@ def check(solver: Any, name: str, points: int, last: int = _LAST) -> Result:
         points: how many iterations at least, where there are as many.
         last: the last iteration.
     """
-    matter = iterations_that_matter(solver)
-    iterations = _more(matter[matter <= last], points, last)
-    found = compare(solver, iterations)
+    found = compare(solver, _chosen(solver, points, last))
     amplitude = solver.max_lr - solver.base_lr if solver.HasField("max_lr") else solver.base_lr
+    return _result(found, solver, name, solver.lr_policy, amplitude)
+
+
+def check_momentum(solver: Any, name: str, points: int, last: int = _LAST) -> Result:
+    """Compare one solver's momenta; arguments are those of `check`."""
+    found = compare_momentum(solver, _chosen(solver, points, last))
+    amplitude = abs(solver.cyclical_momentum[0] - solver.momentum)
+    return _result(found, solver, name, _MOMENTUM, amplitude)
+
+
+def _chosen(solver: Any, points: int, last: int) -> NDArray[np.int64]:
+    matter = iterations_that_matter(solver)
+    return _more(matter[matter <= last], points, last)
+
+
+def _result(found: Comparison, solver: Any, name: str, policy: str, amplitude: float) -> Result:
     return Result(
         name=name,
-        policy=solver.lr_policy,
-        solver_type=solver.type,
-        points=iterations.size,
+        policy=policy,
+        solver_type=prototxt.solver_type(solver),
+        points=found.iterations.size,
         differing=found.differing.size,
         units=found.units,
         share=found.share(amplitude),
-        units_allowed=_UNITS_ALLOWED.get(solver.lr_policy, 0),
+        units_allowed=_UNITS_ALLOWED.get(policy, 0),
     )
 
 
@@ -136,6 +168,9 @@ def iterations_that_matter(solver: Any) -> NDArray[np.int64]:
         # in halves of a cycle: the first 200 cycles, and 2^1100 for triangular2
         halves = [*range(400), *range(2198, 2203)]
         places += [solver.start_lr_policy + solver.stepsize * half for half in halves]
+    if solver.cyclical_momentum:
+        length = min(solver.cyclical_momentum[1], _LAST)
+        places += [solver.start_lr_policy + round(length * half) for half in range(400)]
     around = (np.array(places, np.int64)[:, np.newaxis] + np.arange(-2, 3)).ravel()
     return np.unique(around[(around >= 0) & (around <= _LAST)])
 
@@ -147,6 +182,20 @@ def compare(solver: Any, iterations: ArrayLike) -> Comparison:
         solver: a SolverParameter; its net is not used.
         iterations: in rising order.
     """
+    return _compare(solver, iterations, "lr", policies.learning_rate)
+
+
+def compare_momentum(solver: Any, iterations: ArrayLike) -> Comparison:
+    """Read a pycaffe solver's momentum at each iteration, and the reference's; see `compare`."""
+    return _compare(solver, iterations, "momentum", policies.momenta)
+
+
+def _compare(
+    solver: Any,
+    iterations: ArrayLike,
+    attribute: str,
+    reference: Callable[[Any, ArrayLike], policies.Rates],
+) -> Comparison:
     wanted = np.asarray(iterations, np.int64)
     parameter = prototxt.caffe_pb2().SolverParameter()
     parameter.CopyFrom(solver)
@@ -158,17 +207,20 @@ def compare(solver: Any, iterations: ArrayLike) -> Comparison:
         net = Path(folder) / "net.prototxt"
         net.write_text(_NET)
         parameter.net = str(net)
-        rates = _read(solvers.load_solver(parameter), solver, wanted, Path(folder))
-    return Comparison(wanted, rates, policies.learning_rate(solver, wanted))
+        live = solvers.load_solver(parameter)
+        values = _read(live, attribute, solver.stepvalue, wanted, Path(folder))
+    return Comparison(wanted, values, reference(solver, wanted))
 
 
-def _read(live: Any, solver: Any, wanted: NDArray[np.int64], folder: Path) -> NDArray[Any]:
-    rates = np.empty(wanted.size, np.float32)
+def _read(
+    live: Any, attribute: str, stepvalues: Sequence[int], wanted: NDArray[np.int64], folder: Path
+) -> NDArray[Any]:
+    values = np.empty(wanted.size, np.float32)
     here = 0
     for index, iteration in enumerate(wanted.tolist()):
         gap = iteration - here
         if gap > _STEPPED_OVER:
-            reached = sum(value <= iteration for value in solver.stepvalue)
+            reached = sum(value <= iteration for value in stepvalues)
             state = prototxt.caffe_pb2().SolverState(iter=iteration, current_step=reached)
             # a new file each time: some file systems wait for the disk to replace one
             state_file = folder / f"{iteration}.solverstate"
@@ -177,8 +229,8 @@ def _read(live: Any, solver: Any, wanted: NDArray[np.int64], folder: Path) -> ND
         elif gap:
             live.step(gap)
         here = iteration
-        rates[index] = live.lr
-    return rates
+        values[index] = getattr(live, attribute)
+    return values
 
 
 def _more(iterations: NDArray[np.int64], points: int, last: int) -> NDArray[np.int64]:
@@ -198,19 +250,24 @@ def _more(iterations: NDArray[np.int64], points: int, last: int) -> NDArray[np.i
 def check_all(solver_files: Sequence[Path], points: int) -> Iterator[Result]:
     """Compare the solvers in some files, or where there are none, the default cases.
 
+    A solver whose momentum cycles has a second result for that.
+
     Args:
         points: how many iterations to compare in all. A solver file with a
             max_iter is compared up to it.
     """
-    if solver_files:
-        each = -(-points // len(solver_files))
-        for file in solver_files:
-            solver = prototxt.read_solver(file)
-            yield check(solver, str(file), each, solver.max_iter or _LAST)
-    else:
-        cases = list(default_cases())
-        for solver in cases:
-            yield check(solver, "", -(-points // len(cases)))
+    tasks: list[tuple[Callable[..., Result], Any, str]] = []
+    for file in solver_files:
+        solver = prototxt.read_solver(file)
+        tasks.append((check, solver, str(file)))
+        if solver.cyclical_momentum:
+            tasks.append((check_momentum, solver, str(file)))
+    if not solver_files:
+        tasks += [(check, solver, "") for solver in default_cases()]
+        tasks += [(check_momentum, solver, "") for solver in momentum_cases()]
+    each = -(-points // len(tasks))
+    for check_one, solver, name in tasks:
+        yield check_one(solver, name, each, solver.max_iter or _LAST)
 
 
 def main() -> None:

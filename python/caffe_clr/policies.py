@@ -1,14 +1,15 @@
-"""The learning rate policies of patched Caffe, in NumPy.
+"""The learning rate policies of patched Caffe, and its momentum, in NumPy.
 
 One function a policy, written from the definitions: the four of the paper (L. N.
-Smith, arXiv 1506.01186, sections 3.1 and 4.1.1 and Appendix A), the seven of
-stock Caffe from the comments in its caffe.proto. They take the fields
-of SolverParameter by name and return the rate at each iteration, or raise
-ValueError for parameters that Caffe refuses.
+Smith, arXiv 1506.01186, sections 3.1 and 4.1.1 and Appendix A), 1cycle of his
+later ones (arXiv 1708.07120 and 1803.09820), the seven of stock Caffe from the
+comments in its caffe.proto. They take the fields of SolverParameter by name and
+return the rate at each iteration, or raise ValueError for parameters that Caffe
+refuses. `momentum` does the same for the momentum.
 
-Parameters are rounded to float first, as a prototxt holds them. The paper's
-policies and fixed, step, exp and multistep compute in double and round the
-result to `dtype` once; inv, poly and sigmoid compute in `dtype`, as Caffe does,
+Parameters are rounded to float first, as a prototxt holds them. Smith's
+policies, the momentum and fixed, step, exp and multistep compute in double and
+round the result to `dtype` once; inv, poly and sigmoid compute in `dtype`, as Caffe does,
 with powers that are the nearest to the exact ones (Caffe's powf and expf may
 differ from these in the last place).
 
@@ -143,6 +144,39 @@ def decay(
     return _rounded(_float(base_lr) + _rise(base_lr, max_lr, left / stepsize), dtype)
 
 
+def one_cycle(
+    iterations: ArrayLike,
+    *,
+    base_lr: float,
+    max_lr: float | None,
+    stepsize: int,
+    start_lr_policy: int = 0,
+    dtype: DTypeLike = np.float32,
+) -> Rates:
+    """The policy 1cycle: rise to max_lr, fall far below base_lr, and stay there.
+
+    With t iterations behind start_lr_policy the rate is base_lr + (max_lr -
+    base_lr) * t / stepsize up to stepsize, then max_lr * (2*stepsize - t) /
+    stepsize, but not below base_lr / 1000, at which it stays. The way down leads
+    towards 0 and not to base_lr. PyTorch's OneCycleLR falls until its run's end,
+    along a cosine by default; with three_phase it first returns to its initial
+    rate, and falls below that in a last phase.
+
+        >>> one_cycle([0, 1000, 2000, 3000], base_lr=0.1, max_lr=1, stepsize=2000)
+        array([0.1 , 0.55, 1.  , 0.5 ], dtype=float32)
+        >>> one_cycle([4000, 5000], base_lr=0.5, max_lr=1, stepsize=2000)
+        array([0.0005, 0.0005], dtype=float32)
+
+    Arguments, result and errors are those of `triangular`.
+    """
+    check_bounds("1cycle", base_lr, max_lr, stepsize, start_lr_policy)
+    elapsed = _elapsed(iterations, start_lr_policy)
+    up = _float(base_lr) + _rise(base_lr, max_lr, elapsed / stepsize)
+    down = _float(max_lr) * (np.maximum(2 * stepsize - elapsed, 0) / stepsize)
+    lowest = _float(base_lr) / 1000
+    return _rounded(np.where(elapsed <= stepsize, up, np.maximum(down, lowest)), dtype)
+
+
 def fixed(iterations: ArrayLike, *, base_lr: float, dtype: DTypeLike = np.float32) -> Rates:
     """base_lr at every iteration."""
     return _rounded(np.full(np.shape(iterations), _float(base_lr)), dtype)
@@ -258,10 +292,58 @@ POLICIES: dict[str, Callable[..., Rates]] = {
     "triangular2": triangular2,
     "exp_range": exp_range,
     "decay": decay,
+    "1cycle": one_cycle,
 }
 
 PAPER = ("triangular", "triangular2", "exp_range", "decay")
 CYCLES = ("triangular", "triangular2", "exp_range")
+BOUNDED = (*PAPER, "1cycle")  # between base_lr and max_lr
+
+
+def momentum(
+    iterations: ArrayLike,
+    *,
+    momentum: float,
+    cyclical_momentum: Sequence[float] = (),
+    start_lr_policy: int = 0,
+    dtype: DTypeLike = np.float32,
+) -> Rates:
+    """The momentum of SGD and Nesterov, Adam's beta1, which may cycle beside any policy.
+
+    With t iterations behind start_lr_policy and cyclical_momentum = (first, M) it
+    is momentum + (first - momentum) * h / 2^c, where c = floor(t / 2M) is the
+    number of finished cycles, p = t - 2M*c the position in the cycle and h = (p
+    if p <= M else 2M - p) / M. It goes on in half the height after 1cycle's one
+    cycle, where PyTorch's OneCycleLR has none.
+
+        >>> momentum([0, 500, 1000, 2000, 3000], momentum=0.95, cyclical_momentum=[0.85, 1000])
+        array([0.95, 0.9 , 0.85, 0.95, 0.9 ], dtype=float32)
+
+    Args:
+        iterations: the solver's iterations, integers of any shape.
+        momentum: where each cycle begins and ends; also the momentum up to
+            start_lr_policy, and of all iterations without cyclical_momentum.
+        cyclical_momentum: the momentum in the middle of the first cycle, and half
+            a cycle in iterations, which need not be whole; or empty.
+        start_lr_policy: the iteration at which the first cycle begins.
+        dtype: the solver's number type.
+
+    Returns:
+        The momenta, of the shape of `iterations`.
+
+    Raises:
+        ValueError: the parameters are refused; see check_momentum.
+    """
+    if not len(cyclical_momentum):
+        return _rounded(np.full(np.shape(iterations), _float(momentum)), dtype)
+    check_momentum(momentum, cyclical_momentum, start_lr_policy)
+    first, half = map(_float, cyclical_momentum)
+    cycle, position = np.divmod(_elapsed(iterations, start_lr_policy).astype(np.float64), 2 * half)
+    height = np.minimum(position, 2 * half - position)
+    weight = np.ldexp(height / half, -cycle.astype(np.int64))
+    # close to the first peak, 1 - weight has fewer digits
+    rest = np.where(cycle > 0, 1 - weight, (half - height) / half)
+    return _rounded(_float(momentum) * rest + first * weight, dtype)
 
 
 def learning_rate(solver: Any, iterations: ArrayLike, dtype: DTypeLike = np.float32) -> Rates:
@@ -282,9 +364,26 @@ def learning_rate(solver: Any, iterations: ArrayLike, dtype: DTypeLike = np.floa
         )
     fields = inspect.getfullargspec(policy).kwonlyargs
     parameters = {field: getattr(solver, field) for field in fields if field != "dtype"}
-    if solver.lr_policy in PAPER and not solver.HasField("max_lr"):
+    if solver.lr_policy in BOUNDED and not solver.HasField("max_lr"):
         parameters["max_lr"] = None
     return policy(iterations, **parameters, dtype=dtype)
+
+
+def momenta(solver: Any, iterations: ArrayLike, dtype: DTypeLike = np.float32) -> Rates:
+    """The momenta of a solver, from its SolverParameter message.
+
+    Arguments are those of `learning_rate`.
+
+    Raises:
+        ValueError: cyclical_momentum is refused.
+    """
+    return momentum(
+        iterations,
+        momentum=solver.momentum,
+        cyclical_momentum=solver.cyclical_momentum,
+        start_lr_policy=solver.start_lr_policy,
+        dtype=dtype,
+    )
 
 
 def check_bounds(
@@ -322,6 +421,37 @@ def check_bounds(
     else:
         return
     raise ValueError(f'lr_policy "{policy}": {problem}')
+
+
+def check_momentum(
+    momentum: float, cyclical_momentum: Sequence[float], start_lr_policy: int
+) -> None:
+    """Refuse the momentum that patched Caffe refuses where it cycles, with the same reasons.
+
+    Raises:
+        ValueError: names the field, its value and the remedy.
+    """
+    problem = None
+    if len(cyclical_momentum) != 2:
+        problem = (
+            f"has {len(cyclical_momentum)} values; give it two, the momentum in mid-cycle and"
+            " half a cycle in iterations"
+        )
+    elif not 0 <= _float(momentum) < 1:
+        problem = f"begins at momentum {momentum:g}; set that to 0 or more, and below 1"
+    elif not 0 <= _float(cyclical_momentum[0]) < 1:
+        problem = f"is {cyclical_momentum[0]:g} in mid-cycle; set it to 0 or more, and below 1"
+    elif not 1 <= _float(cyclical_momentum[1]) < math.inf:
+        problem = (
+            f"has half a cycle of {cyclical_momentum[1]:g} iterations; set it to 1 or more,"
+            " and finite"
+        )
+    elif start_lr_policy < 0:
+        problem = (
+            f"begins at start_lr_policy {start_lr_policy}, an iteration; set that to 0 or more"
+        )
+    if problem:
+        raise ValueError(f"cyclical_momentum {problem}")
 
 
 def _check_stock(policy: str, gamma: float, stepsize: int = 1) -> None:

@@ -20,9 +20,11 @@ from caffe_clr import policies
 from caffe_clr.errors import ClrError
 
 SOLVER_TYPES = ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")
+WITH_MOMENTUM = ("SGD", "Nesterov", "Adam")  # one that can cycle
 
 _PB2 = "caffe.proto.caffe_pb2"
 _GENERIC_NETS = ("net", "net_param")
+_NEW_FIELDS = {"max_lr", "cyclical_momentum"}
 _TRAIN_NETS = (*_GENERIC_NETS, "train_net", "train_net_param")
 # how protobuf ends its message on a field or a value that its message or enum has not
 _UNKNOWN = re.compile(r'"(caffe\.[\w.]+)" has no (field|value) named "?(\w+)"?\.?$')
@@ -63,8 +65,11 @@ def caffe_pb2() -> ModuleType:
         spec.loader.exec_module(module)
     except FileNotFoundError:
         raise ClrError(f"{path} is missing: run `caffe-clr build` again") from None
-    if "max_lr" not in module.SolverParameter.DESCRIPTOR.fields_by_name:
-        raise ClrError(f"{path.parent.parent} is a Caffe without the patch: run `caffe-clr build`")
+    if missing := _NEW_FIELDS - set(module.SolverParameter.DESCRIPTOR.fields_by_name):
+        raise ClrError(
+            f"{path.parent.parent} is a Caffe without the patch that adds"
+            f" {' and '.join(sorted(missing))}: run `caffe-clr build`"
+        )
     sys.modules[_PB2] = module
     return module
 
@@ -77,7 +82,8 @@ def read_solver(path: Path, *, check_policy: bool = True) -> Any:
 
     Raises:
         ClrError: the file cannot be read, is not a solver prototxt, or asks for
-            a policy that patched Caffe would refuse; says where and why.
+            a policy or momentum that patched Caffe would refuse; says where and
+            why.
     """
     solver = _read(path, "SolverParameter")
     if check_policy:
@@ -86,18 +92,24 @@ def read_solver(path: Path, *, check_policy: bool = True) -> Any:
 
 
 def check_solver(solver: Any, name: str = "solver") -> None:
-    """Refuse a SolverParameter whose policy patched Caffe would refuse.
+    """Refuse a SolverParameter whose policy or momentum patched Caffe would refuse.
 
     Raises:
         ClrError: says which field of `name` is wrong, its value and the remedy.
     """
     try:
         policies.learning_rate(solver, 0)
+        policies.momenta(solver, 0)
     except ValueError as error:
         hint = ""
         if solver.lr_policy not in policies.POLICIES:
             hint = did_you_mean(solver.lr_policy, policies.POLICIES)
         raise ClrError(f"{name}: {error}{hint}") from None
+    if solver.cyclical_momentum and solver_type(solver) not in WITH_MOMENTUM:
+        raise ClrError(
+            f"{name}: {solver_type(solver)} has no momentum that could cycle; remove"
+            f" cyclical_momentum, or use {', '.join(WITH_MOMENTUM)}"
+        )
 
 
 def solver_type(solver: Any) -> str:

@@ -50,7 +50,7 @@ def load_solver(parameter: Any, gpu: int | None = None) -> Any:
         gpu: the number of the GPU to run on; None for the CPU.
 
     Raises:
-        ClrError: the policy is one that Caffe would abort on, or this Caffe is
+        ClrError: the policy or momentum is one that Caffe would abort on, or this Caffe is
             built without a GPU.
     """
     caffe = import_caffe()
