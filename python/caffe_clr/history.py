@@ -22,11 +22,11 @@ class History:
     """What a run recorded: two lists of rows, each a dict with its iteration and its rate.
 
     `train` has a row for each `display` of the solver: iteration, epoch where
-    the data set's size is known, lr, loss (the mean since the row before), the
-    outputs of the train net, and seconds since the run began. `test` has one
-    for each `test_interval`, with the mean of every output of the test nets
-    (of a second test net as name#1). The rate, `lr`, is that of the same
-    iteration.
+    the data set's size is known, lr, momentum where that cycles in the run, loss
+    (the mean since the row before), the outputs of the train net, and seconds
+    since the run began. `test` has one for each `test_interval`, with the mean of
+    every output of the test nets (of a second test net as name#1). The rate, `lr`,
+    and the momentum are those of the same iteration.
     """
 
     train: list[Row] = field(default_factory=list)
@@ -37,9 +37,16 @@ class History:
 
     def rates(self) -> dict[float, float]:
         """The rate by iteration, in order, from rows of both kinds; nan and inf are left out."""
+        return self._by_iteration("lr")
+
+    def momenta(self) -> dict[float, float]:
+        """The same of the momentum; empty where none is recorded."""
+        return self._by_iteration("momentum")
+
+    def _by_iteration(self, name: str) -> dict[float, float]:
         rows = self.train + self.test
-        rates = {row["iteration"]: row["lr"] for row in rows if math.isfinite(row["lr"])}
-        return dict(sorted(rates.items()))
+        values = {row["iteration"]: row[name] for row in rows if name in row}
+        return {at: value for at, value in sorted(values.items()) if math.isfinite(value)}
 
 
 def write_csv(rows: Sequence[Row], path: Path) -> None:

@@ -56,11 +56,14 @@ def metric_of(solver: SolverFile) -> Metric:
 
 
 def over_seeds(seeds: Sequence[list[Row]], name: str) -> list[Row]:
-    """The values under `name` where all seeds have one: iteration, lr, mean, low, high."""
+    """The values under `name` where all seeds have one: iteration, lr, mean, low, high.
+
+    The momentum stands behind lr where it is recorded.
+    """
     rows = []
     for same in zip(*seeds, strict=False):
         values = [row[name] for row in same]
-        row = {key: same[0][key] for key in ("iteration", "lr")}
+        row = {key: same[0][key] for key in ("iteration", "lr", "momentum") if key in same[0]}
         band = {"low": min(values), "high": max(values)}
         rows.append({**row, "mean": statistics.fmean(values), **band})
     return rows

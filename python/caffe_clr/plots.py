@@ -22,6 +22,7 @@ _COLOURS = ("#666666", "#0072b2", "#d55e00", "#009e73")
 _CURVE_COLOURS = (*_COLOURS[1:], "#cc79a7", "#56b4e9", "#e69f00", _COLOURS[0])
 _MOST_MARKED = 100  # points of a line
 _LABEL_WIDTH = 0.1  # of the axis
+_NO_CURVES = ("iteration", "epoch", "lr", "momentum", "seconds", "output loss")
 
 Points = dict[float, float]  # values by iteration
 
@@ -57,14 +58,17 @@ def plot_comparison(entries: Sequence[Entry], title: str, path: Path) -> None:
     """What was measured above, the rate below, over the iterations; a line for each solver.
 
     The lines are means over the seeds, the bands reach from the lowest seed to the highest.
+    Momenta are drawn at the bottom where they are recorded.
 
     Args:
         entries: the solvers' runs.
         title: may be empty.
         path: the PNG to write.
     """
-    figure = _figure(8, 5.5)
-    upper, rate = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
+    moving = any(entry.momenta() for entry in entries)
+    figure = _figure(8, 7 if moving else 5.5)
+    heights = [2, 1, 1] if moving else [2, 1]
+    upper, *lower = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
     metric = entries[0].metric
     scale = 100 if metric.is_accuracy else 1
     for entry, colour in zip(entries, itertools.cycle((_COLOURS[0], *_CURVE_COLOURS))):
@@ -81,13 +85,16 @@ def plot_comparison(entries: Sequence[Entry], title: str, path: Path) -> None:
             upper.fill_between(
                 iterations, scale * low, scale * high, color=colour, alpha=0.2, linewidth=0
             )
-        rates = entry.rates()
-        rate.plot(list(rates), list(rates.values()), color=colour)
+        for axes, values in zip(lower, (entry.rates(), entry.momenta()), strict=False):
+            axes.plot(list(values), list(values.values()), color=colour)
     upper.set(ylabel=metric.label, title=title, ylim=_where_they_differ(entries, scale))
     upper.legend(loc="lower right" if metric.is_accuracy else "upper right", frameon=False)
-    rate.set(ylabel="learning rate", xlabel="iteration", ylim=(0, None), xlim=(0, None))
-    rate.xaxis.set_major_formatter("{x:,.0f}")
-    for axes in (upper, rate):
+    lower[0].set(ylabel="learning rate", ylim=(0, None), xlim=(0, None))
+    if moving:
+        lower[1].set(ylabel="momentum")
+    lower[-1].set(xlabel="iteration")
+    lower[-1].xaxis.set_major_formatter("{x:,.0f}")
+    for axes in (upper, *lower):
         _plain(axes)
     figure.savefig(path, dpi=150)
 
@@ -209,6 +216,8 @@ def _plain(axes: "Axes") -> None:
 def plot_log(history: History, path: Path) -> None:
     """The losses of a run, its outputs from 0 to 1, such as accuracies, and its learning rate.
 
+    Its momentum is drawn at the bottom where it moves.
+
     Args:
         history: the rows of one run. Outputs that are neither are not shown, and
             of more than seven in a panel, seven.
@@ -216,22 +225,28 @@ def plot_log(history: History, path: Path) -> None:
     """
     losses, shares = _curves(history)
     panels = [(label, curves) for label, curves in (("loss", losses), ("output", shares)) if curves]
-    heights = [2] * len(panels) + [1]
+    below = {"learning rate": history.rates()}
+    momenta = history.momenta()
+    if len(set(momenta.values())) > 1:
+        below["momentum"] = momenta
+    heights = [2] * len(panels) + [1] * len(below)
     figure = _figure(8, 1 + 1.25 * sum(heights))
-    *upper, lowest = figure.subplots(
-        len(heights), sharex=True, height_ratios=heights, squeeze=False
-    ).flat
-    for axes, (label, curves) in zip(upper, panels, strict=True):
+    grid = list(
+        figure.subplots(len(heights), sharex=True, height_ratios=heights, squeeze=False).flat
+    )
+    for axes, (label, curves) in zip(grid, panels, strict=False):
         for (name, points), colour in zip(curves.items(), _CURVE_COLOURS, strict=False):
             _plot_points(axes, points, color=colour, label=name)
         hidden = len(curves) - len(_CURVE_COLOURS)
         _legend(axes, f"{hidden:,} more not shown" if hidden > 0 else None)
         values = [value for points in curves.values() for value in points.values()]
         axes.set(ylabel=label, yscale=_scale(values))
-    _plot_points(lowest, history.rates(), color=_COLOURS[0])
-    lowest.set(ylabel="learning rate", xlabel="iteration")
-    lowest.xaxis.set_major_formatter("{x:,.0f}")
-    for axes in (*upper, lowest):
+    for axes, (label, points) in zip(grid[len(panels) :], below.items(), strict=True):
+        _plot_points(axes, points, color=_COLOURS[0])
+        axes.set(ylabel=label)
+    grid[-1].set(xlabel="iteration")
+    grid[-1].xaxis.set_major_formatter("{x:,.0f}")
+    for axes in grid:
         _plain(axes)
     figure.align_ylabels()
     figure.savefig(path, dpi=150)
@@ -242,27 +257,41 @@ def plot_schedule(
 ) -> None:
     """The learning rate over the iterations, each stage in a colour of its own.
 
+    Below it is the momentum where that cycles.
+
     Args:
-        rows: iteration, lr, stage and cycle, as schedule.schedule gives them.
+        rows: iteration, lr, momentum, stage and cycle, as schedule.schedule gives them.
         logged: the rates of a log by iteration, to be shown as dots; may be empty.
         path: the PNG to write.
     """
-    figure = _figure(8, 3.2)
-    axes = figure.subplots()
-    stages = itertools.groupby(rows, key=lambda row: row["stage"])
-    for (stage, shown), colour in zip(stages, itertools.cycle(_CURVE_COLOURS), strict=False):
-        points = {row["iteration"]: row["lr"] for row in shown}
-        axes.plot(list(points), list(points.values()), color=colour, label=f"stage {stage}")
+    moving = "momentum" in rows[0]
+    figure = _figure(8, 5 if moving else 3.2)
+    if moving:
+        axes, lower = figure.subplots(2, sharex=True, height_ratios=[2, 1])
+        _plot_stages(lower, rows, "momentum")
+        lower.set(ylabel="momentum", xlabel="iteration")
+        _plain(lower)
+    else:
+        axes = figure.subplots()
+        axes.set(xlabel="iteration")
+    _plot_stages(axes, rows, "lr")
     if logged:
         axes.plot(list(logged), list(logged.values()), "k.", markersize=3, label="logged")
     if logged or rows[-1]["stage"] > 1:
         _legend(axes)
     has_cycles = any(row["cycle"] is not None for row in rows)
     yscale = "linear" if has_cycles else _scale(row["lr"] for row in rows)
-    axes.set(ylabel="learning rate", xlabel="iteration", yscale=yscale)
+    axes.set(ylabel="learning rate", yscale=yscale)
     axes.xaxis.set_major_formatter("{x:,.0f}")
     _plain(axes)
     figure.savefig(path, dpi=150)
+
+
+def _plot_stages(axes: Axes, rows: Sequence[Mapping[str, Any]], name: str) -> None:
+    stages = itertools.groupby(rows, key=lambda row: row["stage"])
+    for (stage, shown), colour in zip(stages, itertools.cycle(_CURVE_COLOURS), strict=False):
+        points = {row["iteration"]: row[name] for row in shown}
+        axes.plot(list(points), list(points.values()), color=colour, label=f"stage {stage}")
 
 
 def _curves(history: History) -> tuple[dict[str, Points], dict[str, Points]]:
@@ -271,7 +300,7 @@ def _curves(history: History) -> tuple[dict[str, Points], dict[str, Points]]:
     for phase in Phase:
         for row in history.rows(phase):
             for name, value in row.items():
-                if name not in ("iteration", "epoch", "lr", "seconds", "output loss"):
+                if name not in _NO_CURVES:
                     curves.setdefault(f"{phase} {name}", {})[row["iteration"]] = value
     losses = {name: curve for name, curve in curves.items() if metrics.is_loss(name)}
     shares = {

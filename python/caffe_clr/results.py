@@ -29,6 +29,10 @@ class Entry:
         """The learning rate by iteration: that of the seed that came furthest."""
         return max((history.rates() for history in self.histories.values()), key=len)
 
+    def momenta(self) -> dict[float, float]:
+        """The same of the momentum; empty where that does not cycle."""
+        return max((history.momenta() for history in self.histories.values()), key=len)
+
     def finals(self) -> list[float]:
         """The last value of each seed that reached max_iter."""
         return [self._values(seed)[-1] for seed in self._whole()]

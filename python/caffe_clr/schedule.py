@@ -1,4 +1,4 @@
-"""The learning rate of a whole run, before any training."""
+"""The learning rate and the momentum of a whole run, before any training."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -33,14 +33,22 @@ class Stage:
         with np.errstate(all="ignore"):  # nan and inf are shown
             return policies.learning_rate(self.solver, iterations)
 
+    def momenta(self, iterations: ArrayLike) -> policies.Rates:
+        return policies.momenta(self.solver, iterations)
+
+    @property
+    def has_cycles(self) -> bool:
+        return self.solver.lr_policy in (*policies.CYCLES, "1cycle")
+
     def cycles(self, iteration: int) -> float:
         """How many cycles are done before an iteration."""
         elapsed = max(0, iteration - int(self.solver.start_lr_policy))
-        return elapsed / (2 * int(self.solver.stepsize))
+        cycles = elapsed / (2 * int(self.solver.stepsize))
+        return min(1, cycles) if self.solver.lr_policy == "1cycle" else cycles
 
 
 def schedule(solver_files: Sequence[Path]) -> list[dict[str, Any]]:
-    """The rate at each iteration of a run, as its solvers set it.
+    """The rate and the momentum at each iteration of a run, as its solvers set them.
 
     Several solvers are stages (the paper's Table 2): each goes on, as with
     `caffe train --snapshot`, from the max_iter of the one before to its own.
@@ -52,8 +60,9 @@ def schedule(solver_files: Sequence[Path]) -> list[dict[str, Any]]:
     stage: then each is of a cycle in so many.
 
     Returns:
-        Rows with iteration, lr, stage (from 1) and cycle: the number of cycles
-        finished in the run, or None for policies without cycles.
+        Rows with iteration, lr, momentum where that cycles in the run, stage (from
+        1) and cycle: the number of cycles finished in the run, or None for policies
+        without cycles.
 
     Raises:
         ClrError: a solver file cannot be used, or a stage has no iterations.
@@ -113,20 +122,24 @@ def _resume_steps(solver: Any, first: int, step: int) -> int:
 def rows(stages: list[Stage]) -> list[dict[str, Any]]:
     """The rows of schedule."""
     spacing = -(-(stages[-1].last + 1) // _MOST_ROWS)
-    return [row for stage in stages for row in _stage_rows(stage, spacing)]
+    moving = any(stage.solver.cyclical_momentum for stage in stages)
+    return [row for stage in stages for row in _stage_rows(stage, spacing, moving)]
 
 
-def _stage_rows(stage: Stage, spacing: int) -> Iterator[dict[str, Any]]:
+def _stage_rows(stage: Stage, spacing: int, moving: bool) -> Iterator[dict[str, Any]]:
     ends = np.array([stage.first, stage.last])
     spaced = np.arange(stage.first, stage.last, spacing)
-    iterations = np.unique(np.concatenate([ends, spaced, _marks(stage)]))
-    has_cycles = stage.solver.lr_policy in policies.CYCLES
-    for iteration, rate in zip(iterations, stage.rates(iterations), strict=True):
+    marks = np.concatenate([_marks(stage), _momentum_marks(stage)])
+    within = marks[(stage.first <= marks) & (marks <= stage.last)]
+    iterations = np.unique(np.concatenate([ends, spaced, within]))
+    values = zip(iterations, stage.rates(iterations), stage.momenta(iterations), strict=True)
+    for iteration, rate, momentum in values:
         yield {
             "iteration": int(iteration),
             "lr": float(rate),
+            **({"momentum": float(momentum)} if moving else {}),
             "stage": stage.number,
-            "cycle": int(stage.cycles(int(iteration))) if has_cycles else None,
+            "cycle": int(stage.cycles(int(iteration))) if stage.has_cycles else None,
         }
 
 
@@ -139,13 +152,26 @@ def _marks(stage: Stage) -> Iterations:
         begins, offsets = _periods(stage, 0, solver.stepsize), [-1, 0]
     elif solver.lr_policy == "decay":
         begins, offsets = np.array([solver.start_lr_policy]), [0, solver.stepsize]
+    elif solver.lr_policy == "1cycle":
+        begins, way = np.array([solver.start_lr_policy]), solver.stepsize
+        offsets = [0, way, 2 * way]
     elif solver.lr_policy in policies.CYCLES:
         begins = _periods(stage, solver.start_lr_policy, 2 * solver.stepsize)
         offsets = [0, *_peak(solver)]
     else:
         begins, offsets = np.array([], np.int64), [0]
-    marks = np.add.outer(begins, offsets).ravel()
-    return marks[(stage.first <= marks) & (marks <= stage.last)]
+    return np.add.outer(begins, offsets).ravel()
+
+
+def _momentum_marks(stage: Stage) -> Iterations:
+    """Where the momentum of a stage turns, before and after it where that is in between."""
+    if not stage.solver.cyclical_momentum:
+        return np.array([], np.int64)
+    start, half = int(stage.solver.start_lr_policy), float(stage.solver.cyclical_momentum[1])
+    first, last = (max(0, end - start) // half for end in (stage.first, stage.last))
+    stride = max(1, (last - first) // _MOST_ROWS)
+    turns = start + half * np.arange(first, last + 1, stride)
+    return np.concatenate([np.floor(turns), np.ceil(turns)]).astype(np.int64)
 
 
 def _periods(stage: Stage, start: int, period: int) -> Iterations:

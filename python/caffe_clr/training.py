@@ -165,6 +165,7 @@ class _Stage:
         self._run = run
         self._snapshot_cycles = snapshot_cycles
         self._stop_early = stop_early
+        self._momentum_cycles = any(stage.cyclical_momentum for stage in planned.stages)
         self._losses: list[float] = []
         self._first_loss = math.nan
         self._solver: Any = None
@@ -280,7 +281,8 @@ class _Stage:
 
     def _row(self, iteration: int, lr: float) -> Row:
         epoch = {"epoch": round(iteration / self._epoch, 4)} if self._epoch else {}
-        return {"iteration": iteration, **epoch, "lr": lr}
+        momentum = {"momentum": float(self._solver.momentum)} if self._momentum_cycles else {}
+        return {"iteration": iteration, **epoch, "lr": lr, **momentum}
 
     def _seconds(self) -> Row:
         return {"seconds": round(time.monotonic() - self._began, 3)}

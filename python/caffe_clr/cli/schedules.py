@@ -9,7 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from caffe_clr import advice, logs, plots, policies, runs, schedule
+from caffe_clr import advice, logs, plots, runs, schedule
 from caffe_clr.cli.console import warn
 from caffe_clr.history import write_csv
 from caffe_clr.schedule import Stage
@@ -54,13 +54,16 @@ def _table(stages: list[Stage], rows: list[dict[str, Any]]) -> Table:
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
+    moving = "momentum" in rows[0]
     for heading in ("iterations", "cycles", "first", "highest", "lowest", "last"):
         table.add_column(heading, justify="right")
+    if moving:
+        table.add_column("momentum", justify="right", no_wrap=True)
     for stage in stages:
         rates = [row["lr"] for row in rows if row["stage"] == stage.number]
         finite = [rate for rate in rates if math.isfinite(rate)] or [math.nan]
         cycles = ""
-        if stage.solver.lr_policy in policies.CYCLES:
+        if stage.has_cycles:
             cycles = f"{round(stage.cycles(stage.last + 1) - stage.cycles(stage.first), 2):g}"
         table.add_row(
             str(stage.number),
@@ -68,8 +71,15 @@ def _table(stages: list[Stage], rows: list[dict[str, Any]]) -> Table:
             f"{stage.first:,} to {stage.last:,}",
             cycles,
             *(f"{rate:.6g}" for rate in (rates[0], max(finite), min(finite), rates[-1])),
+            *([_momenta(rows, stage)] if moving else []),
         )
     return table
+
+
+def _momenta(rows: list[dict[str, Any]], stage: Stage) -> str:
+    momenta = [row["momentum"] for row in rows if row["stage"] == stage.number]
+    ends = sorted({f"{end:.6g}" for end in (min(momenta), max(momenta))})
+    return "-".join(ends)
 
 
 def _comparison(stages: list[Stage], logged: dict[int, float]) -> str:
