@@ -191,6 +191,55 @@ def test_triangular2_is_used_up_after_eight_cycles(solver: Make) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("fields", "start", "warnings"),
+    [
+        ({"max_iter": 4500}, 0, []),
+        ({"max_iter": 14500, "start_lr_policy": 10_000}, 10_000, []),
+        (
+            {"max_iter": 4000},
+            0,
+            [
+                "s: the run ends at 4000, and its one cycle at 4000; some iterations are to follow"
+                " the cycle at a rate far below base_lr (arXiv 1803.09820): raise max_iter above"
+                " 4000, or set stepsize: 1800"
+            ],
+        ),
+        (
+            {"max_iter": 3000, "start_lr_policy": 500},
+            0,
+            [
+                "s: the run ends at 3000, and its one cycle at 4500; some iterations are to follow"
+                " the cycle at a rate far below base_lr (arXiv 1803.09820): raise max_iter above"
+                " 4500, or set stepsize: 1125"
+            ],
+        ),
+        (
+            {"max_iter": 500, "start_lr_policy": 500},
+            0,
+            [
+                "s: its policy starts at 500, after the run's end at 500: the rate stays at 0.001;"
+                " lower start_lr_policy or raise max_iter"
+            ],
+        ),
+    ],
+)
+def test_1cycle_is_to_end_before_the_run(
+    fields: dict[str, int], start: int, warnings: list[str], solver: Make
+) -> None:
+    parameter = solver(lr_policy="1cycle", **fields)
+    assert advice.advise("s", parameter, start, 100_000) == warnings
+
+
+@pytest.mark.parametrize("lr_policy", ["triangular", "triangular2", "exp_range", "1cycle"])
+def test_a_range_tests_own_solver_is_not_advised_on(lr_policy: str, solver: Make) -> None:
+    parameter = solver(lr_policy=lr_policy, gamma=0.9999, max_iter=2000)
+    assert advice.advise("s", parameter, 0, 5) == []
+    parameter.max_iter, parameter.start_lr_policy = 2700, 700
+    assert advice.advise("s", parameter, 0, 5) == []
+    assert advice.advise("s", parameter, 1000, 5) != []
+
+
 @pytest.mark.parametrize("lr_policy", ["decay", "fixed", "step"])
 def test_other_policies_are_not_advised_on(lr_policy: str, solver: Make) -> None:
     assert advice.advise("s", solver(lr_policy=lr_policy, max_iter=4100), 0, 5) == []
@@ -215,6 +264,11 @@ def test_other_policies_are_not_advised_on(lr_policy: str, solver: Make) -> None
             {"start_lr_policy": 15000, "lr_policy": "triangular"},
             "the rate jumps into the middle of a cycle",
         ),
+        (
+            {"start_lr_policy": 15000, "lr_policy": "1cycle"},
+            "the rate jumps into the middle of a cycle",
+        ),
+        ({"start_lr_policy": 13000, "lr_policy": "1cycle"}, "its cycle is left out"),
     ],
 )
 def test_a_policy_that_does_not_meet_the_stage_before_is_warned_of(

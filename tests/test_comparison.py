@@ -117,6 +117,40 @@ def test_rates_are_known_between_tests(tmp_path: Path) -> None:
     assert list(rates.values()) == pytest.approx(expected)
 
 
+def test_momenta_are_drawn_where_one_cycles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fields: dict[str, Any] = {"cyclical_momentum": [0.85, 60], "momentum": 0.95}
+    file = shortened("1cycle_momentum", tmp_path)
+    parameter = prototxt.read_solver(file)
+    parameter.cyclical_momentum[1] = fields["cyclical_momentum"][1]
+    file.write_text(text_format.MessageToString(parameter))
+    entries = comparison.compare([file, shortened("fixed", tmp_path)], tmp_path / "out", seeds=1)
+    momenta = entries[0].momenta()
+    expected = policies.momentum(np.array(list(momenta)), **fields)
+    assert list(momenta.values()) == expected.astype(float).tolist()
+    assert entries[1].momenta() == {}
+    assert [row["momentum"] for row in entries[0].curve()] == [
+        momenta[at] for at in range(0, 151, 30)
+    ]
+    labels: list[list[str]] = []
+    monkeypatch.setattr(
+        Figure,
+        "savefig",
+        lambda figure, *_, **__: labels.append([axes.get_ylabel() for axes in figure.axes]),
+    )
+    plots.plot_comparison(entries, "", tmp_path / "plot.png")
+    plots.plot_comparison(entries[1:], "", tmp_path / "plot.png")
+    plots.plot_log(entries[0].histories[1], tmp_path / "plot.png")
+    plots.plot_log(entries[1].histories[1], tmp_path / "plot.png")
+    assert labels == [
+        ["test accuracy (%)", "learning rate", "momentum"],
+        ["test accuracy (%)", "learning rate"],
+        ["loss", "output", "learning rate", "momentum"],
+        ["loss", "output", "learning rate"],
+    ]
+
+
 def test_what_little_is_recorded_is_in_the_plot(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -95,8 +95,8 @@ def test_a_missing_brace_is_said_at_the_files_end(file: Path) -> None:
         ("triangle", '; did you mean "triangular"?'),
         ("Triangular2", '; did you mean "triangular2"?'),
         ("steps", '; did you mean "step"?'),
-        ("cosine", "triangular, triangular2, exp_range, decay"),
-        ("", "triangular, triangular2, exp_range, decay"),
+        ("cosine", "triangular2, exp_range, decay, 1cycle"),
+        ("", "triangular2, exp_range, decay, 1cycle"),
     ],
 )
 def test_an_unknown_policy_is_answered_with_the_closest(

@@ -157,6 +157,47 @@ def test_a_cyclical_policy_is_kept(
         assert solver.gamma == np.float32(0.999)
 
 
+def test_1cycle_is_written_where_it_is_asked_for(
+    write_solver: Callable[..., Path], tmp_path: Path
+) -> None:
+    file = write_solver(momentum=0.95, cyclical_momentum=[0.85, 7], max_iter=1000)
+    found = range_test(file, tmp_path / "out", **SWEEP, length=8, policy="1cycle")
+    momenta = policies.momentum(
+        *(np.arange(0, 241, 4),), momentum=0.95, cyclical_momentum=[0.85, 240]
+    )
+    recorded = runs.read_csv(tmp_path / "out" / "seed_1701" / "test.csv")
+    assert [row["momentum"] for row in recorded] == momenta.astype(float).tolist()
+    assert found.solver == tmp_path / "out" / "1cycle_solver.prototxt"
+    solver = prototxt.read_solver(found.solver)
+    max_lr = suggested(found)[1]
+    assert (solver.lr_policy, solver.max_lr) == ("1cycle", np.float32(max_lr))
+    assert solver.base_lr == np.float32(f"{max_lr / 10:.2g}")
+    assert (solver.stepsize, solver.max_iter) == (450, 1000)
+    assert list(solver.cyclical_momentum) == [np.float32(0.85), 450]
+    text = found.solver.read_text()
+    assert "# base_lr: a tenth of max_lr, where there is one cycle (arXiv 1803.09820).\n" in text
+    assert "# stepsize: the cycle is 90% of max_iter, about as in the solver files of" in text
+    own = write_solver(lr_policy="1cycle", max_lr=0.1, stepsize=3, max_iter=1000)
+    assert range_test(own, tmp_path / "own", **SWEEP, length=8).solver == (
+        tmp_path / "own" / "1cycle_solver.prototxt"
+    )
+
+
+def test_a_policy_that_cannot_be_written_is_refused(
+    write_solver: Callable[..., Path], tmp_path: Path
+) -> None:
+    def refusal(file: Path, policy: str) -> str:
+        with pytest.raises(UsageError) as refused:
+            range_test(file, tmp_path / "out", **SWEEP, length=8, policy=policy)
+        return str(refused.value)
+
+    told = "--policy decay: give one of triangular, triangular2, exp_range, 1cycle"
+    assert refusal(DIGITS, "decay") == told
+    told = "max_iter is 0; set it: the cycle of 1cycle is 90% of it"
+    assert refusal(write_solver(max_iter=None), "1cycle").endswith(told)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_diverging_sweep_ends_early_and_keeps_its_rows(tmp_path: Path) -> None:
     out = tmp_path / "out"
     sweep: dict[str, Any] = {"min_lr": 0.001, "max_lr": 50, "iterations": 400}

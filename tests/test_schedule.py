@@ -31,7 +31,24 @@ FIELDS = {
     "triangular2": f"{CYCLE} start_lr_policy: 5",
     "exp_range": f"{CYCLE} gamma: 0.8",
     "decay": f"{CYCLE} start_lr_policy: 5",
+    "1cycle": f"{CYCLE} start_lr_policy: 5",
 }
+# as Smith writes them
+SMITHS = """
+net: "none.prototxt"
+lr_policy: "1cycle" # "triangular"
+base_lr: 0.1
+max_lr:  1
+stepsize: 2246
+max_iter: 4882
+
+momentum: 0.95
+# the cycle
+cyclical_momentum: 0.85
+#decrease_weight_decay: 1
+cyclical_momentum: 2246
+type:  "Nesterov" # "RMSProp"
+"""
 # a net that the schedule has no use for
 TRAINED = """
 display: 1 snapshot_prefix: "run" solver_mode: CPU net_param {
@@ -141,6 +158,55 @@ def test_cycles_are_counted_from_start_lr_policy(write: Write, tmp_path: Path) -
         file = write(policy, 40)
         assert {row["cycle"] for row in schedule.schedule([file])} == {None}
         assert cells(shown([file], tmp_path / "out"), 1)[2] == ""
+
+
+def test_1cycle_has_one_cycle_and_what_follows_it(write: Write, tmp_path: Path) -> None:
+    file = write("1cycle", 40)
+    rows = schedule.schedule([file])
+    assert [row["cycle"] for row in rows] == [0] * 19 + [1] * 21
+    assert cells(shown([file], tmp_path / "out"), 1) == [
+        *("1cycle", "0 to 39", "1", "0.001", "0.016", "1e-06", "1e-06")
+    ]
+    assert cells(shown([write("1cycle", 12)], tmp_path / "out"), 1)[2] == "0.5"
+
+
+def test_the_momentum_is_tabulated_where_it_cycles(tree: Tree, tmp_path: Path) -> None:
+    (tmp_path / "solver.prototxt").write_text(SMITHS)
+    told = shown([tmp_path / "solver.prototxt"], tmp_path / "out")
+    assert re.search(r"1cycle +0 to 4,881 +1 +0.1 +1 +0.0001 +0.0001 +0.85-0.95 *$", told, re.M)
+    with (tmp_path / "out" / "schedule.csv").open(newline="") as file:
+        rows = {int(row["iteration"]): row for row in csv.DictReader(file)}
+    assert list(rows[0]) == ["iteration", "lr", "momentum", "stage", "cycle"]
+    found = {
+        at: (f"{float(rows[at]['lr']):.6g}", f"{float(rows[at]['momentum']):.6g}")
+        for at in (0, 200, 2246, 3800, 4492, 4800)
+    }
+    assert found == {
+        **{0: ("0.1", "0.95"), 200: ("0.180142", "0.941095"), 2246: ("1", "0.85")},
+        **{3800: ("0.308103", "0.91919"), 4492: ("0.0001", "0.95"), 4800: ("0.0001", "0.943143")},
+    }
+
+
+def test_momenta_of_stages_are_told_apart(write: Write, tmp_path: Path) -> None:
+    files = [
+        write("fixed", 20, "base_lr: 0.1 momentum: 0.5", "first"),
+        write("fixed", 40, "base_lr: 0.1 momentum: 0.8 cyclical_momentum: [0.6, 10]", "second"),
+    ]
+    rows = schedule.schedule(files)
+    expected = policies.momentum(np.arange(20, 40), momentum=0.8, cyclical_momentum=[0.6, 10])
+    assert [row["momentum"] for row in rows] == [0.5] * 20 + expected.astype(float).tolist()
+    told = shown(files, tmp_path / "out").splitlines()
+    assert [line.split()[-1] for line in told if " fixed " in line] == ["0.5", "0.7-0.8"]
+
+
+def test_a_long_run_keeps_where_the_momentum_turns(write: Write) -> None:
+    fields = "base_lr: 0.1 momentum: 0.9 cyclical_momentum: [0.8, 1237.5] start_lr_policy: 11"
+    rows = schedule.schedule([write("fixed", 100_000, fields)])
+    turns = {11 + math.floor(1237.5 * n) for n in range(80)}
+    turns |= {11 + math.ceil(1237.5 * n) for n in range(80)}
+    assert turns <= {row["iteration"] for row in rows}
+    shortest = "base_lr: 0.1 momentum: 0.9 cyclical_momentum: [0.8, 1]"
+    assert len(schedule.schedule([write("fixed", 2**31 - 1, shortest)])) < 40_000
 
 
 @pytest.mark.parametrize("policy", policies.POLICIES)

@@ -38,7 +38,9 @@ def test_every_prefix_applies_with_neither_fuzz_nor_offset(
         assert {c.file for c in checks} == set(patch.files)
 
 
-def test_the_feature_applies_alone(checkout: Path, patch_folder: Path) -> None:
+def test_the_feature_applies_alone_and_1cycle_on_top_of_it(
+    checkout: Path, patch_folder: Path
+) -> None:
     git(checkout, "init", "-q")
     done = subprocess.run(
         ["git", "apply", "--check", "--verbose", patch_folder / f"{FEATURE}.patch"],
@@ -48,6 +50,8 @@ def test_the_feature_applies_alone(checkout: Path, patch_folder: Path) -> None:
         check=True,
     )
     assert "offset" not in done.stderr
+    git(checkout, "apply", str(patch_folder / f"{FEATURE}.patch"))
+    git(checkout, "apply", "--check", str(patch_folder / "one-cycle.patch"))
 
 
 def test_the_series_reverses(checkout: Path, pristine: Path, patches: list[series.Patch]) -> None:
@@ -143,8 +147,9 @@ def test_a_patch_that_does_not_fit_changes_nothing_and_says_where(
 def test_a_patched_tree_is_told_from_a_wrong_one(
     checkout: Path, patches: list[series.Patch]
 ) -> None:
-    series.apply(checkout, patches)
-    checks = series.check(checkout, series.select(patches, [FEATURE]))
+    feature = series.select(patches, [FEATURE])
+    series.apply(checkout, feature)
+    checks = series.check(checkout, feature)
     assert {check.problem for check in checks} == {"is already applied"}
 
 

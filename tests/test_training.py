@@ -87,6 +87,23 @@ def test_records_are_of_their_own_iteration(tmp_path: Path) -> None:
     assert runs.read_status(tmp_path / "run")["status"] == "finished"
 
 
+def test_the_momentum_is_recorded_where_it_cycles_in_the_run(
+    write_solver: Callable[..., Path], tmp_path: Path
+) -> None:
+    first = write_solver("first", max_iter=20, momentum=0.5, lr_policy="fixed")
+    cycling = {"momentum": 0.9, "cyclical_momentum": [0.8, 10], "start_lr_policy": 20}
+    second = write_solver("second", max_iter=70, lr_policy="1cycle", **cycling)
+    history = training.train([first, second], tmp_path / "run")
+    parameter = prototxt.read_solver(second)
+    expected = policies.momenta(parameter, np.arange(20, 70)).astype(float).tolist()
+    assert [row["momentum"] for row in history.train] == [0.5] * 20 + expected
+    assert list(history.momenta().values()) == [0.5] * 20 + expected
+    assert runs.read_history(tmp_path / "run") == history
+    alone = training.train(first, tmp_path / "alone")
+    assert "momentum" not in alone.train[0]
+    assert alone.momenta() == {}
+
+
 def test_training_is_that_of_caffe_train(
     tree: Tree, write_solver: Callable[..., Path], tmp_path: Path
 ) -> None:

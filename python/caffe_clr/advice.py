@@ -1,5 +1,7 @@
 """What the paper advises on cycles (L. N. Smith, arXiv 1506.01186), as warnings on a run.
 
+On 1cycle it is his later report (arXiv 1803.09820).
+
 A run is of one stage or several, each a solver that goes on from the last one's
 solver state, as in the paper's Table 2.
 """
@@ -13,6 +15,7 @@ from caffe_clr.errors import ClrError
 from caffe_clr.prototxt import SolverFile
 
 FEWEST_CYCLES = epochs.CYCLES[0]
+ONE_CYCLE = 0.9  # of a run; 0.86 to 0.97 in the solver files that the report's author published
 HALVED_AWAY = 8  # the cycle from which on triangular2 is at most 1/128 of its first height
 
 
@@ -66,7 +69,8 @@ def advise(name: str, parameter: Any, start: int, epoch: int | None) -> list[str
     That is of triangular, triangular2 and exp_range: a run that ends within a
     cycle, of fewer than three cycles, or with a stepsize that is not 2 to 10
     epochs (section 3.2), and a triangular2 that has been halved to nothing
-    (section 3.1).
+    (section 3.1). Of 1cycle it is a run that ends with its cycle, or before. A run
+    that is one way up, a range test, is as it should be.
 
     Args:
         name: what to call the solver: its file.
@@ -77,16 +81,20 @@ def advise(name: str, parameter: Any, start: int, epoch: int | None) -> list[str
     Returns:
         Warnings, a line each.
     """
-    if parameter.lr_policy not in policies.CYCLES:
+    if parameter.lr_policy not in (*policies.CYCLES, "1cycle"):
         return []
     end, cycle = parameter.max_iter, 2 * parameter.stepsize
     first = parameter.start_lr_policy
     begin = max(start, first)
+    if begin == first and end == first + parameter.stepsize:
+        return []
     if end <= first:
         return [
             f"{name}: its policy starts at {first}, after the run's end at {end}: the rate stays"
             f" at {parameter.base_lr:g}; lower start_lr_policy or raise max_iter"
         ]
+    if parameter.lr_policy == "1cycle":
+        return _advise_1cycle(name, end, first, first + cycle)
     warnings = []
     if (end - first) % cycle:
         within = end - (end - first) % cycle
@@ -109,6 +117,16 @@ def advise(name: str, parameter: Any, start: int, epoch: int | None) -> list[str
             " or less (section 3.1): use a larger stepsize, or triangular"
         )
     return warnings + _advise_stepsize(name, parameter.stepsize, epoch)
+
+
+def _advise_1cycle(name: str, end: int, first: int, cycle_end: int) -> list[str]:
+    if cycle_end < end:
+        return []
+    return [
+        f"{name}: the run ends at {end}, and its one cycle at {cycle_end}; some iterations are to"
+        " follow the cycle at a rate far below base_lr (arXiv 1803.09820): raise max_iter above"
+        f" {cycle_end}, or set stepsize: {max(1, round(ONE_CYCLE * (end - first) / 2))}"
+    ]
 
 
 def _advise_stepsize(name: str, stepsize: int, epoch: int | None) -> list[str]:
@@ -153,7 +171,7 @@ def _difference(previous: list[Any], layers: list[Any]) -> str | None:
 
 def _effect_of_start(parameter: Any, previous_end: int) -> str | None:
     """What becomes of a rate whose policy does not begin where the stage before ends."""
-    if parameter.lr_policy not in policies.PAPER:
+    if parameter.lr_policy not in policies.BOUNDED:
         return None
     elapsed = previous_end - parameter.start_lr_policy
     if elapsed < 0:
@@ -162,6 +180,8 @@ def _effect_of_start(parameter: Any, previous_end: int) -> str | None:
     if parameter.lr_policy == "decay":
         return f"{elapsed} iterations of it are left out" if elapsed else None
     cycles, position = divmod(elapsed, 2 * parameter.stepsize)
+    if cycles and parameter.lr_policy == "1cycle":
+        return "its cycle is left out"
     if position:
         return "the rate jumps into the middle of a cycle"
     if cycles and parameter.lr_policy != "triangular":

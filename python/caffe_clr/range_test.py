@@ -17,12 +17,13 @@ from caffe_clr.metrics import Metric
 from caffe_clr.prototxt import SolverFile
 from caffe_clr.results import RangeTest
 from caffe_clr.runs import Status
-from caffe_clr.suggestions import Suggestions
+from caffe_clr.suggestions import Suggestion, Suggestions
 
 _TESTS = 50
 _DISPLAYS = 100
 _EPOCHS_A_STEP = 4  # of the solver that is suggested; the paper: 2 to 10
 _CYCLES = range(advice.FEWEST_CYCLES, advice.HALVED_AWAY)  # of that solver
+POLICIES = (*policies.CYCLES, "1cycle")  # that it may have
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Options:
         iterations: how long to train.
         epochs: the same in epochs, where iterations is not given.
         images: the size of the training set, where it cannot be counted.
+        policy: of the solver that is written, one of POLICIES; by default the
+            solver's own if it is one of them, else triangular2.
         seeds: how many, from `seed` or the solver's random_seed or 1 on.
         jobs: how many of them to train at once.
         seed: the first seed.
@@ -49,6 +52,7 @@ class Options:
     iterations: int | None = None
     epochs: float | None = None
     images: int | None = None
+    policy: str | None = None
     seeds: int = 1
     jobs: int = 1
     seed: int | None = None
@@ -68,7 +72,10 @@ def range_test(
     Each seed trains in a process of its own, in a folder of its own under
     `out`; nothing is snapshot. Writes range_test.csv, range_test.json and,
     where bounds are suggested, <policy>_solver.prototxt: the solver with those bounds,
-    a stepsize of 4 epochs, and a max_iter at a cycle's end.
+    a stepsize of 4 epochs, and a max_iter at a cycle's end. For 1cycle it has the
+    suggested max_lr, a tenth of it as base_lr, and a cycle of nine tenths of its
+    max_iter. Where the solver's momentum cycles, it does so with the rate, in the
+    range test and in what is written.
 
     Args:
         solver_file: a solver prototxt; its policy, max_iter and snapshots are
@@ -82,6 +89,7 @@ def range_test(
         ClrError: as training.train.
     """
     solver = prototxt.open_solver(solver_file, check_policy=False)
+    policy = _policy(solver, options.policy)
     iterations = _iterations(solver, options)
     sweep = _sweep(solver.parameter, options.min_lr, options.max_lr, iterations)
     runs.make_folder(out)
@@ -120,11 +128,25 @@ def range_test(
         diverged_at=diverged_at,
         is_loss=not metric.is_accuracy,
     )
-    suggested = _write_solver(solver, found, out, options.images)
+    suggested = _write_solver(solver, policy, found, out, options.images)
     result = RangeTest(metric, seeds, rows, losses, diverged_at, found, suggested)
     write_csv(rows, out / "range_test.csv")
     _write_json(result, solver_file, sweep, out)
     return result
+
+
+def _policy(solver: SolverFile, policy: str | None) -> str:
+    parameter = solver.parameter
+    if policy is None:
+        policy = parameter.lr_policy if parameter.lr_policy in POLICIES else "triangular2"
+    if policy not in POLICIES:
+        raise UsageError(f"--policy {policy}: give one of {', '.join(POLICIES)}")
+    if policy == "1cycle" and parameter.max_iter < 3:
+        raise UsageError(
+            f"{solver.name}: max_iter is {parameter.max_iter}; set it: the cycle of 1cycle is"
+            f" {advice.ONE_CYCLE:.0%} of it"
+        )
+    return str(policy)
 
 
 def _iterations(solver: SolverFile, options: Options) -> int:
@@ -165,6 +187,8 @@ def _with_policy(parameter: Any, policy: str, base_lr: float, max_lr: float, ste
         solver.ClearField("gamma")
     solver.lr_policy = policy
     solver.base_lr, solver.max_lr, solver.stepsize = base_lr, max_lr, stepsize
+    if len(solver.cyclical_momentum) == 2:
+        solver.cyclical_momentum[1] = stepsize
     return solver
 
 
@@ -197,13 +221,32 @@ def _over_seeds(seeds: Sequence[list[Row]], name: str) -> list[Row]:
 
 
 def _write_solver(
-    given: SolverFile, found: Suggestions, out: Path, images: int | None
+    given: SolverFile, policy: str, found: Suggestions, out: Path, images: int | None
 ) -> Path | None:
-    """The solver with what was suggested, with whole cycles near to its max_iter."""
+    """The solver with what was suggested."""
     parameter = given.parameter
-    if found.base_lr.rate is None or found.max_lr.rate is None:
+    if found.max_lr.rate is None or (found.base_lr.rate is None and policy != "1cycle"):
         return None
-    policy = parameter.lr_policy if parameter.lr_policy in policies.CYCLES else "triangular2"
+    if policy == "1cycle":
+        solver, remarks = _one_cycle(parameter, found.max_lr)
+    else:
+        solver, remarks = _cycles(given, policy, found, images)
+    # its snapshots are not to be written over those of the solver it is made from
+    solver.snapshot_prefix = str(Path(solver.snapshot_prefix or policy).with_name(policy))
+    path = out / f"{policy}_solver.prototxt"
+    path.write_text(
+        f"# {given.name} with what caffe-clr range-test suggests.\n"
+        + "".join(f"# {remark}.\n" for remark in remarks)
+        + text_format.MessageToString(solver)
+    )
+    return path
+
+
+def _cycles(
+    given: SolverFile, policy: str, found: Suggestions, images: int | None
+) -> tuple[Any, list[str]]:
+    """A solver with whole cycles near to its max_iter, and remarks on it."""
+    parameter = given.parameter
     try:
         stepsize = _EPOCHS_A_STEP * epochs.epoch(given, images=images).iterations
         length = f"{_EPOCHS_A_STEP} epochs"
@@ -211,20 +254,35 @@ def _write_solver(
         stepsize = max(1, parameter.max_iter // (2 * _CYCLES[0]))
         length = "a sixth of the run, since the epoch is not known"
     cycles = min(max(round(parameter.max_iter / (2 * stepsize)), _CYCLES[0]), _CYCLES[-1])
-    base_lr, max_lr = (float(f"{bound.rate:.2g}") for bound in (found.base_lr, found.max_lr))
+    base_lr, max_lr = _rounded(found.base_lr), _rounded(found.max_lr)
     solver = _with_policy(parameter, policy, base_lr, max_lr, stepsize)
     solver.max_iter = 2 * stepsize * cycles
-    # its snapshots are not to be written over those of the solver it is made from
-    solver.snapshot_prefix = str(Path(solver.snapshot_prefix or policy).with_name(policy))
-    path = out / f"{policy}_solver.prototxt"
-    path.write_text(
-        f"# {given.name} with what caffe-clr range-test suggests.\n"
-        f"# base_lr: {found.base_lr.reason} (confidence: {found.base_lr.confidence}).\n"
-        f"# max_lr: {found.max_lr.reason} (confidence: {found.max_lr.confidence}).\n"
-        f"# stepsize: {length}. max_iter: {cycles} whole cycles.\n"
-        + text_format.MessageToString(solver)
-    )
-    return path
+    return solver, [
+        _remark("base_lr", found.base_lr),
+        _remark("max_lr", found.max_lr),
+        f"stepsize: {length}. max_iter: {cycles} whole cycles",
+    ]
+
+
+def _one_cycle(parameter: Any, bound: Suggestion) -> tuple[Any, list[str]]:
+    """A solver with one cycle in its max_iter, and remarks on it."""
+    max_lr = _rounded(bound)
+    stepsize = max(1, round(advice.ONE_CYCLE * parameter.max_iter / 2))
+    base_lr = float(f"{max_lr / 10:.2g}")
+    return _with_policy(parameter, "1cycle", base_lr, max_lr, stepsize), [
+        "base_lr: a tenth of max_lr, where there is one cycle (arXiv 1803.09820)",
+        _remark("max_lr", bound),
+        f"stepsize: the cycle is {advice.ONE_CYCLE:.0%} of max_iter, about as in the solver files"
+        " of that report; the rest is far below base_lr",
+    ]
+
+
+def _rounded(bound: Suggestion) -> float:
+    return float(f"{bound.rate:.2g}")
+
+
+def _remark(field: str, bound: Suggestion) -> str:
+    return f"{field}: {bound.reason} (confidence: {bound.confidence})"
 
 
 def _write_json(result: RangeTest, solver_file: Path, sweep: Any, out: Path) -> None:

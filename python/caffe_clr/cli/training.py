@@ -85,6 +85,10 @@ def range_test(
     epochs: Annotated[float | None, typer.Option(help="How long to train, in epochs.")] = None,
     iterations: Annotated[int | None, typer.Option(help="The same, in iterations.")] = None,
     images: Images = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(help="Of the solver that is written: triangular2, 1cycle, …"),
+    ] = None,
     seeds: Annotated[
         int, typer.Option("--seeds", "--repeat", min=1, help="How many seeds, for a band.")
     ] = 1,
@@ -117,6 +121,7 @@ def range_test(
         iterations=iterations,
         epochs=epochs,
         images=images,
+        policy=policy,
         seeds=seeds,
         jobs=jobs,
         seed=seed,
