@@ -125,7 +125,9 @@ def test_momenta_are_drawn_where_one_cycles(
     parameter = prototxt.read_solver(file)
     parameter.cyclical_momentum[1] = fields["cyclical_momentum"][1]
     file.write_text(text_format.MessageToString(parameter))
-    entries = comparison.compare([file, shortened("fixed", tmp_path)], tmp_path / "out", seeds=1)
+    entries = comparison.compare(
+        [file, shortened("fixed", tmp_path)], tmp_path / "out", Options(seeds=1)
+    )
     momenta = entries[0].momenta()
     expected = policies.momentum(np.array(list(momenta)), **fields)
     assert list(momenta.values()) == expected.astype(float).tolist()

@@ -89,10 +89,11 @@ def test_the_rate_is_the_float_nearest_to_the_exact_value(
 def exact_momentum(iteration: int, fields: dict[str, Any]) -> Fraction:
     """The definition of the momentum, in rational numbers."""
     begin, first, half = map(Fraction, (fields["momentum"], *fields["cyclical_momentum"]))
-    t = max(iteration - fields["start_lr_policy"], 0)
+    t: int = max(iteration - fields["start_lr_policy"], 0)
     cycle, position = divmod(t, 2 * half)
     height = min(position, 2 * half - position) / half
-    return begin + (first - begin) * height / 2**cycle
+    rest: Fraction = begin + (first - begin) * height / 2**cycle
+    return rest
 
 
 momenta = st.floats(0, 1, width=32, exclude_max=True)

@@ -119,7 +119,7 @@ def test_one_cycle_rises_falls_far_and_stays() -> None:
 
 
 def test_one_cycle_stops_falling_where_it_would_go_below_its_end() -> None:
-    long = {"base_lr": 0.25, "max_lr": 1.25, "stepsize": 10_000}
+    long: dict[str, Any] = {"base_lr": 0.25, "max_lr": 1.25, "stepsize": 10_000}
     rates = policies.one_cycle([19_997, 19_998, 19_999, 20_000], **long, dtype=np.float64)
     assert rates == pytest.approx([0.000375, 0.00025, 0.00025, 0.00025], rel=1e-15)
 
@@ -130,7 +130,7 @@ def test_momentum_at_every_iteration_of_three_cycles() -> None:
         *(0.75, 0.625, 0.5, 0.625),
         *(0.75, 0.6875, 0.625, 0.6875, 0.75),
     ]
-    cycle = {"momentum": 0.75, "cyclical_momentum": [0.25, 2]}
+    cycle: dict[str, Any] = {"momentum": 0.75, "cyclical_momentum": [0.25, 2]}
     assert policies.momentum(np.arange(13), **cycle).tolist() == expected
     late = policies.momentum(np.arange(23), **cycle, start_lr_policy=10)
     assert late.tolist() == [0.75] * 10 + expected
@@ -167,7 +167,7 @@ def test_momentum_without_a_cycle() -> None:
 def test_a_bad_momentum_is_refused(
     momentum: float, cyclical: list[float], start: int, message: str
 ) -> None:
-    fields = {"cyclical_momentum": cyclical, "start_lr_policy": start}
+    fields: dict[str, Any] = {"cyclical_momentum": cyclical, "start_lr_policy": start}
     with pytest.raises(ValueError, match=f"cyclical_momentum {message}"):
         policies.momentum(0, momentum=momentum, **fields)
 

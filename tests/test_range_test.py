@@ -161,11 +161,11 @@ def test_1cycle_is_written_where_it_is_asked_for(
     write_solver: Callable[..., Path], tmp_path: Path
 ) -> None:
     file = write_solver(momentum=0.95, cyclical_momentum=[0.85, 7], max_iter=1000)
-    found = range_test(file, tmp_path / "out", **SWEEP, length=8, policy="1cycle")
+    found = range_test(file, tmp_path / "out", Options(**SWEEP, epochs=8, policy="1cycle"))
     momenta = policies.momentum(
         *(np.arange(0, 241, 4),), momentum=0.95, cyclical_momentum=[0.85, 240]
     )
-    recorded = runs.read_csv(tmp_path / "out" / "seed_1701" / "test.csv")
+    recorded = read_csv(tmp_path / "out" / "seed_1701" / "test.csv")
     assert [row["momentum"] for row in recorded] == momenta.astype(float).tolist()
     assert found.solver == tmp_path / "out" / "1cycle_solver.prototxt"
     solver = prototxt.read_solver(found.solver)
@@ -178,7 +178,7 @@ def test_1cycle_is_written_where_it_is_asked_for(
     assert "# base_lr: a tenth of max_lr, where there is one cycle (arXiv 1803.09820).\n" in text
     assert "# stepsize: the cycle is 90% of max_iter, about as in the solver files of" in text
     own = write_solver(lr_policy="1cycle", max_lr=0.1, stepsize=3, max_iter=1000)
-    assert range_test(own, tmp_path / "own", **SWEEP, length=8).solver == (
+    assert range_test(own, tmp_path / "own", Options(**SWEEP, epochs=8)).solver == (
         tmp_path / "own" / "1cycle_solver.prototxt"
     )
 
@@ -188,7 +188,7 @@ def test_a_policy_that_cannot_be_written_is_refused(
 ) -> None:
     def refusal(file: Path, policy: str) -> str:
         with pytest.raises(UsageError) as refused:
-            range_test(file, tmp_path / "out", **SWEEP, length=8, policy=policy)
+            range_test(file, tmp_path / "out", Options(**SWEEP, epochs=8, policy=policy))
         return str(refused.value)
 
     told = "--policy decay: give one of triangular, triangular2, exp_range, 1cycle"

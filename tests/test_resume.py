@@ -74,7 +74,9 @@ def test_resume_at_every_phase_of_the_momentums_cycles(
     """Rate and momentum, both past the first of their cycles, which are of different lengths."""
     parameter = parameters(
         *(solver, net, tmp_path, solver_type),
-        **{"lr_policy": "1cycle", "stepsize": 9, "cyclical_momentum": [0.5, 4]},
+        lr_policy="1cycle",
+        stepsize=9,
+        cyclical_momentum=[0.5, 4],
     )
     whole = solvers.load_solver(parameter)
     momenta = []
