@@ -238,7 +238,7 @@ def running_in(folder: Path) -> list[bytes]:
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600  # a machine may have other work
     while not condition():
         assert time.monotonic() < deadline, "the build did not get that far"
         time.sleep(0.05)
@@ -255,7 +255,7 @@ def test_an_interrupted_build_ends_its_compilers_and_goes_on_later(
         process = start_build(tmp_path)
         wait_for(lambda: log.is_file() and text in log.read_text())
         process.send_signal(number)
-        printed, errors = process.communicate(timeout=30)
+        printed, errors = process.communicate(timeout=300)
         assert process.returncode == 128 + number
         assert errors == "error: interrupted; run the same command again, what is built is kept\n"
         assert running_in(tmp_path) == []

@@ -98,7 +98,7 @@ def begin(file: Path, out: Path) -> "subprocess.Popen[str]":
 
 
 def wait_until(holds: Callable[[], object], process: "subprocess.Popen[str]") -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600  # a machine may have other work
     while not holds():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline, "the training did not get that far"
