@@ -14,6 +14,7 @@ import sysconfig
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from rich.console import Console
 
 from caffe_clr import locations
 from caffe_clr.cli.report import ConsoleReport
-from caffe_clr.errors import ClrError, UsageError
+from caffe_clr.errors import ClrError, Interrupted, UsageError
 from caffe_clr.harness import commands, compilation, environment, pipeline, toolchain
 from caffe_clr.harness.compilation import Tree
 
@@ -269,6 +270,31 @@ def test_an_interrupted_build_ends_its_compilers_and_goes_on_later(
     compiling.unlink()
     printed, _ = interrupt_while(compiling, "+ ninja")
     assert steps(printed) == ["compile"]
+
+
+def test_a_program_that_has_just_been_started_is_ended_with_the_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[subprocess.Popen[str]] = []
+
+    class Popen(subprocess.Popen[str]):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            started.append(self)
+            signal.raise_signal(signal.SIGTERM)
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise Interrupted(number)
+
+    monkeypatch.setattr(subprocess, "Popen", Popen)
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        with pytest.raises(Interrupted):
+            commands.run(["sleep", "600"], tmp_path / "log")
+        assert started[0].poll() == -signal.SIGTERM
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        started[0].kill()
 
 
 def test_state_that_cannot_be_read_is_made_anew(tmp_path: Path) -> None:

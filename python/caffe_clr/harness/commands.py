@@ -5,7 +5,9 @@ import re
 import shlex
 import signal
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 from caffe_clr.errors import ClrError
@@ -38,37 +40,63 @@ def run(
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     output: list[str] = []
-    with log.open("a", buffering=1) as file:
+    with log.open("a", buffering=1) as file, ExitStack() as stack:
         file.write(f"+ {shlex.join(command)}\n")
-        try:
-            process = subprocess.Popen(
-                command,
-                cwd=cwd,
-                env={**os.environ, "LC_ALL": "C.UTF-8", **(env or {})},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                text=True,
-                errors="replace",
-                start_new_session=True,
-            )
-        except FileNotFoundError:
-            raise ClrError(f"{command[0]} is not installed; see `caffe-clr doctor`") from None
+        with _uninterrupted():
+            process = stack.enter_context(_start(command, cwd, env))
+            stack.push(partial(_end_group, process.pid))
         assert process.stdout is not None
-        with process:
-            try:
-                for line in process.stdout:
-                    file.write(line)
-                    output.append(line.rstrip())
-                    on_line(output[-1])
-            except BaseException:
-                os.killpg(process.pid, signal.SIGTERM)
-                raise
+        for line in process.stdout:
+            file.write(line)
+            output.append(line.rstrip())
+            on_line(output[-1])
     if process.returncode != 0:
         raise ClrError(
             f"{Path(command[0]).name} failed (exit status {process.returncode}):\n"
             f"{_first_error(output)}\nfull log: {log}"
         )
+
+
+def _start(
+    command: Sequence[str], cwd: Path | None, env: Mapping[str, str] | None
+) -> "subprocess.Popen[str]":
+    try:
+        return subprocess.Popen(
+            command,
+            cwd=cwd,
+            env={**os.environ, "LC_ALL": "C.UTF-8", **(env or {})},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+    except FileNotFoundError:
+        raise ClrError(f"{command[0]} is not installed; see `caffe-clr doctor`") from None
+
+
+def _end_group(leader: int, kind: type[BaseException] | None, *_: object) -> None:
+    """End a program and what it has started, where an exception leaves it running."""
+    if kind is not None:
+        os.killpg(leader, signal.SIGTERM)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Have signals wait for the end: a program just started would outlive an interruption."""
+    came: list[int] = []
+    handlers = {
+        number: signal.signal(number, lambda number, frame: came.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    for each in came:
+        signal.raise_signal(each)
 
 
 def _first_error(output: Sequence[str]) -> str:
