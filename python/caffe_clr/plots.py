@@ -287,7 +287,7 @@ def plot_schedule(
     figure.savefig(path, dpi=150)
 
 
-def _plot_stages(axes: Axes, rows: Sequence[Mapping[str, Any]], name: str) -> None:
+def _plot_stages(axes: "Axes", rows: Sequence[Mapping[str, Any]], name: str) -> None:
     stages = itertools.groupby(rows, key=lambda row: row["stage"])
     for (stage, shown), colour in zip(stages, itertools.cycle(_CURVE_COLOURS), strict=False):
         points = {row["iteration"]: row[name] for row in shown}
