@@ -81,7 +81,7 @@ def advise(name: str, parameter: Any, start: int, epoch: int | None) -> list[str
     Returns:
         Warnings, a line each.
     """
-    if parameter.lr_policy not in (*policies.CYCLES, "1cycle"):
+    if parameter.lr_policy not in policies.WITH_CYCLE:
         return []
     end, cycle = parameter.max_iter, 2 * parameter.stepsize
     first = parameter.start_lr_policy

@@ -297,6 +297,7 @@ POLICIES: dict[str, Callable[..., Rates]] = {
 
 PAPER = ("triangular", "triangular2", "exp_range", "decay")
 CYCLES = ("triangular", "triangular2", "exp_range")
+WITH_CYCLE = (*CYCLES, "1cycle")  # one cycle or many
 BOUNDED = (*PAPER, "1cycle")  # between base_lr and max_lr
 
 

@@ -23,7 +23,6 @@ _TESTS = 50
 _DISPLAYS = 100
 _EPOCHS_A_STEP = 4  # of the solver that is suggested; the paper: 2 to 10
 _CYCLES = range(advice.FEWEST_CYCLES, advice.HALVED_AWAY)  # of that solver
-POLICIES = (*policies.CYCLES, "1cycle")  # that it may have
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class Options:
         iterations: how long to train.
         epochs: the same in epochs, where iterations is not given.
         images: the size of the training set, where it cannot be counted.
-        policy: of the solver that is written, one of POLICIES; by default the
+        policy: of the solver that is written, one of policies.WITH_CYCLE; by default the
             solver's own if it is one of them, else triangular2.
         seeds: how many, from `seed` or the solver's random_seed or 1 on.
         jobs: how many of them to train at once.
@@ -138,9 +137,10 @@ def range_test(
 def _policy(solver: SolverFile, policy: str | None) -> str:
     parameter = solver.parameter
     if policy is None:
-        policy = parameter.lr_policy if parameter.lr_policy in POLICIES else "triangular2"
-    if policy not in POLICIES:
-        raise UsageError(f"--policy {policy}: give one of {', '.join(POLICIES)}")
+        own = parameter.lr_policy
+        policy = own if own in policies.WITH_CYCLE else "triangular2"
+    if policy not in policies.WITH_CYCLE:
+        raise UsageError(f"--policy {policy}: give one of {', '.join(policies.WITH_CYCLE)}")
     if policy == "1cycle" and parameter.max_iter < 3:
         raise UsageError(
             f"{solver.name}: max_iter is {parameter.max_iter}; set it: the cycle of 1cycle is"

@@ -38,7 +38,7 @@ class Stage:
 
     @property
     def has_cycles(self) -> bool:
-        return self.solver.lr_policy in (*policies.CYCLES, "1cycle")
+        return self.solver.lr_policy in policies.WITH_CYCLE
 
     def cycles(self, iteration: int) -> float:
         """How many cycles are done before an iteration."""
