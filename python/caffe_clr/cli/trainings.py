@@ -10,11 +10,10 @@ from typing import Any
 
 from rich.console import Console
 
-from caffe_clr import comparison, metrics, plots, policies, runs, training
+from caffe_clr import comparison, jobs, metrics, plots, policies, runs, training
 from caffe_clr.cli.console import progress, warn
 from caffe_clr.errors import ClrError, Interrupted, UsageError
 from caffe_clr.jobs import Job, Report
-from caffe_clr.jobs import run as run_job
 from caffe_clr.metrics import Metric
 
 PLOT = "training.png"
@@ -64,7 +63,7 @@ def show_training(
                 console.print(f"iteration {report['iteration']:,}: {description}", soft_wrap=True)
 
         try:
-            run_job(job, show)
+            jobs.run(job, show)
         except Interrupted as interrupted:
             names = " ".join(map(str, solver_files))
             command = f"{_program()} train {names} --out {folder} --resume"
