@@ -92,8 +92,7 @@ def exact_momentum(iteration: int, fields: dict[str, Any]) -> Fraction:
     t: int = max(iteration - fields["start_lr_policy"], 0)
     cycle, position = divmod(t, 2 * half)
     height = min(position, 2 * half - position) / half
-    rest: Fraction = begin + (first - begin) * height / 2**cycle
-    return rest
+    return begin + (first - begin) * height / (1 << int(cycle))
 
 
 momenta = st.floats(0, 1, width=32, exclude_max=True)

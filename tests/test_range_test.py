@@ -162,9 +162,7 @@ def test_1cycle_is_written_where_it_is_asked_for(
 ) -> None:
     file = write_solver(momentum=0.95, cyclical_momentum=[0.85, 7], max_iter=1000)
     found = range_test(file, tmp_path / "out", Options(**SWEEP, epochs=8, policy="1cycle"))
-    momenta = policies.momentum(
-        *(np.arange(0, 241, 4),), momentum=0.95, cyclical_momentum=[0.85, 240]
-    )
+    momenta = policies.momentum(np.arange(0, 241, 4), momentum=0.95, cyclical_momentum=[0.85, 240])
     recorded = read_csv(tmp_path / "out" / "seed_1701" / "test.csv")
     assert [row["momentum"] for row in recorded] == momenta.astype(float).tolist()
     assert found.solver == tmp_path / "out" / "1cycle_solver.prototxt"

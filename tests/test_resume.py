@@ -19,19 +19,22 @@ def weights(solver: Any) -> list[bytes]:
     return [blob.data.tobytes() for blobs in solver.net.params.values() for blob in blobs]
 
 
-def run_to_the_end(solver: Any) -> list[float]:
-    rates = []
+def run_to_the_end(solver: Any, value: str = "lr", snapshots: bool = False) -> list[float]:
+    """The rate, or the momentum, at each iteration that is left; a snapshot before each."""
+    values = []
     while solver.iter < LAST:
-        rates.append(solver.lr)
+        if snapshots:
+            solver.snapshot()
+        values.append(getattr(solver, value))
         solver.step(1)
-    return rates
+    return values
 
 
 def parameters(
     solver: Callable[..., Any], net: Path, folder: Path, solver_type: str, **fields: Any
 ) -> Any:
     chosen = {"lr_policy": "triangular", "base_lr": 0.01, "max_lr": 0.1, "stepsize": 6, **fields}
-    if solver_type in ("SGD", "Nesterov", "Adam"):
+    if solver_type in prototxt.WITH_MOMENTUM:
         chosen["momentum"] = 0.9
     return solver(
         type=solver_type,
@@ -52,11 +55,7 @@ def test_resume_at_every_phase_of_a_cycle(
     parameter = parameters(solver, net, tmp_path, solver_type)
     parameter.snapshot_format = parameter.SnapshotFormat.Value(snapshot_format)
     whole = solvers.load_solver(parameter)
-    rates = []
-    while whole.iter < LAST:
-        whole.snapshot()
-        rates.append(whole.lr)
-        whole.step(1)
+    rates = run_to_the_end(whole, snapshots=True)
     suffix = ".h5" if snapshot_format == "HDF5" else ""
     for iteration in range(LAST):
         resumed = solvers.load_solver(parameter)
@@ -73,17 +72,16 @@ def test_resume_at_every_phase_of_the_momentums_cycles(
 ) -> None:
     """Rate and momentum, both past the first of their cycles, which are of different lengths."""
     parameter = parameters(
-        *(solver, net, tmp_path, solver_type),
+        solver,
+        net,
+        tmp_path,
+        solver_type,
         lr_policy="1cycle",
         stepsize=9,
         cyclical_momentum=[0.5, 4],
     )
     whole = solvers.load_solver(parameter)
-    momenta = []
-    while whole.iter < LAST:
-        whole.snapshot()
-        momenta.append(whole.momentum)
-        whole.step(1)
+    momenta = run_to_the_end(whole, "momentum", snapshots=True)
     assert momenta == policies.momenta(parameter, np.arange(LAST)).astype(float).tolist()
     parameter.ClearField("cyclical_momentum")
     fixed = solvers.load_solver(parameter)
