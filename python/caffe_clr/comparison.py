@@ -24,12 +24,14 @@ class Options:
         jobs: how many runs at a time on this machine.
         scheduler: the address of a Dask scheduler whose workers train instead.
         gpu: the number of the GPU to train on; None for the CPU.
+        images: the size of the training set, which is counted where this is None.
     """
 
     seeds: int = 3
     jobs: int = 1
     scheduler: str | None = None
     gpu: int | None = None
+    images: int | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ def compare(
             out=str(folder.resolve()),
             seed=seed,
             gpu=options.gpu,
+            images=options.images,
             resume=True,
             cwd=str(Path.cwd()),
             threads=threads,

@@ -9,6 +9,8 @@ from pathlib import Path
 
 Row = dict[str, float]
 
+_OWN = ("iteration", "epoch", "lr", "seconds")  # columns that are not a net's
+
 
 class Phase(StrEnum):
     """What a row is of; also the name of its file, without .csv."""
@@ -47,6 +49,18 @@ class History:
         rows = self.train + self.test
         values = {row["iteration"]: row[name] for row in rows if name in row}
         return {at: value for at, value in sorted(values.items()) if math.isfinite(value)}
+
+
+def column(output: str, net: int = 0) -> str:
+    """The column for an output of a net, which is its name where that is free.
+
+    Args:
+        net: its number among the test nets.
+
+    >>> column("accuracy"), column("accuracy", 1), column("lr")
+    ('accuracy', 'accuracy#1', 'lr#0')
+    """
+    return f"{output}#{net}" if net or output in _OWN else output
 
 
 def write_csv(rows: Sequence[Row], path: Path) -> None:

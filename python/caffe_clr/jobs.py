@@ -38,6 +38,7 @@ class Job:
     out: str
     seed: int | None = None
     gpu: int | None = None
+    images: int | None = None
     resume: bool = False
     snapshot_cycles: bool = False
     stop_early: bool = False

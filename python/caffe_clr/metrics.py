@@ -4,8 +4,8 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from caffe_clr.history import History, Row
-from caffe_clr.prototxt import SolverFile
+from caffe_clr.history import History, Row, column
+from caffe_clr.prototxt import Net, SolverFile
 
 
 @dataclass(frozen=True)
@@ -35,24 +35,33 @@ class Metric:
         return max if self.is_accuracy else min
 
 
+_TRAINING_LOSS = Metric("loss", of_test=False, is_accuracy=False)
+
+
 def metric_of(solver: SolverFile) -> Metric:
     """What to compare the runs of a solver by.
 
-    That is the first top of the last Accuracy layer of its first test net, of
-    those with a top_k of 1 if there are any: GoogLeNet's auxiliary classifiers
+    That is the first top of the last Accuracy layer of the first net that it tests,
+    of those with a top_k of 1 if there are any: GoogLeNet's auxiliary classifiers
     come before its own, and top 5 is for reading beside top 1. Of a net that has
-    none, it is the first loss; without a test net, the training loss.
+    none, it is the first loss; where nothing is tested, the training loss.
     """
-    layers = solver.test_nets[0].parameter.layer if solver.test_nets else []
+    for number, net in solver.tested_nets.items():
+        return _metric_of_test(net, number)
+    return _TRAINING_LOSS
+
+
+def _metric_of_test(net: Net, number: int) -> Metric:
+    layers = net.parameter.layer
     accuracies = [layer for layer in layers if layer.type == "Accuracy" and layer.top]
     of_first_guess = [layer for layer in accuracies if layer.accuracy_param.top_k == 1]
     if accuracies:
         chosen = (of_first_guess or accuracies)[-1]
-        return Metric(chosen.top[0], of_test=True, is_accuracy=True)
+        return Metric(column(chosen.top[0], number), of_test=True, is_accuracy=True)
     for layer in layers:
         if layer.type.endswith("Loss") and layer.top:
-            return Metric(layer.top[0], of_test=True, is_accuracy=False)
-    return Metric("loss", of_test=False, is_accuracy=False)
+            return Metric(column(layer.top[0], number), of_test=True, is_accuracy=False)
+    return _TRAINING_LOSS
 
 
 def over_seeds(seeds: Sequence[list[Row]], name: str) -> list[Row]:

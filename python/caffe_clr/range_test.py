@@ -92,6 +92,9 @@ def range_test(
     policy = _policy(solver, options.policy)
     iterations = _iterations(solver, options)
     sweep = _sweep(solver.parameter, options.min_lr, options.max_lr, iterations)
+    if not solver.tested_nets:
+        for field in ("test_net", "test_net_param", "test_state", "test_iter", "test_interval"):
+            sweep.ClearField(field)
     runs.make_folder(out)
     sweep_file = (out / "range_test_solver.prototxt").resolve()
     sweep_file.write_text(text_format.MessageToString(sweep))
@@ -104,6 +107,7 @@ def range_test(
             out=str(folder),
             seed=seed,
             gpu=options.gpu,
+            images=options.images,
             resume=options.resume,
             stop_early=options.stop_early,
             threads=jobs.threads(min(options.jobs, options.seeds)),

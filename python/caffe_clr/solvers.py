@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 
 from caffe_clr import prototxt
 from caffe_clr.errors import ClrError
+from caffe_clr.history import column
 
 _LOG_LEVEL = "GLOG_minloglevel"
 _HDF5 = ".h5"
@@ -86,9 +87,9 @@ def loss(net: Any) -> float:
     return total
 
 
-def outputs(net: Any) -> dict[str, float]:
-    """The mean of each output of a net's last forward pass."""
-    return {name: float(net.blobs[name].data.mean()) for name in net.outputs}
+def outputs(net: Any, number: int = 0) -> dict[str, float]:
+    """The mean of each output of a net's last forward pass, by its column for this net."""
+    return {column(name, number): float(net.blobs[name].data.mean()) for name in net.outputs}
 
 
 def test(solver: Any, iterations: list[int]) -> Iterator[dict[str, float]]:
@@ -98,7 +99,7 @@ def test(solver: Any, iterations: list[int]) -> Iterator[dict[str, float]]:
         iterations: how many batches of each test net: test_iter.
 
     Yields:
-        The mean of every output; those of a second test net as name#1.
+        The mean of every output, by its column (see history.column).
     """
     sums: dict[str, float] = {}
     means: dict[str, float] = {}
@@ -106,10 +107,9 @@ def test(solver: Any, iterations: list[int]) -> Iterator[dict[str, float]]:
         net.share_with(solver.net)
         for batch in range(batches):
             net.forward()
-            for name, value in outputs(net).items():
-                key = f"{name}#{number}" if number else name
-                sums[key] = sums.get(key, 0.0) + value
-                means[key] = sums[key] / (batch + 1)
+            for name, value in outputs(net, number).items():
+                sums[name] = sums.get(name, 0.0) + value
+                means[name] = sums[name] / (batch + 1)
             yield dict(means)
 
 

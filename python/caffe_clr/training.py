@@ -50,6 +50,7 @@ def plan(
     *,
     seed: int | None = None,
     gpu: int | None = None,
+    images: int | None = None,
 ) -> Plan:
     """Read and check the solvers of a run, without importing caffe.
 
@@ -76,7 +77,7 @@ def plan(
         parameter.device_id = gpu or 0
         stages.append(solver)
     warnings += advice.check_stages(stages)
-    epoch = _epoch(stages[0])
+    epoch = _epoch(stages[0], images)
     start = 0
     for stage in stages:
         warnings += advice.advise(stage.name, stage.parameter, start, epoch)
@@ -90,6 +91,7 @@ def train(
     *,
     seed: int | None = None,
     gpu: int | None = None,
+    images: int | None = None,
     resume: bool = False,
     snapshot_cycles: bool = False,
     stop_early: bool = False,
@@ -108,6 +110,7 @@ def train(
         out: the run folder; by default runs/<solver name>-<time>.
         seed: replaces random_seed.
         gpu: the number of the GPU to train on; None for the CPU.
+        images: the size of the training set, which is counted where this is None.
         resume: go on from the newest whole snapshot in `out`.
         snapshot_cycles: also snapshot where a cycle ends.
         stop_early: end not only at a loss that is nan, inf, or the 87.3365 that
@@ -123,7 +126,7 @@ def train(
         ClrError: a solver, net, data set or the folder cannot be used.
     """
     files = [solver_files] if isinstance(solver_files, Path) else list(solver_files)
-    planned = plan(files, out, seed=seed, gpu=gpu)
+    planned = plan(files, out, seed=seed, gpu=gpu, images=images)
     about = {"solvers": [str(file) for file in files], "seed": seed, "gpu": gpu}
     with runs.open_run(planned.folder, planned.stages, about, resume=resume) as run:
         if run.is_finished:
@@ -158,6 +161,7 @@ class _Stage:
         self, planned: Plan, number: int, run: Run, snapshot_cycles: bool, stop_early: bool
     ) -> None:
         self.parameter = planned.stages[number]
+        self._tests = bool(planned.solvers[number].tested_nets)
         self.newest: Snapshot | None = None
         self._number = number
         self._is_last = number == len(planned.stages) - 1
@@ -236,11 +240,13 @@ class _Stage:
 
     def _test_is_due(self, first: int) -> bool:
         """At each test_interval, and where a run ends or a stage begins."""
-        if not self._solver.test_nets:
+        if not any(self.parameter.test_iter):
             return False
         iteration, interval = self.iteration, self.parameter.test_interval
         if iteration == 0:
             return bool(self.parameter.test_initialization)
+        if not self._tests:
+            return False
         if iteration >= self.parameter.max_iter:
             return self._is_last
         return iteration % interval == 0 or (iteration == first and self._is_joint)
@@ -288,8 +294,8 @@ class _Stage:
         return {"seconds": round(time.monotonic() - self._began, 3)}
 
 
-def _epoch(solver: SolverFile) -> int | None:
+def _epoch(solver: SolverFile, images: int | None) -> int | None:
     try:
-        return epochs.epoch(solver).iterations
+        return epochs.epoch(solver, images=images).iterations
     except ClrError:
         return None

@@ -81,6 +81,7 @@ def _train(job: Job, report: Callable[..., None], stop: Callable[[], int | None]
         Path(job.out),
         seed=job.seed,
         gpu=job.gpu,
+        images=job.images,
         resume=job.resume,
         snapshot_cycles=job.snapshot_cycles,
         stop_early=job.stop_early,

@@ -19,7 +19,10 @@ def show_comparison(
 ) -> list[Entry]:
     """Compare solvers, and show how it goes and what came of it."""
     folder = out or comparison.default_folder(solver_files)
-    plans = [training.plan([file], folder, gpu=options.gpu) for file in solver_files]
+    plans = [
+        training.plan([file], folder, gpu=options.gpu, images=options.images)
+        for file in solver_files
+    ]
     for planned in plans:
         warn(planned.warnings, console)
     remedy = f"what is trained is kept; go on with the same command and --out {folder}"

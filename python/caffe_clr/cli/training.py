@@ -34,6 +34,7 @@ def train(
     out: Out = None,
     seed: Seed = None,
     gpu: Gpu = None,
+    images: Images = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the newest whole snapshot of the run.")
     ] = False,
@@ -55,6 +56,7 @@ def train(
         console,
         seed=seed,
         gpu=gpu,
+        images=images,
         resume=resume,
         snapshot_cycles=snapshot_cycles,
     )
@@ -185,6 +187,7 @@ def compare(
         typer.Option(help="Write into this folder. Default: runs/compare-<solver names>."),
     ] = None,
     gpu: Gpu = None,
+    images: Images = None,
 ) -> None:
     """Train several solvers with the same seeds; draw and tabulate their accuracy.
 
@@ -196,7 +199,7 @@ def compare(
     from caffe_clr.comparison import Options
 
     title = f"{len(solvers)} solvers, " + (f"seeds 1 to {seeds}" if seeds > 1 else "seed 1")
-    options = Options(seeds=seeds, jobs=jobs, scheduler=scheduler, gpu=gpu)
+    options = Options(seeds=seeds, jobs=jobs, scheduler=scheduler, gpu=gpu, images=images)
     show_comparison(solvers, out, title, options, console)
 
 

@@ -28,6 +28,7 @@ def show_training(
     *,
     seed: int | None,
     gpu: int | None,
+    images: int | None,
     resume: bool,
     snapshot_cycles: bool,
 ) -> None:
@@ -38,7 +39,7 @@ def show_training(
         if resume and not runs.is_run(out):
             raise UsageError(f"--resume: there is no run in {out} to go on with")
         runs.check_new(out, resume)
-    planned = training.plan(solver_files, out, seed=seed, gpu=gpu)
+    planned = training.plan(solver_files, out, seed=seed, gpu=gpu, images=images)
     warn(planned.warnings, console)
     folder = planned.folder
     job = Job(
@@ -46,6 +47,7 @@ def show_training(
         out=str(folder),
         seed=seed,
         gpu=gpu,
+        images=images,
         resume=resume,
         snapshot_cycles=snapshot_cycles,
     )
@@ -67,7 +69,8 @@ def show_training(
             run_job(job, show)
         except Interrupted as interrupted:
             names = " ".join(map(str, solver_files))
-            command = f"{_program()} train {names} --out {folder} --resume"
+            size = f" --images {images}" if images else ""
+            command = f"{_program()} train {names} --out {folder} --resume{size}"
             raise Interrupted(
                 interrupted.signal_number, f"{interrupted.remedy}; go on with: {command}"
             ) from None
