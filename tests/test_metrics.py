@@ -60,6 +60,26 @@ def test_training_loss_without_a_test_net() -> None:
     )
 
 
+def test_training_loss_where_tests_are_switched_off() -> None:
+    for off in ("test_iter: 0 test_interval: 1", "test_iter: 1 test_interval: 5 max_iter: 4"):
+        solver = text_format.Parse(
+            f"net_param {{ {TOP_1} }} {off}", prototxt.caffe_pb2().SolverParameter()
+        )
+        assert metrics.metric_of(prototxt.SolverFile(solver)).label == "training loss"
+
+
+def test_the_accuracy_of_the_first_net_that_is_tested() -> None:
+    solver = text_format.Parse(
+        f"net_param {{ {TOP_1} }} test_iter: 0 test_iter: 1 test_interval: 1",
+        prototxt.caffe_pb2().SolverParameter(),
+    )
+    assert metrics.metric_of(prototxt.SolverFile(solver)).name == "right#1"
+
+
+def test_an_output_with_the_name_of_a_column_of_ours() -> None:
+    assert metric_of(layer("epoch", "Accuracy")).name == "epoch#0"
+
+
 def test_googlenets_own_classifier(root: Path, tree: Tree) -> None:
     solver = prototxt.read_solver(root / "models/googlenet/triangular2_solver.prototxt")
     solver.net = str(tree.source / solver.net)

@@ -124,13 +124,13 @@ def check(net: Net) -> None:
         if check_layer := _CHECKS.get(layer.type):
             check_layer(layer, where)
         if layer.type in _WITH_OPENCV:
-            _check_opencv(f"{where}: type {layer.type}")
+            _check_opencv(f"{where}: type {layer.type} needs")
 
 
 def _check_opencv(what: str) -> None:
     if not installation.has_opencv():
         raise ClrError(
-            f"{what} needs OpenCV, and this Caffe is built without: install its development files"
+            f"{what} OpenCV, and this Caffe is built without: install its development files"
             " (Debian package libopencv-dev), and run `caffe-clr build --opencv`"
         )
 
@@ -285,7 +285,7 @@ def _check_database(layer: Any, where: str) -> None:
     shape = None
     datum = _first_datum(data, where)
     if datum.encoded:
-        _check_opencv(f"{where}: {data.source} has compressed images, which")
+        _check_opencv(f"{where}: {data.source} has compressed images, which need")
     else:
         shape = (datum.channels, datum.height, datum.width)
     _check_transformation(layer.transform_param, where, shape)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 Row = dict[str, float]
 
-_OWN = ("iteration", "epoch", "lr", "seconds")  # columns that are not a net's
+_OWN = ("iteration", "epoch", "lr", "momentum", "seconds")  # columns that are not a net's
 
 
 class Phase(StrEnum):

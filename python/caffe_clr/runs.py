@@ -159,6 +159,7 @@ class Run:
         self._about = about
         self._stages = stages
         self._list = folder / "snapshots.csv"
+        self._columns: dict[Phase, list[str]] = {}
 
     @property
     def is_finished(self) -> bool:
@@ -183,9 +184,7 @@ class Run:
         for phase in Phase:
             rows = self.history.rows(phase)
             rows[:] = [row for row in rows if row["iteration"] < first]
-            partial = self.folder / f"{phase}.csv.partial"
-            write_csv(rows, partial)
-            partial.rename(_table(self.folder, phase))
+            self._write(phase)
         self._list.touch()
         self._list.write_text("".join(whole_lines(self._list)))
         for index, stage in enumerate(self._stages):
@@ -205,14 +204,20 @@ class Run:
 
     def add(self, phase: Phase, row: Row) -> None:
         """Record a row."""
-        rows = self.history.rows(phase)
-        rows.append(row)
-        path = _table(self.folder, phase)
-        if len(rows) == 1:
-            write_csv(rows, path)
+        self.history.rows(phase).append(row)
+        columns = self._columns[phase]
+        if not row.keys() <= set(columns):
+            self._write(phase)  # a later stage's net has more outputs
             return
-        with path.open("a", newline="") as file:
-            csv.DictWriter(file, rows[0].keys(), extrasaction="ignore").writerow(row)
+        with _table(self.folder, phase).open("a", newline="") as file:
+            csv.DictWriter(file, columns).writerow(row)
+
+    def _write(self, phase: Phase) -> None:
+        rows = self.history.rows(phase)
+        self._columns[phase] = list(dict.fromkeys(key for row in rows for key in row))
+        partial = self.folder / f"{phase}.csv.partial"
+        write_csv(rows, partial)
+        partial.rename(_table(self.folder, phase))
 
     def add_snapshot(self, snapshot: Snapshot) -> None:
         """List a snapshot that has been checked."""

@@ -4,7 +4,7 @@ A check that fails inside Caffe aborts the process; those here raise.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 from caffe_clr import prototxt
 from caffe_clr.errors import ClrError
 from caffe_clr.history import column
+from caffe_clr.prototxt import Net
 
 _LOG_LEVEL = "GLOG_minloglevel"
 _HDF5 = ".h5"
@@ -41,6 +42,23 @@ def import_caffe() -> Any:
             del os.environ[_LOG_LEVEL]
     caffe.proto.caffe_pb2 = caffe_pb2  # not bound by an import that finds it loaded
     return caffe
+
+
+def check_layers(nets: Iterable[Net]) -> None:
+    """Refuse a net with a layer of a type that this Caffe has not.
+
+    Raises:
+        ClrError: says which net, layer and type.
+    """
+    known = list(import_caffe().layer_type_list())
+    for net in nets:
+        for layer in net.parameter.layer:
+            if layer.type not in known:
+                hint = prototxt.did_you_mean(layer.type, known, 0.75)
+                raise ClrError(
+                    f'{net.name}: layer "{layer.name}": this Caffe has no layers of type'
+                    f' "{layer.type}"{hint or "; it may be of another version of Caffe"}'
+                )
 
 
 def load_solver(parameter: Any, gpu: int | None = None) -> Any:

@@ -127,6 +127,8 @@ def train(
     """
     files = [solver_files] if isinstance(solver_files, Path) else list(solver_files)
     planned = plan(files, out, seed=seed, gpu=gpu, images=images)
+    for solver in planned.solvers:
+        solvers.check_layers([solver.train_net, *solver.test_nets])
     about = {"solvers": [str(file) for file in files], "seed": seed, "gpu": gpu}
     with runs.open_run(planned.folder, planned.stages, about, resume=resume) as run:
         if run.is_finished:
