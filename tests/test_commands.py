@@ -98,6 +98,7 @@ def test_without_a_terminal_the_training_is_told_in_lines(
         Console(file=output, width=80),
         seed=None,
         gpu=None,
+        images=None,
         resume=False,
         snapshot_cycles=False,
     )

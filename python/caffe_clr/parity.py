@@ -249,7 +249,15 @@ def _more(iterations: NDArray[np.int64], points: int, last: int) -> NDArray[np.i
     return iterations
 
 
-def check_all(solver_files: Sequence[Path], points: int) -> Iterator[Result | ClrError]:
+def _raise(error: ClrError) -> None:
+    raise error
+
+
+def check_all(
+    solver_files: Sequence[Path],
+    points: int,
+    on_refused: Callable[[ClrError], None] = _raise,
+) -> Iterator[Result]:
     """Compare the solvers in some files, or where there are none, the default cases.
 
     A solver whose momentum cycles has a second result for that.
@@ -257,9 +265,10 @@ def check_all(solver_files: Sequence[Path], points: int) -> Iterator[Result | Cl
     Args:
         points: how many iterations to compare in all. A solver file with a
             max_iter is compared up to it.
+        on_refused: called with why a file is left out.
 
-    Yields:
-        What was compared of each, or why it is refused.
+    Raises:
+        ClrError: a file is refused, and there is no on_refused.
     """
     tasks: list[tuple[Callable[..., Result], Any, str]] = []
     for file in solver_files:
@@ -267,7 +276,7 @@ def check_all(solver_files: Sequence[Path], points: int) -> Iterator[Result | Cl
             solver = prototxt.read_solver(file)
             prototxt.check_type(solver, str(file))
         except ClrError as error:
-            yield error
+            on_refused(error)
             continue
         tasks.append((check, solver, str(file)))
         if solver.cyclical_momentum:

@@ -21,10 +21,10 @@ def show_parity(solver_files: Sequence[Path], points: int, console: Console) -> 
     """
     solvers.import_caffe()
     start = time.monotonic()
-    found = list(parity.check_all(solver_files, points))
+    refused: list[ClrError] = []
+    results = list(parity.check_all(solver_files, points, refused.append))
     seconds = time.monotonic() - start
-    results = [result for result in found if not isinstance(result, ClrError)]
-    problems = [str(error) for error in found if isinstance(error, ClrError)]
+    problems = [str(error) for error in refused]
     if results:
         _print(results, seconds, console)
     failed = [result for result in results if not result.passed]
