@@ -156,7 +156,7 @@ def test_reports_say_where_the_training_is(
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
     [
-        ('"Sigmoid"', '"Sigmoit"', "Unknown layer type: Sigmoit"),
+        ('bottom: "scores" bottom', 'bottom: "none" bottom', "Unknown bottom blob 'none'"),
         ('bottom: "label" top', 'bottom: "hidden" top', "Number of labels must match"),
     ],
 )
@@ -188,6 +188,30 @@ def test_a_python_layers_exception_is_an_error_here(
         jobs.run(job(file, tmp_path / "run"))
     assert "own_layer.py" in (tmp_path / "run" / jobs.LOG).read_text()
     assert len(runs.read_history(tmp_path / "run").train) == 4
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (
+            'type: "Poling"',
+            'layer "odd": this Caffe has no type "Poling"; it may be of another version of Caffe;'
+            ' did you mean "Pooling"',
+        ),
+        ('type: "AnnotatedData"', 'layer "odd": this Caffe has no type "AnnotatedData"; it may be'),
+        (
+            'type: "Python" python_param { module: "none.here" layer: "Here" }',
+            'layer "odd": there is no Python module "none.here"; add its folder to PYTHONPATH',
+        ),
+    ],
+)
+def test_a_layer_that_there_is_not_is_named(
+    layer: str, message: str, write_solver: Callable[..., Path], net: Path, tmp_path: Path
+) -> None:
+    odd = tmp_path / "odd.prototxt"
+    odd.write_text(f'{net.read_text()} layer {{ name: "odd" {layer} bottom: "scores" top: "x" }}')
+    with pytest.raises(ClrError, match=re.escape(f"{odd}: {message}")):
+        jobs.run(job(write_solver(net=str(odd)), tmp_path / "run"))
 
 
 def test_a_diverging_job_says_where(write_solver: Callable[..., Path], tmp_path: Path) -> None:

@@ -217,10 +217,17 @@ def test_inputs_of_a_net_are_upgraded(file: Path) -> None:
     assert (layer.type, layer.top, layer.input_param.shape[0].dim) == ("Input", ["x"], [8, 3, 2, 2])
 
 
-def test_what_cannot_be_upgraded_is_left_out_as_by_caffe(file: Path) -> None:
+def test_a_net_that_caffe_aborts_on_upgrading_is_refused(file: Path) -> None:
     file.write_text(V0 + 'layers { layer { name: "odd" type: "odd" } bottom: "c" top: "o" }')
-    layers = {layer.name: layer.type for layer in prototxt.read_net(file).layer}
-    assert layers["loss"] == "SoftmaxWithLoss"
+    with pytest.raises(
+        ClrError, match=f"{file}: cannot be upgraded from .*: Unknown layer name: odd"
+    ):
+        prototxt.read_net(file)
+
+
+def test_what_caffe_cannot_upgrade_it_leaves_out(file: Path) -> None:
+    file.write_text(V0.replace("num_output: 8", "num_output: 8 batchsize: 4"))
+    assert [layer.name for layer in prototxt.read_net(file).layer] == ["d", "c", "loss"]
 
 
 def test_a_net_of_v1_within_a_solver_is_refused(tree: Tree) -> None:

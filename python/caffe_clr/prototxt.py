@@ -32,6 +32,7 @@ _NEW_FIELDS = {"max_lr", "cyclical_momentum"}
 _TRAIN_NETS = (*_GENERIC_NETS, "train_net", "train_net_param")
 # how protobuf ends its message on a field or a value that its message or enum has not
 _UNKNOWN = re.compile(r'"(caffe\.[\w.]+)" has no (field|value) named "?(\w+)"?\.?$')
+_FATAL = re.compile(r"^F.*?\] (.*)", re.MULTILINE)  # what Caffe logs before it aborts
 _COMMENT_OR_STRING = re.compile(r"""#[^\n]*|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'""")
 _NO_UTF8 = "\udc80-\udcff"  # what errors="surrogateescape" makes of such bytes
 _FOREIGN = re.compile(r"[^\t\n\v\f\r -~]")
@@ -265,10 +266,13 @@ def read_net(path: Path) -> Any:
         return net
     try:
         upgraded = installation.upgrade_net(text_format.MessageToString(net))
-    except (OSError, CalledProcessError) as error:
+    except OSError as error:
+        raise ClrError(f"{error.filename}: {error.strerror}; run `caffe-clr build` again") from None
+    except CalledProcessError as error:
+        fatal = _FATAL.search(error.stderr)
+        reason = fatal[1] if fatal else str(error)
         raise ClrError(
-            f"{path}: cannot be upgraded to the present format: {error};"
-            " run `caffe-clr build` again"
+            f"{path}: cannot be upgraded from the deprecated `layers`: {reason}"
         ) from None
     return text_format.Parse(upgraded, type(net)())
 

@@ -3,6 +3,7 @@
 A check that fails inside Caffe aborts the process; those here raise.
 """
 
+import importlib.util
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -45,20 +46,33 @@ def import_caffe() -> Any:
 
 
 def check_layers(nets: Iterable[Net]) -> None:
-    """Refuse a net with a layer of a type that this Caffe has not.
+    """Refuse a net with a layer of a type, or of a Python module, that there is not.
 
     Raises:
-        ClrError: says which net, layer and type.
+        ClrError: says which net and layer, and what is missing.
     """
     known = list(import_caffe().layer_type_list())
     for net in nets:
         for layer in net.parameter.layer:
+            where = f'{net.name}: layer "{layer.name}"'
             if layer.type not in known:
-                hint = prototxt.did_you_mean(layer.type, known, 0.75)
+                hint = prototxt.did_you_mean(layer.type, known)
                 raise ClrError(
-                    f'{net.name}: layer "{layer.name}": this Caffe has no layers of type'
-                    f' "{layer.type}"{hint or "; it may be of another version of Caffe"}'
+                    f'{where}: this Caffe has no type "{layer.type}"; it may be of another version'
+                    f" of Caffe{hint}"
                 )
+            module = layer.python_param.module
+            if layer.type == "Python" and not _has_module(module):
+                raise ClrError(
+                    f'{where}: there is no Python module "{module}"; add its folder to PYTHONPATH'
+                )
+
+
+def _has_module(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 def load_solver(parameter: Any, gpu: int | None = None) -> Any:

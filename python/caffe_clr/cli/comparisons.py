@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from caffe_clr import comparison, plots, training
-from caffe_clr.cli.console import progress, resumable, warn
+from caffe_clr.cli.console import progress, reading, resumable, warn
 from caffe_clr.comparison import Line, Options
 from caffe_clr.metrics import Metric
 from caffe_clr.results import Entry
@@ -19,10 +19,11 @@ def show_comparison(
 ) -> list[Entry]:
     """Compare solvers, and show how it goes and what came of it."""
     folder = out or comparison.default_folder(solver_files)
-    plans = [
-        training.plan([file], folder, gpu=options.gpu, images=options.images)
-        for file in solver_files
-    ]
+    with reading(console):
+        plans = [
+            training.plan([file], folder, gpu=options.gpu, images=options.images)
+            for file in solver_files
+        ]
     for planned in plans:
         warn(planned.warnings, console)
     remedy = f"what is trained is kept; go on with the same command and --out {folder}"

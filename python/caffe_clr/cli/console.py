@@ -11,6 +11,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.status import Status
 
 from caffe_clr.errors import Interrupted
 
@@ -21,6 +22,11 @@ def warn(warnings: Sequence[str], console: Console) -> None:
     for warning in warnings:
         console.print("[yellow]warning:[/yellow]", end=" ")
         console.print(warning, markup=False, soft_wrap=True)
+
+
+def reading(console: Console) -> Status:
+    """Shows that data is read, which may take minutes for a LevelDB."""
+    return console.status("reading solver, nets and data")
 
 
 @contextmanager

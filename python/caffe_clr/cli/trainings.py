@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from caffe_clr import comparison, metrics, plots, policies, runs, training
-from caffe_clr.cli.console import progress, warn
+from caffe_clr.cli.console import progress, reading, warn
 from caffe_clr.errors import ClrError, Interrupted, UsageError
 from caffe_clr.jobs import Job, Report
 from caffe_clr.jobs import run as run_job
@@ -39,7 +39,8 @@ def show_training(
         if resume and not runs.is_run(out):
             raise UsageError(f"--resume: there is no run in {out} to go on with")
         runs.check_new(out, resume)
-    planned = training.plan(solver_files, out, seed=seed, gpu=gpu, images=images)
+    with reading(console):
+        planned = training.plan(solver_files, out, seed=seed, gpu=gpu, images=images)
     warn(planned.warnings, console)
     folder = planned.folder
     job = Job(
