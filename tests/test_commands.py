@@ -11,6 +11,7 @@ import pytest
 from matplotlib.image import imread
 from rich.console import Console
 
+from caffe_clr import runs
 from caffe_clr.cli import trainings
 from caffe_clr.experiments import datasets
 from caffe_clr.harness.compilation import Tree
@@ -83,6 +84,17 @@ def test_runs_in_one_plot(run_cli: Run, tmp_path: Path) -> None:
     empty = run_cli("plot", "runs/fixed", "runs/triangular2", "--together", "both.png")
     assert empty.returncode == 1
     assert "runs/fixed: no test accuracy (%) is recorded yet" in empty.stderr
+
+
+def test_the_size_of_the_data_may_be_given_to_train_and_compare(
+    write_solver: Callable[..., Path], run_cli: Run, tmp_path: Path
+) -> None:
+    file = write_solver(max_iter=4)
+    assert run_cli("train", file, "--images", "16", "--out", "one").returncode == 0
+    done = run_cli("compare", file, "--seeds", "1", "--images", "16", "--out", "all")
+    assert done.returncode == 0, done.stderr
+    for folder in (tmp_path / "one", tmp_path / "all" / "solver" / "seed_1"):
+        assert [row["epoch"] for row in runs.read_history(folder).train] == [0, 0.5, 1, 1.5]
 
 
 @pytest.mark.usefixtures("digits")

@@ -418,6 +418,15 @@ def solver_file(folder: Path) -> Path:
     return file
 
 
+def test_the_epoch_of_a_net_of_v1_is_counted(solver_file: Path) -> None:
+    (solver_file.parent / "net.prototxt").write_text(
+        'layers { name: "d" type: DATA top: "data" top: "label" include: { phase: 0 }'
+        ' data_param { source: "lmdb" batch_size: 4 backend: LMDB } }'
+        ' layers { name: "s" type: INNER_PRODUCT bottom: "data" top: "s" }'
+    )
+    assert epochs.stepsize(solver_file)["epoch"] == IMAGES // 4
+
+
 def test_a_stepsize_of_epochs(solver_file: Path) -> None:
     assert epochs.stepsize(solver_file) == {
         "images": IMAGES,

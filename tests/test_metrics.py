@@ -53,6 +53,12 @@ def test_first_loss_without_an_accuracy() -> None:
     assert metric_of(LOSS, other) == metrics.Metric("entropy", of_test=True, is_accuracy=False)
 
 
+def test_a_layer_with_a_loss_weight_is_a_loss() -> None:
+    mean = layer("l1", "Reduction").replace(" top:", " loss_weight: 0.5 top:")
+    weightless = layer("shown", "Reduction").replace(" top:", " loss_weight: 0 top:")
+    assert metric_of(weightless, mean).name == "l1"
+
+
 def test_training_loss_without_a_test_net() -> None:
     solver = prototxt.caffe_pb2().SolverParameter()
     assert metrics.metric_of(prototxt.SolverFile(solver)) == metrics.Metric(

@@ -44,7 +44,8 @@ def metric_of(solver: SolverFile) -> Metric:
     That is the first top of the last Accuracy layer of the first net that it tests,
     of those with a top_k of 1 if there are any: GoogLeNet's auxiliary classifiers
     come before its own, and top 5 is for reading beside top 1. Of a net that has
-    none, it is the first loss; where nothing is tested, the training loss.
+    none, it is the first loss, by its type or its loss_weight; where nothing is
+    tested, the training loss.
     """
     for number, net in solver.tested_nets.items():
         return _metric_of_test(net, number)
@@ -59,7 +60,7 @@ def _metric_of_test(net: Net, number: int) -> Metric:
         chosen = (of_first_guess or accuracies)[-1]
         return Metric(column(chosen.top[0], number), of_test=True, is_accuracy=True)
     for layer in layers:
-        if layer.type.endswith("Loss") and layer.top:
+        if layer.top and (layer.type.endswith("Loss") or any(layer.loss_weight)):
             return Metric(column(layer.top[0], number), of_test=True, is_accuracy=False)
     return _TRAINING_LOSS
 
