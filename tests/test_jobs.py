@@ -68,8 +68,11 @@ def change_net(net: Path, tmp_path: Path) -> Callable[[str, str], str]:
 
 
 @pytest.fixture
-def with_layer(tmp_path: Path, change_net: Callable[..., str]) -> Callable[[str], str]:
+def with_layer(
+    tmp_path: Path, change_net: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], str]:
     """Writes the net with a Python layer that does something in its fifth forward pass."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
 
     def write(do: str) -> str:
         (tmp_path / "own_layer.py").write_text(LAYER.replace("DO", do))
@@ -178,6 +181,27 @@ def test_an_abort_of_caffe_is_an_error_here(
     with pytest.raises(ClrError) as raised:
         jobs.run(job(tmp_path / "none.prototxt", tmp_path / "run"))
     assert reason not in str(raised.value)
+
+
+def test_nothing_of_the_current_folder_is_run(
+    write_solver: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit('the json.py of the current folder')")
+    jobs.run(job(write_solver(), tmp_path / "run"))
+    assert runs.read_status(tmp_path / "run")["status"] == "finished"
+
+
+def test_a_python_layer_is_looked_for_where_caffe_train_looks(
+    write_solver: Callable[..., Path],
+    with_layer: Callable[[str], str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = write_solver(net=with_layer("pass"))
+    monkeypatch.delenv("PYTHONPATH")
+    with pytest.raises(ClrError, match="its module's folder has to be in PYTHONPATH"):
+        jobs.run(job(file, tmp_path / "run"))
+    assert "No module named 'own_layer'" in (tmp_path / "run" / jobs.LOG).read_text()
 
 
 def test_a_python_layers_exception_is_an_error_here(

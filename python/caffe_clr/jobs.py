@@ -105,7 +105,7 @@ class Processes:
             if self._ended is not None:
                 raise Interrupted(self._ended, _KEPT)
             process = subprocess.Popen(
-                [sys.executable, "-m", "caffe_clr.worker", json.dumps(asdict(job))],
+                [sys.executable, "-P", "-m", "caffe_clr.worker", json.dumps(asdict(job))],
                 cwd=job.cwd,
                 env=_environment(job),
                 stdin=subprocess.DEVNULL,

@@ -54,7 +54,10 @@ def main() -> None:
         report(failed=Failure.ERROR, message=f"{message}; what was snapshot before is kept")
     except Exception as error:
         traceback.print_exc()
-        message = f"{type(error).__name__}: {error}\nfull log: {job.out}/{LOG}"
+        message = f"{type(error).__name__}: {error}"
+        if isinstance(error, SystemError):  # Caffe has written Python's own error to the log
+            message = "a Python layer cannot be made; its module's folder has to be in PYTHONPATH"
+        message += f"\nfull log: {job.out}/{LOG}"
         report(failed=Failure.ERROR, message=message)
 
 

@@ -156,7 +156,7 @@ def run_tests(
         parts += [["-m", "caffe and not alone", *beside], ["-m", "caffe and alone"]]
         if context.args:
             parts = [context.args]
-    pytest = [sys.executable, "-m", "pytest"]
+    pytest = [sys.executable, "-P", "-m", "pytest"]
     sys.exit(max(subprocess.run([*pytest, *part], cwd=root).returncode for part in parts))
 
 
