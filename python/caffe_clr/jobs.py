@@ -72,12 +72,18 @@ class Processes:
             for process in self._running:
                 process.send_signal(signal_number)
 
-    def run(self, job: Job, on_report: Callable[[Report], None] = lambda report: None) -> None:
+    def run(
+        self,
+        job: Job,
+        on_report: Callable[[Report], None] = lambda report: None,
+        on_warning: Callable[[str], None] = lambda warning: None,
+    ) -> None:
         """Train in a process of its own; returns when that has ended.
 
         Args:
             on_report: called with what the training says of itself some ten
                 times a second: iteration, lr, and the newest row of train and test.
+            on_warning: as of training.train.
 
         Raises:
             DivergedError, ClrError: as training.train; also when Caffe aborts.
@@ -93,6 +99,8 @@ class Processes:
                 report = json.loads(line)
                 if "failed" in report:
                     failure = report
+                elif "warning" in report:
+                    on_warning(report["warning"])
                 else:
                     on_report(report)
         if self._ended is not None and process.returncode == -self._ended:
@@ -123,11 +131,15 @@ class Processes:
                 self._running.discard(process)
 
 
-def run(job: Job, on_report: Callable[[Report], None] = lambda report: None) -> None:
+def run(
+    job: Job,
+    on_report: Callable[[Report], None] = lambda report: None,
+    on_warning: Callable[[str], None] = lambda warning: None,
+) -> None:
     """Train in a process of its own, as Processes.run does; an interruption is passed on to it."""
     processes = Processes()
     with ThreadPoolExecutor(1) as executor:
-        _wait([executor.submit(processes.run, job, on_report)], processes)[0].result()
+        _wait([executor.submit(processes.run, job, on_report, on_warning)], processes)[0].result()
 
 
 def run_all(
@@ -135,6 +147,7 @@ def run_all(
     jobs: int,
     scheduler: str | None = None,
     on_wait: Callable[[], None] = lambda: None,
+    on_warning: Callable[[str], None] = lambda warning: None,
 ) -> list[ClrError | None]:
     """Train several times, each in a process of its own.
 
@@ -143,6 +156,7 @@ def run_all(
         scheduler: the address of a Dask scheduler: its workers train instead.
             They must see the same folders, and have this package and Caffe.
         on_wait: called a few times a second.
+        on_warning: as of training.train; what Dask's workers warn of is in their logs alone.
 
     Returns:
         What ended each of them early, None for one that reached its end.
@@ -153,7 +167,8 @@ def run_all(
     processes = Processes()
     if scheduler is None:
         with ThreadPoolExecutor(jobs) as executor:
-            done = _wait([executor.submit(processes.run, job) for job in tasks], processes, on_wait)
+            futures = [executor.submit(processes.run, job, on_warning=on_warning) for job in tasks]
+            done = _wait(futures, processes, on_wait)
     else:
         with _dask(scheduler) as executor:
             done = _wait([executor.submit(run_job, job) for job in tasks], None, on_wait)

@@ -62,6 +62,7 @@ def range_test(
     out: Path,
     options: Options,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_warning: Callable[[str], None] = lambda warning: None,
 ) -> RangeTest:
     """Train with a rate that rises linearly from min_lr to max_lr, testing about 50 times.
 
@@ -76,6 +77,7 @@ def range_test(
         out: the folder to write into.
         on_progress: called a few times a second with the iterations that are
             done and that there are, over all seeds.
+        on_warning: as of training.train.
 
     Raises:
         UsageError: the rates or the length make no range test.
@@ -107,7 +109,7 @@ def range_test(
         done = sum(runs.last_iteration(folder) for folder in folders)
         on_progress(done, iterations * options.seeds)
 
-    for error in jobs.run_all(tasks, options.jobs, on_wait=show):
+    for error in jobs.run_all(tasks, options.jobs, on_wait=show, on_warning=on_warning):
         if error is not None and not isinstance(error, DivergedError):
             raise error
     metric = metrics.metric_of(solver)

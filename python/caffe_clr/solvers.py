@@ -86,6 +86,12 @@ def loss(net: Any) -> float:
     return total
 
 
+def softmax_losses(net: Any) -> list[str]:
+    """The blobs in which the layers SoftmaxWithLoss put their losses."""
+    kinds = zip(net._layer_names, net.layers, strict=True)
+    return [net.top_names[name][0] for name, layer in kinds if layer.type == "SoftmaxWithLoss"]
+
+
 def outputs(net: Any) -> dict[str, float]:
     """The mean of each output of a net's last forward pass."""
     return {name: float(net.blobs[name].data.mean()) for name in net.outputs}

@@ -79,6 +79,10 @@ def _train(job: Job, report: Callable[..., None], stop: Callable[[], int | None]
                 test=history.test[-1] if history.test else {},
             )
 
+    def on_warning(warning: str) -> None:
+        print(f"warning: {warning}", flush=True)
+        report(warning=warning)
+
     training.train(
         [Path(file) for file in job.solver_files],
         Path(job.out),
@@ -88,6 +92,7 @@ def _train(job: Job, report: Callable[..., None], stop: Callable[[], int | None]
         snapshot_cycles=job.snapshot_cycles,
         stop_early=job.stop_early,
         on_iteration=on_iteration,
+        on_warning=on_warning,
         stop=stop,
     )
 

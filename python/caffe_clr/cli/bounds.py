@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from caffe_clr import plots, runs
-from caffe_clr.cli.console import progress, resumable
+from caffe_clr.cli.console import progress, resumable, warn
 from caffe_clr.errors import UsageError
 from caffe_clr.range_test import Options, range_test
 from caffe_clr.results import RangeTest
@@ -26,7 +26,9 @@ def show_bounds(
         def show(done: int, total: int) -> None:
             shown.update(task, total=total, completed=done)
 
-        result = range_test(solver_file, folder, options, show)
+        result = range_test(
+            solver_file, folder, options, show, lambda warning: warn([warning], console)
+        )
     seeds = ", ".join(map(str, result.seeds))
     picture = folder / "range_test.png"
     plots.plot_range_test(result, f"LR range test of {solver_file}, seed {seeds}", picture)

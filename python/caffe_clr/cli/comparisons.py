@@ -33,7 +33,9 @@ def show_comparison(
             for name, iterations in done.items():
                 shown.update(tasks[name], completed=iterations)
 
-        entries = comparison.compare(solver_files, folder, options, show)
+        entries = comparison.compare(
+            solver_files, folder, options, show, lambda warning: warn([warning], console)
+        )
     lines = comparison.table(entries)
     comparison.write(entries, lines, folder)
     picture = folder / "comparison.png"

@@ -64,7 +64,7 @@ def show_training(
                 console.print(f"iteration {report['iteration']:,}: {description}", soft_wrap=True)
 
         try:
-            run_job(job, show)
+            run_job(job, show, lambda warning: warn([warning], console))
         except Interrupted as interrupted:
             names = " ".join(map(str, solver_files))
             command = f"{_program()} train {names} --out {folder} --resume"
@@ -84,6 +84,7 @@ def plot_runs(folders: Sequence[Path], together: Path | None, console: Console) 
     if together:
         if together.suffix != ".png":
             raise UsageError(f"--together {together}: name a file that ends in .png")
+        warn([problem for folder in folders for problem in runs.damage(folder)], console)
         entries = comparison.of_runs(folders)
         plots.plot_comparison(entries, "", together)
         console.print(f"Plot: {together}", soft_wrap=True)
@@ -91,6 +92,7 @@ def plot_runs(folders: Sequence[Path], together: Path | None, console: Console) 
     for folder in folders:
         runs.read_status(folder)
         history = runs.read_history(folder)
+        warn(runs.damage(folder), console)
         if not history.train and not history.test:
             raise ClrError(f"{folder}: nothing is recorded yet; wait for the first display or test")
         plots.plot_log(history, folder / PLOT)
