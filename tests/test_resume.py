@@ -16,7 +16,7 @@ import pytest
 from google.protobuf import text_format
 
 from caffe_clr import comparison, policies, prototxt, solvers, training
-from caffe_clr.errors import Interrupted
+from caffe_clr.errors import DivergedError, Interrupted
 from caffe_clr.harness.compilation import Tree
 
 LAST = 26  # two cycles of triangular with stepsize 6, and two iterations
@@ -197,7 +197,7 @@ def test_a_resumed_range_test_is_stopped_by_the_first_loss_of_the_run(
     for name, at in (("whole", []), ("run", [2, 5])):
         for iteration in at:
             interrupt([file], tmp_path / name, iteration, resume=True, stop_early=True)
-        with pytest.raises(training.DivergedError) as raised:
+        with pytest.raises(DivergedError) as raised:
             training.train(file, tmp_path / name, resume=True, stop_early=True)
         ends.append(raised.value.iteration)
     assert ends[0] == ends[1] < 70

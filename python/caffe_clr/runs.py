@@ -188,13 +188,16 @@ class Run:
     Attributes:
         history: what it has recorded.
         problems: what is damaged in it and left out, a line each.
+        begun: what run.json said of the run that is gone on with; empty where
+            there is none, or that cannot be read.
     """
 
     def __init__(self, folder: Path, stages: Sequence[Any], about: dict[str, Any]) -> None:
         self.folder = folder
         self.history = read_history(folder)
         self.problems = damage(folder)
-        self.begun = read_status(folder) if is_run(folder) else {}
+        status, problem = _read_status(folder)
+        self.begun = status if is_run(folder) and not problem else {}
         self._about = about
         self._stages = stages
         self._list = folder / _LIST
@@ -387,7 +390,7 @@ def _is_row(row: Row) -> bool:
 def _read_status(folder: Path) -> tuple[dict[str, Any], str | None]:
     """What run.json says, completed by what is so of a killed run, and what is damaged in it."""
     killed: dict[str, Any] = {
-        **{"solvers": [], "seed": None, "gpu": None, "threads": None, "snapshot_cycles": False},
+        **{"solvers": [], "seed": None, "gpu": None},
         **{"status": Status.RUNNING, "iteration": 0, "message": ""},
     }
     path = folder / "run.json"
@@ -411,13 +414,12 @@ def _is_status(content: dict[str, Any]) -> bool:
         and status in list(Status)
         and isinstance(content["message"], str)
         and all(
-            type(content[key]) in types
+            type(content.get(key)) in types
             for key, types in (
                 ("iteration", (int,)),
                 ("seed", (int, type(None))),
                 ("gpu", (int, type(None))),
                 ("threads", (str, type(None))),
-                ("snapshot_cycles", (bool,)),
             )
         )
     )
@@ -459,7 +461,7 @@ def open_run(
         begun = check_new(folder, resume)
         run = Run(folder, stages, about)
         if begun:
-            solvers = run.begun["solvers"]
+            solvers = run.begun.get("solvers", [])
             if len(solvers) > len(stages):
                 raise UsageError(
                     f"{folder} was begun with more stages; give all of them: {' '.join(solvers)}"

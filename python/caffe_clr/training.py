@@ -143,7 +143,7 @@ def train(
                 raise DivergedError(*run.divergence)
             return run.history
         snapshot = run.newest_snapshot(lambda found: _is_whole(planned, found, gpu))
-        if run.begun and not snapshot and run.history.train:
+        if not snapshot and run.history.train:
             run.problems.append(f"{run.folder}: no whole snapshot; begins at iteration 0 again")
         run.start(snapshot)
         _tell([*run.problems, *_other_machine(run.begun, about)], on_warning)
@@ -173,14 +173,12 @@ def _tell(warnings: Sequence[str], on_warning: Callable[[str], None]) -> None:
 
 def _other_machine(begun: dict[str, Any], about: dict[str, Any]) -> list[str]:
     """What a run is resumed with that changes its bits, though not its solvers."""
-    if not begun:
-        return []
     names = {"gpu": "--gpu", "threads": "OMP_NUM_THREADS"}
     return [
         f"the run was begun with {_given(name, begun[key])}, and goes on with"
         f" {_given(name, about[key])}: its bits are not those of an uninterrupted one"
         for key, name in names.items()
-        if begun[key] != about[key]
+        if begun.get(key, about[key]) != about[key]
     ]
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 import traceback
@@ -21,6 +22,7 @@ _REPORT_SECONDS = 0.1
 def main() -> None:
     """Train one job, reporting in lines of JSON; what else is printed goes to the log."""
     job = Job(**json.loads(sys.argv[1]))
+    watch = _start_watch()
     reports = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     signals: list[int] = []
@@ -59,6 +61,15 @@ def main() -> None:
             message = "a Python layer cannot be made; its module's folder has to be in PYTHONPATH"
         message += f"\nfull log: {job.out}/{LOG}"
         report(failed=Failure.ERROR, message=message)
+    watch.communicate()
+
+
+def _start_watch() -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "caffe_clr.watch", str(os.getpid())],
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+    )
 
 
 def _train(job: Job, report: Callable[..., None], stop: Callable[[], int | None]) -> None:
@@ -80,7 +91,7 @@ def _train(job: Job, report: Callable[..., None], stop: Callable[[], int | None]
             )
 
     def on_warning(warning: str) -> None:
-        print(f"warning: {warning}", flush=True)
+        sys.stderr.write(f"warning: {warning}\n")
         report(warning=warning)
 
     training.train(

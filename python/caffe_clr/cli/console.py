@@ -12,7 +12,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from caffe_clr.errors import Interrupted
+from caffe_clr.errors import DiedError, Interrupted
 
 console = Console(highlight=False)
 
@@ -25,11 +25,13 @@ def warn(warnings: Sequence[str], console: Console) -> None:
 
 @contextmanager
 def resumable(remedy: str) -> Iterator[None]:
-    """Say what to do after an interruption of what is done within."""
+    """Say what to do after an interruption, or the death, of what is done within."""
     try:
         yield
     except Interrupted as interrupted:
         raise Interrupted(interrupted.signal_number, remedy) from None
+    except DiedError as error:
+        raise DiedError(f"{error}\n{remedy}") from None
 
 
 @contextmanager
