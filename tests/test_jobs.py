@@ -304,7 +304,7 @@ def test_an_interrupted_command_says_how_to_go_on(
         [sys.executable, "-m", "caffe_clr", *arguments], check=True, capture_output=True, text=True
     )
     assert "the run was begun with" not in done.stdout
-    training.train(file, tmp_path / "whole", seed=3)
+    jobs.run(job(file, tmp_path / "whole", seed=3))
     assert weights(out, LONG["max_iter"]) == weights(tmp_path / "whole", LONG["max_iter"])
 
 

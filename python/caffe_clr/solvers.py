@@ -3,6 +3,7 @@
 A check that fails inside Caffe aborts the process; those here raise.
 """
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -93,8 +94,17 @@ def softmax_losses(net: Any) -> list[str]:
 
 
 def outputs(net: Any) -> dict[str, float]:
-    """The mean of each output of a net's last forward pass."""
-    return {name: float(net.blobs[name].data.mean()) for name in net.outputs}
+    """The mean of each output of a net's last forward pass.
+
+    It is nan for the accuracy of scores that are, of which Caffe's says nothing.
+    """
+    found = {name: float(net.blobs[name].data.mean()) for name in net.outputs}
+    for name, layer in zip(net._layer_names, net.layers, strict=True):
+        if layer.type == "Accuracy":
+            scores = net.blobs[net.bottom_names[name][0]].data
+            if np.isnan(scores).any():
+                found.update(dict.fromkeys(set(net.top_names[name]) & found.keys(), math.nan))
+    return found
 
 
 def test(solver: Any, iterations: list[int]) -> Iterator[dict[str, float]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from caffe_clr import advice, checks, epochs, policies, positions, prototxt, runs, solvers
+from caffe_clr import advice, checks, epochs, labels, policies, positions, prototxt, runs, solvers
 from caffe_clr.errors import ClrError, DivergedError, Interrupted
 from caffe_clr.history import History, Phase, Row
 from caffe_clr.prototxt import SolverFile
@@ -230,6 +230,12 @@ class _Stage:
             What could not be put where it was, a line each.
         """
         self._solver = solvers.load_solver(solvers.only_training(self.parameter), gpu)
+        for net, live in zip(
+            [self._file.train_net, *self._file.test_nets],
+            [self._solver.net, *self._solver.test_nets],
+            strict=True,
+        ):
+            labels.check(net, {name: tuple(blob.shape) for name, blob in live.blobs.items()})
         self._softmax_losses = solvers.softmax_losses(self._solver.net)
         rows = self._run.history.train + self._run.history.test
         self._began -= max((row.get("seconds", 0) for row in rows), default=0)
