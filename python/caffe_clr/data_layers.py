@@ -147,9 +147,18 @@ def _count_database(layer: Any, folder: Path) -> int:
 def _count_lmdb(folder: Path) -> int:
     try:
         with lmdb.open(str(folder), readonly=True, lock=False) as database:
-            return int(database.stat()["entries"])
+            return int(_whole(database, folder).stat()["entries"])
     except lmdb.Error as error:
-        raise ValueError(f"LMDB cannot be read: {error}; make it again") from None
+        raise ValueError(f"LMDB {folder} cannot be read: {error}; make it again") from None
+
+
+def _whole(database: lmdb.Environment, folder: Path) -> lmdb.Environment:
+    """Refuse an LMDB that ends before its last page: to read there ends the process."""
+    there = (folder / "data.mdb").stat().st_size
+    needed = (database.info()["last_pgno"] + 1) * database.stat()["psize"]
+    if there < needed:
+        raise lmdb.Error(f"{folder} is cut off: it has {there:,} of {needed:,} bytes")
+    return database
 
 
 def _count_leveldb(folder: Path) -> int:
@@ -218,6 +227,8 @@ def _count_rows(file: str, name: str, source: Path) -> int:
 
 
 def _count_lines(layer: Any, source: Path) -> int:
+    if source.is_fifo():
+        raise ValueError(f"{source} is a pipe, but is read twice; name a file")
     with source.open("rb") as lines:
         return sum(1 for _ in lines)
 
@@ -248,14 +259,16 @@ def _first_datum(source: str, where: str) -> Any:
     try:
         with (
             lmdb.open(source, readonly=True, lock=False) as database,
-            database.begin() as transaction,
+            _whole(database, Path(source)).begin() as transaction,
             transaction.cursor() as cursor,
         ):
             if not cursor.first():
                 raise ClrError(f"{where}: {source} is empty; write the data set anew")
             datum = prototxt.caffe_pb2().Datum.FromString(bytes(cursor.value()))
     except lmdb.Error as error:
-        raise ClrError(f"{where}: the LMDB cannot be opened: {error}") from None
+        raise ClrError(
+            f"{where}: the LMDB {source} cannot be opened: {error}; make it again"
+        ) from None
     except DecodeError:
         datum = prototxt.caffe_pb2().Datum()
     if not datum.encoded and datum.channels < 1:
@@ -370,6 +383,8 @@ def _check_source(data: Any, where: str, nothing_at: str) -> None:
 
 
 def _text(file: str, where: str) -> str:
+    if Path(file).is_fifo():
+        raise ClrError(f"{where}: {file} is a pipe, but is read twice; name a file")
     try:
         return Path(file).read_text(errors="surrogateescape")
     except OSError as error:

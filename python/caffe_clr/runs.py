@@ -299,12 +299,13 @@ class Run:
                 if changed[0].exists()
                 else f"{changed[0]}: is missing; what was snapshot before is used"
             )
-        if not is_damaged:
+        unlisted = self._unlisted() if is_damaged else []
+        if not unlisted:
             return None
         self.problems.append(
             f"{self._list}: cannot be read; the snapshots that are in the folder are used"
         )
-        return next(filter(is_whole, self._unlisted()), None)
+        return next(filter(is_whole, unlisted), None)
 
     def _unlisted(self) -> list[Snapshot]:
         """What the snapshots' folder has, by name, the furthest first."""

@@ -16,6 +16,9 @@ from caffe_clr.history import History, Phase, Row
 from caffe_clr.prototxt import SolverFile
 from caffe_clr.runs import Memory, Run, Snapshot, Status
 
+_MAX_ITER = 2**31 - 1
+_MOST_BYTES_OF_NAME = 255  # on Linux, as those of a path
+_MOST_BYTES_OF_PATH = 4095
 _RISE = 4  # how far above the first loss is "risen"
 # What SoftmaxWithLoss says of probabilities that are 0 or nan: -log(FLT_MIN)
 _SOFTMAX_LOST = -math.log(float(np.finfo(np.float32).tiny))
@@ -65,10 +68,11 @@ def plan(
     stages = []
     warnings = []
     for file in solver_files:
+        if file.is_fifo():
+            raise ClrError(f"{file}: is a pipe, but is read twice; write the solver to a file")
         solver = prototxt.open_solver(file)
         parameter = solver.parameter
-        name = Path(parameter.snapshot_prefix).name or runs.solver_name(file)
-        parameter.snapshot_prefix = str(folder / "snapshots" / name)
+        parameter.snapshot_prefix = _snapshot_prefix(solver, file, folder)
         if seed is not None:
             parameter.random_seed = seed
         warnings += checks.check_run(solver, gpu=gpu)
@@ -370,6 +374,23 @@ class _Stage:
 
     def _seconds(self) -> Row:
         return {"seconds": round(time.monotonic() - self._began, 3)}
+
+
+def _snapshot_prefix(solver: SolverFile, file: Path, folder: Path) -> str:
+    """Where the snapshots of a solver go: the name that it gives them, in the run folder."""
+    given = solver.parameter.snapshot_prefix
+    name = Path(given).name or runs.solver_name(file)
+    longest = solvers.snapshot_files(name, _MAX_ITER, hdf5=True)[0].name
+    prefix = str(folder / "snapshots" / name)
+    if name == ".." or "\0" in given or len(os.fsencode(longest)) > _MOST_BYTES_OF_NAME:
+        shown = f"{given[:40]}…" if len(given) > 40 else given
+        raise ClrError(
+            f"{solver.name}: snapshot_prefix {shown!r} makes no file name; give a shorter or"
+            " plain one"
+        )
+    if len(os.fsencode(prefix)) + len(longest) > _MOST_BYTES_OF_PATH:
+        raise ClrError(f"{folder}: too long a path for snapshots in it; name another --out")
+    return prefix
 
 
 def _epoch(solver: SolverFile) -> int | None:
