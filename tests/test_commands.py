@@ -253,7 +253,7 @@ def test_data_is_written_into_the_current_folder(tree: Tree, run_cli: Run, tmp_p
             ["--iterations", "99999999999999999999"],
             "asked for exceed 2,147,483,647, the highest max_iter",
         ),
-        (["--iterations", "0"], "greater than or equal to 1"),
+        (["--iterations", "0"], "0 iterations are too few"),
         (["--iterations", "50", "--seed", "4294967296"], "less than or equal to 4294967295"),
         (["--iterations", "50", "--seed", "4294967295", "--seeds", "2"], "give a smaller --seed"),
         (["--iterations", "50", "--gpu", "2147483648"], "less than or equal to 2147483647"),

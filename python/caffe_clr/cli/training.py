@@ -87,7 +87,7 @@ def range_test(
     min_lr: Annotated[float, typer.Option(help="The rate to begin with.")],
     max_lr: Annotated[float, typer.Option(help="The rate to end with.")],
     epochs: Annotated[float | None, typer.Option(help="How long to train, in epochs.")] = None,
-    iterations: Annotated[int | None, typer.Option(min=1, help="The same, in iterations.")] = None,
+    iterations: Annotated[int | None, typer.Option(help="The same, in iterations.")] = None,
     images: Images = None,
     seeds: Annotated[
         int, typer.Option("--seeds", "--repeat", min=1, help="How many seeds, for a band.")
