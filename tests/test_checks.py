@@ -253,7 +253,11 @@ NET_FAULTS = [
     ),
     ('"test_lmdb"', '"images"', TEST + "images is not of backend LMDB: it has no data.mdb"),
     ('"test_lmdb"', '"odd_lmdb"', TEST + "the first value of odd_lmdb is no Datum"),
-    ('"test_lmdb"', '"torn_lmdb"', TEST + "the LMDB cannot be opened: torn_lmdb: MDB_INVALID"),
+    (
+        '"test_lmdb"',
+        '"torn_lmdb"',
+        TEST + "the LMDB torn_lmdb cannot be opened: torn_lmdb: MDB_INVALID",
+    ),
     (
         "batch_size: 3 backend: LMDB",
         "batch_size: 3",
@@ -316,6 +320,38 @@ def test_a_net_that_caffe_aborts_on_is_refused(
     change("net.prototxt", old, new)
     assert_refused(message)
     assert_aborts(tree)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize(
+    "field", ["momentum", "weight_decay", "momentum2", "delta", "clip_gradients", "rms_decay"]
+)
+def test_a_field_that_is_no_number_is_refused(
+    field: str, value: str, tree: Tree, folder: Path
+) -> None:
+    text = Path("solver.prototxt").read_text()
+    old = {"momentum": "momentum: 0 ", "weight_decay": "weight_decay: 0.001 "}.get(field, "")
+    Path("solver.prototxt").write_text(text.replace(old, "") + f"{field}: {value}")
+    assert_refused(f"solver.prototxt: {field} is {value}; set it to a finite number")
+
+
+def test_a_layer_without_prefetch_is_refused(tree: Tree, folder: Path) -> None:
+    change("net.prototxt", "batch_size: 4", "batch_size: 4 prefetch: 0")
+    assert_refused(TRAIN + "prefetch is 0, with which no batch is ever read")
+
+
+def test_a_database_that_is_cut_off_is_named(tree: Tree, folder: Path) -> None:
+    file = Path("train_lmdb/data.mdb")
+    file.write_bytes(file.read_bytes()[:9000])
+    assert_refused(TRAIN + "the LMDB train_lmdb cannot be opened: train_lmdb is cut off: it has 9,")
+
+
+@pytest.mark.parametrize("name", ["net.prototxt", "images.txt"])
+def test_a_pipe_is_refused(name: str, tree: Tree, folder: Path) -> None:
+    use(IMAGES)
+    Path(name).unlink()
+    os.mkfifo(name)
+    assert_refused(f"{name} is a pipe, but is read twice; name a file")
 
 
 def test_an_empty_lmdb_is_refused(tree: Tree, folder: Path) -> None:

@@ -319,7 +319,7 @@ def test_tests_that_are_switched_off_stay_off_and_are_told_of(
         ({"min_lr": 0, "max_lr": float("inf")}, "--max-lr inf.* infinite"),
         ({**SWEEP, "iterations": 7}, "7 iterations are too few for a curve; give 8 at least"),
         ({**SWEEP, "epochs": 0.1}, "3 iterations are too few"),
-        ({**SWEEP, "epochs": -1}, "-30 iterations are too few"),
+        ({**SWEEP, "epochs": -1}, "--epochs -1: give a number above 0"),
         ({**SWEEP, "epochs": None}, "how long to train.*--epochs or --iterations"),
     ],
 )

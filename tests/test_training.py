@@ -415,8 +415,10 @@ def test_a_diverging_run_is_stopped_and_kept(
         training.train(file, tmp_path / "run", resume=True)
 
 
+@pytest.mark.parametrize("display", [0, 1])
+@pytest.mark.parametrize("weight", [1, 20, 0.01])
 def test_caffes_own_word_for_nan_is_divergence(
-    write_solver: Callable[..., Path], tmp_path: Path
+    weight: float, display: int, write_solver: Callable[..., Path], tmp_path: Path
 ) -> None:
     # the labels' scores are the lowest by far: their probabilities are 0
     hopeless = tmp_path / "hopeless.prototxt"
@@ -428,9 +430,11 @@ def test_caffes_own_word_for_nan_is_divergence(
         'layer { name: "two" type: "InnerProduct" bottom: "scores" top: "two" inner_product_param'
         ' { num_output: 1 bias_filler { type: "constant" value: -1e6 } } }'
         'layer { name: "all" type: "Concat" bottom: "two" bottom: "scores" top: "all" }'
-        'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "all" bottom: "label" top: "loss" }'
+        'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "all" bottom: "label" top: "loss"'
+        f" loss_weight: {weight} }}"
+        'layer { name: "fit" type: "SoftmaxWithLoss" bottom: "scores" bottom: "label" top: "fit" }'
     )
-    file = write_solver(net=str(hopeless), lr_policy="fixed", base_lr=0)
+    file = write_solver(net=str(hopeless), lr_policy="fixed", base_lr=0, display=display)
     with pytest.raises(DivergedError, match=r"diverged at iteration 0, .* the loss is 87\.3365;"):
         training.train(file, tmp_path / "run")
 

@@ -5,11 +5,14 @@ and not `import caffe`. What they do not know (layer types, shapes of blobs) is
 left to Caffe.
 """
 
+import math
 from typing import Any
 
 from caffe_clr import data_layers, epochs, prototxt
 from caffe_clr.errors import ClrError
 from caffe_clr.prototxt import Net, SolverFile
+
+_PREFETCHING = ("Data", "ImageData", "WindowData")
 
 
 def check_run(solver: SolverFile, *, gpu: int | None = None) -> list[str]:
@@ -31,6 +34,7 @@ def check_run(solver: SolverFile, *, gpu: int | None = None) -> list[str]:
     """
     parameter, name = solver.parameter, solver.name
     prototxt.check_solver(parameter, name)
+    _check_numbers(parameter, name)
     prototxt.check_type(parameter, name)
     train_net, test_nets = solver.train_net, solver.test_nets
     if test_nets and parameter.test_interval < 1:
@@ -39,9 +43,9 @@ def check_run(solver: SolverFile, *, gpu: int | None = None) -> list[str]:
             " set it to the iterations between two tests"
         )
     for net in (train_net, *test_nets):
+        _check_prefetch(net)
         data_layers.check(net)
     _check_weights(parameter, name)
-    _check_numbers(parameter, name)
     warnings = []
     if parameter.test_interval and not test_nets:
         warnings.append(
@@ -72,7 +76,20 @@ def warn_of_no_tests(solver: SolverFile) -> list[str]:
     ]
 
 
+def _check_prefetch(net: Net) -> None:
+    """Refuse layers that would wait for their own data for ever (base_data_layer.cpp)."""
+    for layer in net.parameter.layer:
+        if layer.type in _PREFETCHING and layer.data_param.prefetch < 1:
+            raise ClrError(
+                f'{net.name}: layer "{layer.name}": prefetch is 0, with which no batch is ever'
+                " read; set it to 1 or more, or remove it"
+            )
+
+
 def _check_numbers(parameter: Any, name: str) -> None:
+    for field, value in parameter.ListFields():
+        if field.type == field.TYPE_FLOAT and not math.isfinite(value):
+            raise ClrError(f"{name}: {field.name} is {value:g}; set it to a finite number")
     for field in ("max_iter", "iter_size"):
         value = getattr(parameter, field)
         if value < 1:

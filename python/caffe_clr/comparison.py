@@ -65,6 +65,7 @@ def compare(
     out: Path,
     options: Options,
     on_progress: Callable[[dict[str, int]], None] = lambda done: None,
+    on_warning: Callable[[str], None] = lambda warning: None,
 ) -> list[Entry]:
     """Train each solver with each of the seeds 1, 2, … and read what came of it.
 
@@ -74,6 +75,7 @@ def compare(
     Args:
         on_progress: called a few times a second with the iterations that are
             done, over all seeds, by solver name.
+        on_warning: as of training.train.
 
     Raises:
         UsageError: the nets have no metric in common.
@@ -106,7 +108,7 @@ def compare(
             done[folder.parent.name] += runs.last_iteration(folder)
         on_progress(done)
 
-    for error in jobs.run_all(tasks, options.jobs, options.scheduler, show):
+    for error in jobs.run_all(tasks, options.jobs, options.scheduler, show, on_warning):
         if error is not None and not isinstance(error, DivergedError):
             raise error
     return [

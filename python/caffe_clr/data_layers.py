@@ -163,9 +163,18 @@ def _count_database(layer: Any, folder: Path) -> int:
 def _count_lmdb(folder: Path) -> int:
     try:
         with lmdb.open(str(folder), readonly=True, lock=False) as database:
-            return int(database.stat()["entries"])
+            return int(_whole(database, folder).stat()["entries"])
     except lmdb.Error as error:
-        raise ValueError(f"LMDB cannot be read: {error}; make it again") from None
+        raise ValueError(f"LMDB {folder} cannot be read: {error}; make it again") from None
+
+
+def _whole(database: lmdb.Environment, folder: Path) -> lmdb.Environment:
+    """Refuse an LMDB that ends before its last page: to read there ends the process."""
+    there = (folder / "data.mdb").stat().st_size
+    needed = (database.info()["last_pgno"] + 1) * database.stat()["psize"]
+    if there < needed:
+        raise lmdb.Error(f"{folder} is cut off: it has {there:,} of {needed:,} bytes")
+    return database
 
 
 def _count_leveldb(folder: Path) -> int:
@@ -264,6 +273,8 @@ def _count_rows(file: str, name: str, source: Path) -> int:
 
 
 def _count_lines(layer: Any, source: Path) -> int:
+    if source.is_fifo():
+        raise ValueError(f"{source} is a pipe, but is read twice; name a file")
     with source.open("rb") as lines:
         return sum(1 for _ in lines)
 
@@ -313,12 +324,12 @@ def _first_of_lmdb(folder: Path) -> bytes | None:
     try:
         with (
             lmdb.open(str(folder), readonly=True, lock=False) as database,
-            database.begin() as transaction,
+            _whole(database, folder).begin() as transaction,
             transaction.cursor() as cursor,
         ):
             return bytes(cursor.value()) if cursor.first() else None
     except lmdb.Error as error:
-        raise ValueError(f"the LMDB cannot be opened: {error}") from None
+        raise ValueError(f"the LMDB {folder} cannot be opened: {error}; make it again") from None
 
 
 def _first_of_leveldb(folder: Path) -> bytes | None:
@@ -434,6 +445,8 @@ def _check_source(data: Any, where: str, nothing_at: str) -> None:
 
 
 def _text(file: str, where: str) -> str:
+    if Path(file).is_fifo():
+        raise ClrError(f"{where}: {file} is a pipe, but is read twice; name a file")
     try:
         return Path(file).read_text(errors="surrogateescape")
     except OSError as error:

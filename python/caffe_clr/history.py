@@ -73,20 +73,47 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
 
 def read_csv(path: Path) -> list[Row]:
     """The rows that write_csv or a run wrote; a torn last line is left out."""
-    return [
-        {key: _number(value) for key, value in row.items() if value}
-        for row in csv.DictReader(whole_lines(path))
-    ]
+    return read_table(path)[0]
+
+
+def read_table(path: Path) -> tuple[list[Row], int]:
+    """The rows that write_csv or a run wrote, and how many other lines there are.
+
+    A row has a number, or nothing, for each column. A last line that is not
+    ended is neither: it is still being written, or was when the run was killed.
+    """
+    header, *lines = whole_lines(path) or [""]
+    columns = cells_of(header)
+    rows = [row for row in (_row(columns, cells_of(line)) for line in lines) if row]
+    return rows, len(lines) - len(rows)
 
 
 def whole_lines(path: Path) -> list[str]:
     """The lines of a file, if there is one, without a last one that is not yet ended."""
     if not path.is_file():
         return []
-    with path.open(newline="") as file:
+    with path.open(newline="", errors="replace") as file:
         return [line for line in file if line.endswith("\n")]
+
+
+def cells_of(line: str) -> list[str]:
+    """The cells of a line of CSV; none where it is no such line."""
+    try:
+        return next(csv.reader([line]), [])
+    except csv.Error:
+        return []
+
+
+def _row(columns: list[str], cells: list[str]) -> Row:
+    """A row; empty where it cannot be read."""
+    if len(columns) != len(cells):
+        return {}
+    try:
+        return {key: _number(value) for key, value in zip(columns, cells, strict=True) if value}
+    except ValueError:
+        return {}
 
 
 def _number(text: str) -> float:
     number = float(text)
-    return int(number) if text.lstrip("-").isdigit() else number
+    return int(text) if text.lstrip("-").isdecimal() else number

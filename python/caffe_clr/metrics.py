@@ -1,5 +1,6 @@
 """Which of a net's outputs tells how good it is: its accuracy, under whatever name."""
 
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,9 +24,14 @@ class Metric:
         return f"test {self.name}" if self.of_test else "training loss"
 
     def rows(self, history: History) -> list[Row]:
-        """The rows that have it."""
+        """The rows that have it; nan is none, nor is an accuracy where another output is nan."""
         rows = history.test if self.of_test else history.train
-        return [row for row in rows if self.name in row]
+        return [row for row in rows if self.name in row and self._is_result(row)]
+
+    def _is_result(self, row: Row) -> bool:
+        if self.is_accuracy:
+            return not any(math.isnan(value) for key, value in row.items() if key != "lr")
+        return not math.isnan(row[self.name])
 
     def shown(self, value: float) -> str:
         return f"{value:.2%}" if self.is_accuracy else f"{value:.4g}"
@@ -70,10 +76,14 @@ def over_seeds(seeds: Sequence[list[Row]], name: str) -> list[Row]:
 
     The momentum stands behind lr where it is recorded.
     """
-    rows = []
-    for same in zip(*seeds, strict=False):
-        values = [row[name] for row in same]
-        row = {key: same[0][key] for key in ("iteration", "lr", "momentum") if key in same[0]}
+    rows: list[Row] = []
+    others = [{row["iteration"]: row[name] for row in rows} for rows in seeds[1:]]
+    for first in seeds[0]:
+        iteration = first["iteration"]
+        if not all(iteration in values for values in others):
+            continue
+        values = [first[name], *(values[iteration] for values in others)]
+        row = {key: first[key] for key in ("iteration", "lr", "momentum") if key in first}
         band = {"low": min(values), "high": max(values)}
         rows.append({**row, "mean": statistics.fmean(values), **band})
     return rows

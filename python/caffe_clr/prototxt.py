@@ -246,6 +246,10 @@ class SolverFile:
             if not Path(file).exists():
                 reason = f"cannot be read: No such file or directory{looked_for(file)}"
                 raise ClrError(f"{self.name}: {field}: {file}: {reason}")
+            if Path(file).is_fifo():
+                raise ClrError(
+                    f"{self.name}: {field}: {file} is a pipe, but is read twice; name a file"
+                )
             self._files[file] = read_net(Path(file))
         return self._files[file]
 

@@ -4,6 +4,7 @@ A check that fails inside Caffe aborts the process; those here raise.
 """
 
 import importlib.util
+import math
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -119,9 +120,24 @@ def loss(net: Any) -> float:
     return total
 
 
+def softmax_losses(net: Any) -> list[str]:
+    """The blobs in which the layers SoftmaxWithLoss put their losses."""
+    kinds = zip(net._layer_names, net.layers, strict=True)
+    return [net.top_names[name][0] for name, layer in kinds if layer.type == "SoftmaxWithLoss"]
+
+
 def outputs(net: Any, number: int = 0) -> dict[str, float]:
-    """The mean of each output of a net's last forward pass, by its column for this net."""
-    return {column(name, number): float(net.blobs[name].data.mean()) for name in net.outputs}
+    """The mean of each output of a net's last forward pass, by its column for this net.
+
+    It is nan for the accuracy of scores that are, of which Caffe's says nothing.
+    """
+    found = {name: float(net.blobs[name].data.mean()) for name in net.outputs}
+    for name, layer in zip(net._layer_names, net.layers, strict=True):
+        if layer.type == "Accuracy":
+            scores = net.blobs[net.bottom_names[name][0]].data
+            if np.isnan(scores).any():
+                found.update(dict.fromkeys(set(net.top_names[name]) & found.keys(), math.nan))
+    return {column(name, number): value for name, value in found.items()}
 
 
 def test(solver: Any, iterations: list[int]) -> Iterator[dict[str, float]]:

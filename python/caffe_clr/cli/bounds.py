@@ -28,7 +28,9 @@ def show_bounds(
         def show(done: int, total: int) -> None:
             shown.update(task, total=total, completed=done)
 
-        result = range_test(solver_file, folder, options, show)
+        result = range_test(
+            solver_file, folder, options, show, lambda warning: warn([warning], console)
+        )
     seeds = ", ".join(map(str, result.seeds))
     picture = folder / "range_test.png"
     plots.plot_range_test(result, f"LR range test of {solver_file}, seed {seeds}", picture)

@@ -13,7 +13,7 @@ from rich.progress import (
 )
 from rich.status import Status
 
-from caffe_clr.errors import Interrupted
+from caffe_clr.errors import DiedError, Interrupted
 
 console = Console(highlight=False)
 
@@ -31,11 +31,13 @@ def reading(console: Console) -> Status:
 
 @contextmanager
 def resumable(remedy: str) -> Iterator[None]:
-    """Say what to do after an interruption of what is done within."""
+    """Say what to do after an interruption, or the death, of what is done within."""
     try:
         yield
     except Interrupted as interrupted:
         raise Interrupted(interrupted.signal_number, remedy) from None
+    except DiedError as error:
+        raise DiedError(f"{error}\n{remedy}") from None
 
 
 @contextmanager

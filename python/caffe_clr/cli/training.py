@@ -20,8 +20,12 @@ Out = Annotated[
     Path | None,
     typer.Option(help="Write into this folder. Default: runs/<solver name>-<time>."),
 ]
-Seed = Annotated[int | None, typer.Option(min=0, help="Instead of the solver's random_seed.")]
-Gpu = Annotated[int | None, typer.Option(min=0, help="Train on this GPU instead of the CPU.")]
+Seed = Annotated[
+    int | None, typer.Option(min=0, max=2**32 - 1, help="Instead of the solver's random_seed.")
+]
+Gpu = Annotated[
+    int | None, typer.Option(min=0, max=2**31 - 1, help="Train on this GPU instead of the CPU.")
+]
 Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Runs at once.")]
 Images = Annotated[
     int | None, typer.Option(min=1, help="Size of the training set, where it cannot be counted.")
