@@ -88,8 +88,11 @@ def _check_prefetch(net: Net) -> None:
 
 def _check_numbers(parameter: Any, name: str) -> None:
     for field, value in parameter.ListFields():
-        if field.type == field.TYPE_FLOAT and not math.isfinite(value):
-            raise ClrError(f"{name}: {field.name} is {value:g}; set it to a finite number")
+        if field.type != field.TYPE_FLOAT:
+            continue
+        for number in [value] if isinstance(value, float) else value:
+            if not math.isfinite(number):
+                raise ClrError(f"{name}: {field.name} is {number:g}; set it to a finite number")
     for field in ("max_iter", "iter_size"):
         value = getattr(parameter, field)
         if value < 1:

@@ -76,14 +76,14 @@ def over_seeds(seeds: Sequence[list[Row]], name: str) -> list[Row]:
 
     The momentum stands behind lr where it is recorded.
     """
-    rows: list[Row] = []
+    rows = []
     others = [{row["iteration"]: row[name] for row in rows} for rows in seeds[1:]]
     for first in seeds[0]:
         iteration = first["iteration"]
         if not all(iteration in values for values in others):
             continue
         values = [first[name], *(values[iteration] for values in others)]
-        row = {key: first[key] for key in ("iteration", "lr", "momentum") if key in first}
+        row: Row = {key: first[key] for key in ("iteration", "lr", "momentum") if key in first}
         band = {"low": min(values), "high": max(values)}
         rows.append({**row, "mean": statistics.fmean(values), **band})
     return rows
