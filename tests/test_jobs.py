@@ -202,9 +202,10 @@ def test_a_python_layer_is_looked_for_where_caffe_train_looks(
 ) -> None:
     file = write_solver(net=with_layer("pass"))
     monkeypatch.delenv("PYTHONPATH")
-    with pytest.raises(ClrError, match="add its folder to PYTHONPATH"):
+    with pytest.raises(
+        ClrError, match='no Python module "own_layer"; add its folder to PYTHONPATH'
+    ):
         jobs.run(job(file, tmp_path / "run"))
-    assert "No module named 'own_layer'" in (tmp_path / "run" / jobs.LOG).read_text()
 
 
 def test_a_python_layers_exception_is_an_error_here(
