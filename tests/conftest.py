@@ -136,6 +136,25 @@ def net(tree: Tree, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+@pytest.fixture(scope="session")
+def moving_net(tree: Tree, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small net whose batches are others in each iteration, and in each test."""
+    folder = tmp_path_factory.mktemp("moving")
+    generator = np.random.default_rng(0)
+    for name, images in (("lmdb", 30), ("tested", 21)):
+        pixels = generator.integers(0, 256, (images, 1, 3, 3), np.uint8)
+        datasets.write_lmdb(folder / name, pixels, generator.integers(0, 3, images))
+    data, layers = NET.replace("SOURCE", str(folder / "lmdb")).split("}\nlayer {", 1)
+    trained = data.replace("layer {", "layer { include { phase: TRAIN }")
+    tested = data.replace("layer {", "layer { include { phase: TEST }").replace("/lmdb", "/tested")
+    accuracy = (
+        'layer { name: "right" type: "Accuracy" bottom: "scores" bottom: "label" top: "right" }'
+    )
+    file = folder / "net.prototxt"
+    file.write_text(f"{trained}}}\n{tested}}}\nlayer {{{layers}{accuracy}\n")
+    return file
+
+
 def _build(report: Report, gtests: bool) -> Tree:
     options = pipeline.Options(prefix=locations.build() / "caffe", gtests=gtests)
     with _one_at_a_time("build"):

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -13,7 +14,7 @@ import numpy as np
 import plyvel
 import pytest
 
-from caffe_clr import checks, prototxt
+from caffe_clr import checks, installation, prototxt
 from caffe_clr.errors import ClrError
 from caffe_clr.experiments import datasets
 from caffe_clr.harness.compilation import Tree
@@ -252,7 +253,11 @@ NET_FAULTS = [
     ),
     ('"test_lmdb"', '"images"', TEST + "images is not of backend LMDB: it has no data.mdb"),
     ('"test_lmdb"', '"odd_lmdb"', TEST + "the first value of odd_lmdb is no Datum"),
-    ('"test_lmdb"', '"torn_lmdb"', TEST + "the LMDB cannot be opened: torn_lmdb: MDB_INVALID"),
+    (
+        '"test_lmdb"',
+        '"torn_lmdb"',
+        TEST + "the LMDB torn_lmdb cannot be opened: torn_lmdb: MDB_INVALID",
+    ),
     (
         "batch_size: 3 backend: LMDB",
         "batch_size: 3",
@@ -317,6 +322,38 @@ def test_a_net_that_caffe_aborts_on_is_refused(
     assert_aborts(tree)
 
 
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize(
+    "field", ["momentum", "weight_decay", "momentum2", "delta", "clip_gradients", "rms_decay"]
+)
+def test_a_field_that_is_no_number_is_refused(
+    field: str, value: str, tree: Tree, folder: Path
+) -> None:
+    text = Path("solver.prototxt").read_text()
+    old = {"momentum": "momentum: 0 ", "weight_decay": "weight_decay: 0.001 "}.get(field, "")
+    Path("solver.prototxt").write_text(text.replace(old, "") + f"{field}: {value}")
+    assert_refused(f"solver.prototxt: {field} is {value}; set it to a finite number")
+
+
+def test_a_layer_without_prefetch_is_refused(tree: Tree, folder: Path) -> None:
+    change("net.prototxt", "batch_size: 4", "batch_size: 4 prefetch: 0")
+    assert_refused(TRAIN + "prefetch is 0, with which no batch is ever read")
+
+
+def test_a_database_that_is_cut_off_is_named(tree: Tree, folder: Path) -> None:
+    file = Path("train_lmdb/data.mdb")
+    file.write_bytes(file.read_bytes()[:9000])
+    assert_refused(TRAIN + "the LMDB train_lmdb cannot be opened: train_lmdb is cut off: it has 9,")
+
+
+@pytest.mark.parametrize("name", ["net.prototxt", "images.txt"])
+def test_a_pipe_is_refused(name: str, tree: Tree, folder: Path) -> None:
+    use(IMAGES)
+    Path(name).unlink()
+    os.mkfifo(name)
+    assert_refused(f"{name} is a pipe, but is read twice; name a file")
+
+
 def test_an_empty_lmdb_is_refused(tree: Tree, folder: Path) -> None:
     """Caffe reads it out of bounds: it ends in a failed check, bad_alloc or a bad address."""
     change("net.prototxt", '"test_lmdb"', '"empty_lmdb"')
@@ -370,7 +407,7 @@ def test_images_that_caffe_aborts_on_are_refused(
     old: str, new: str, message: str, folder: Path
 ) -> None:
     use(IMAGES)
-    assert check() == []
+    assert_passes_with_opencv(PICTURES + "type ImageData needs")
     change("net.prototxt", old, new)
     assert_refused(PICTURES + message)
 
@@ -466,14 +503,36 @@ def test_a_mean_of_doubles_in_todays_shape_passes(tree: Tree, folder: Path) -> N
     assert done.returncode == 0, done.stderr
 
 
-def test_encoded_images_are_left_to_caffe(folder: Path) -> None:
+def assert_passes_with_opencv(needs: str) -> None:
+    if installation.has_opencv():
+        assert check() == []
+    else:
+        assert_refused(f"{needs} OpenCV, and this Caffe is built without: install its development")
+
+
+def test_whether_caffe_has_opencv_is_known(tree: Tree) -> None:
+    code = "import caffe; print('ImageData' in caffe.layer_type_list())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{installation.has_opencv()}\n"
+
+
+@pytest.mark.parametrize("backend", ["LMDB", "LEVELDB"])
+def test_encoded_images_are_left_to_a_caffe_with_opencv(backend: str, folder: Path) -> None:
     encoded = prototxt.caffe_pb2().Datum(encoded=True, data=b"an image of any size", label=1)
     with (
         lmdb.open("test_lmdb") as database,
         database.begin(write=True) as transaction,
     ):
         transaction.put(b"00000000", encoded.SerializeToString())
-    assert check() == []
+    with plyvel.DB("leveldb") as database:
+        database.put(b"00000000", encoded.SerializeToString())
+    source = "test_lmdb" if backend == "LMDB" else "leveldb"
+    change(
+        "net.prototxt",
+        '"test_lmdb" batch_size: 3 backend: LMDB',
+        f'"{source}" batch_size: 3 backend: {backend}',
+    )
+    assert_passes_with_opencv(f"{TEST}{source} has compressed images, which need")
 
 
 def test_grey_images_and_any_file_name_pass(folder: Path) -> None:
@@ -484,7 +543,7 @@ def test_grey_images_and_any_file_name_pass(folder: Path) -> None:
     name = os.fsdecode(b"gr\xfc\xdfe.png")
     Path("images", name).write_bytes(b"")
     Path("images.txt").write_bytes(os.fsencode(f"{name} 1\n{name} 2\n"))
-    assert check() == []
+    assert_passes_with_opencv(PICTURES + "type ImageData needs")
 
 
 def test_data_that_cannot_be_counted_passes(tree: Tree, folder: Path) -> None:
@@ -549,12 +608,6 @@ WARNINGS = [
     ),
     (
         "test_iter: 2",
-        "test_iter: 0",
-        "solver.prototxt: test_iter 0 with batch_size 3 tests 0 images, not all of the 6 there are;"
-        " set test_iter: 2",
-    ),
-    (
-        "test_iter: 2",
         "test_iter: -2",
         "solver.prototxt: test_iter -2 with batch_size 3 tests 0 images, not all of the 6 there"
         " are; set test_iter: 2",
@@ -599,7 +652,16 @@ def test_a_test_net_without_outputs_is_warned_of(tree: Tree, folder: Path) -> No
     assert "Test net output" not in done.stderr
 
 
-def test_a_net_of_the_deprecated_format_is_left_to_caffe(tree: Tree, folder: Path) -> None:
+@pytest.mark.parametrize("new", ["test_iter: 0 test_interval: 2", "test_iter: 1 test_interval: 4"])
+def test_tests_that_are_switched_off_are_not_warned_of(new: str, folder: Path) -> None:
+    change("net.prototxt", ' top: "loss"', "")
+    change("solver.prototxt", "test_iter: 2 test_interval: 2", new)
+    assert check() == []
+
+
+def test_a_net_of_a_deprecated_format_is_checked_as_it_is_upgraded(
+    tree: Tree, folder: Path
+) -> None:
     Path("net.prototxt").write_text("""
 layers {
   name: "data" type: DATA top: "data" top: "label"
@@ -609,8 +671,13 @@ layers {
   name: "scores" type: INNER_PRODUCT bottom: "data" top: "scores"
   inner_product_param { num_output: 3 weight_filler { type: "xavier" } }
 }
-layers { name: "loss" type: SOFTMAX_LOSS bottom: "scores" bottom: "label" }
+layers { name: "loss" type: SOFTMAX_LOSS bottom: "scores" bottom: "label" top: "loss" }
 """)
     assert check() == []
     done = caffe_train(tree)
     assert done.returncode == 0, done.stderr
+    change("net.prototxt", "batch_size: 3", "batch_size: 4")
+    assert "test_iter 2 with batch_size 4 tests 8 images" in check()[0]
+    change("net.prototxt", "test_lmdb", "none_lmdb")
+    assert_refused('net.prototxt: layer "data": no data at none_lmdb')
+    assert_aborts(tree)

@@ -11,6 +11,7 @@ import pytest
 from matplotlib.image import imread
 from rich.console import Console
 
+from caffe_clr import runs
 from caffe_clr.cli import trainings
 from caffe_clr.experiments import datasets
 from caffe_clr.harness.compilation import Tree
@@ -85,6 +86,17 @@ def test_runs_in_one_plot(run_cli: Run, tmp_path: Path) -> None:
     assert "runs/fixed: no test accuracy (%) is recorded yet" in empty.stderr
 
 
+def test_the_size_of_the_data_may_be_given_to_train_and_compare(
+    write_solver: Callable[..., Path], run_cli: Run, tmp_path: Path
+) -> None:
+    file = write_solver(max_iter=4)
+    assert run_cli("train", file, "--images", "16", "--out", "one").returncode == 0
+    done = run_cli("compare", file, "--seeds", "1", "--images", "16", "--out", "all")
+    assert done.returncode == 0, done.stderr
+    for folder in (tmp_path / "one", tmp_path / "all" / "solver" / "seed_1"):
+        assert [row["epoch"] for row in runs.read_history(folder).train] == [0, 0.5, 1, 1.5]
+
+
 @pytest.mark.usefixtures("digits")
 def test_without_a_terminal_the_training_is_told_in_lines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -98,6 +110,7 @@ def test_without_a_terminal_the_training_is_told_in_lines(
         Console(file=output, width=80),
         seed=None,
         gpu=None,
+        images=None,
         resume=False,
         snapshot_cycles=False,
     )
@@ -234,3 +247,47 @@ def test_plot_of_what_is_no_run(tree: Tree, run_cli: Run, tmp_path: Path) -> Non
     done = run_cli("plot", str(tmp_path))
     assert done.returncode == 1
     assert f"error: {tmp_path}: there is no run in it" in done.stderr
+
+
+def test_data_is_written_into_the_current_folder(tree: Tree, run_cli: Run, tmp_path: Path) -> None:
+    done = run_cli("data", "digits", ".", "--force")
+    assert done.returncode == 0, done.stderr
+    names = {"train_lmdb", "test_lmdb", "mean.binaryproto"}
+    assert {path.name for path in tmp_path.iterdir()} == names
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--epochs", "nan"], "--epochs nan: give a number above 0"),
+        (["--epochs", "inf"], "--epochs inf: give a number above 0"),
+        (["--epochs", "1e300"], "asked for exceed 2,147,483,647, the highest max_iter"),
+        (
+            ["--iterations", "99999999999999999999"],
+            "asked for exceed 2,147,483,647, the highest max_iter",
+        ),
+        (["--iterations", "0"], "0 iterations are too few"),
+        (["--iterations", "50", "--seed", "4294967296"], "less than or equal to 4294967295"),
+        (["--iterations", "50", "--seed", "4294967295", "--seeds", "2"], "give a smaller --seed"),
+        (["--iterations", "50", "--gpu", "2147483648"], "less than or equal to 2147483647"),
+    ],
+)
+def test_an_option_beyond_its_type_is_refused(
+    options: list[str], message: str, digits: Path, run_cli: Run
+) -> None:
+    solver = "models/digits/fixed_solver.prototxt"
+    done = run_cli("range-test", solver, "--min-lr", "0.1", "--max-lr", "1", *options)
+    assert done.returncode == 2
+    assert message in " ".join(done.stderr.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("prefix", ["..", "a/..", "a\\000b", "long" * 60])
+def test_a_snapshot_prefix_that_is_no_name_is_refused_before_the_training(
+    prefix: str, write_solver: Callable[..., Path], run_cli: Run, tmp_path: Path
+) -> None:
+    file = write_solver()
+    file.write_text(file.read_text().replace("elsewhere/mine", prefix))
+    done = run_cli("train", file, "--out", "run")
+    assert done.returncode == 1
+    assert "makes no file name; give a shorter or plain one" in done.stderr
+    assert not (tmp_path / "run").exists()

@@ -264,6 +264,26 @@ def test_a_truncated_archive_is_refused(name: str, keep: float, tmp_path: Path) 
         cifar.read(archive, SMALL10)
 
 
+@pytest.mark.parametrize("keys", ["bytes", "str"])
+def test_batches_that_python_3_wrote_are_read(keys: str, tmp_path: Path) -> None:
+    splits = made(SMALL10)
+    files = {
+        name: pickle.dumps(
+            {
+                key if keys == "bytes" else key.decode(): value
+                for key, value in pickle.loads(content, encoding="bytes").items()
+            },
+            protocol=2,
+        )
+        for name, content in official(SMALL10, splits, "py").items()
+        if not name.endswith(".html")
+    }
+    read = cifar.read(unpacked(files, tmp_path), SMALL10)
+    assert {phase: as_set(split) for phase, split in read.items()} == {
+        phase: as_set(split) for phase, split in splits.items()
+    }
+
+
 def test_a_damaged_xz_archive_is_refused(tmp_path: Path) -> None:
     archive = packed(official(SMALL10, made(SMALL10), "bin"), tmp_path / "archive.tar")
     content = bytearray(lzma.compress(archive.read_bytes()))

@@ -1,6 +1,7 @@
 """Epochs: what is counted is what Caffe reads, and iterations and cycles follow from it."""
 
 import math
+import os
 import shutil
 from collections.abc import Callable
 from fractions import Fraction
@@ -48,6 +49,7 @@ PARAMETER = 'layer { name: "p" type: "Parameter" top: "p" parameter_param { shap
 def folder(tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory, with IMAGES images of each kind; the label is the image's number."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     images = np.zeros((IMAGES, 1, 3, 3), np.uint8)
     labels = np.arange(IMAGES)
     datasets.write_lmdb(tmp_path / "lmdb", images, labels)
@@ -180,6 +182,37 @@ def test_a_leveldb_with_tables_of_the_old_suffix_is_counted(folder: Path) -> Non
     assert data_layers.count_images(layer_of(SOURCES["LEVELDB"])) == IMAGES
 
 
+def test_a_leveldb_is_read_once_until_it_changes(folder: Path) -> None:
+    path, layer = folder / "leveldb", layer_of(SOURCES["LEVELDB"])
+    with plyvel.DB(str(path)) as database:
+        database.compact_range()
+    assert data_layers.count_images(layer) == IMAGES
+    (table,) = path.glob("*.ldb")
+    before, content = table.stat(), table.read_bytes()
+    table.write_bytes(bytes(len(content)))  # not readable, and as good as unchanged
+    os.utime(table, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert data_layers.count_images(layer) == IMAGES
+    os.utime(table, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    with pytest.raises(ClrError, match="cannot be read"):
+        data_layers.count_images(layer)
+    table.write_bytes(content)
+    live = solvers.load_solver(
+        solver_of(f'layer {{ name: "d" top: "data" top: "label" {SOURCES["LEVELDB"]} }}').parameter
+    )
+    del live  # which has opened it
+    assert data_layers.count_images(layer) == IMAGES
+    counted = set((folder / "cache" / "caffe-clr" / "counts").iterdir())
+    with plyvel.DB(str(path)) as database:
+        database.put(b"00000012", database.get(b"00000011"))
+    assert data_layers.count_images(layer) == IMAGES + 1
+    assert counted < set((folder / "cache" / "caffe-clr" / "counts").iterdir())
+
+
+def test_a_leveldb_is_counted_where_the_count_cannot_be_kept(folder: Path) -> None:
+    (folder / "cache").write_text("a file in the way")
+    assert data_layers.count_images(layer_of(SOURCES["LEVELDB"])) == IMAGES
+
+
 @pytest.mark.parametrize("source", ["LMDB", "LEVELDB"])
 def test_a_database_is_counted_while_caffe_trains_on_it(source: str, folder: Path) -> None:
     data = f'layer {{ name: "data" top: "data" top: "label" {SOURCES[source]} }}'
@@ -231,7 +264,7 @@ UNUSABLE = [
     (SOURCES["LMDB"], lambda folder: shutil.rmtree(folder / "lmdb"), "no data at lmdb .looked for"),
     (SOURCES["LMDB"], empty_lmdb, "lmdb is empty; make it again"),
     (SOURCES["LMDB"], write_file("lmdb/data.mdb", "x" * 9000), "lmdb: MDB_INVALID.*; make it"),
-    (SOURCES["LMDB"], write_file("lmdb/data.mdb", ""), "LMDB cannot be read: .*lmdb"),
+    (SOURCES["LMDB"], write_file("lmdb/data.mdb", ""), "LMDB lmdb cannot be read: "),
     (SOURCES["LEVELDB"], empty_leveldb, "leveldb is empty; make it again"),
     (SOURCES["LEVELDB"], break_leveldb, "LevelDB leveldb cannot be read: Corruption: .*checksum"),
     (SOURCES["LEVELDB"], lose_the_current_manifest, "cannot be read: .*leveldb/MANIFEST-.*; make"),
@@ -343,7 +376,7 @@ def test_of_several_data_layers_the_first_counted_one_with_labels_decides(folder
             dummy(2, "include { phase: TEST }") + LEARNING,
             "net_param: no data layer in phase TRAIN; add one",
         ),
-        ('layers { name: "d" type: DATA top: "x" }', "`layers` is .*; convert it .*upgrade_net_pr"),
+        ('layers { name: "d" type: DATA top: "x" }', "net_param: .* `layers` in files alone; put"),
     ],
 )
 def test_a_net_that_does_not_tell_its_batch_size_is_refused(
@@ -367,8 +400,8 @@ def test_test_nets_are_told_in_caffes_order(folder: Path) -> None:
 
 
 def test_test_nets_that_do_not_tell_are_unknown(folder: Path) -> None:
-    for net in ('layers { name: "d" type: DATA }', 'layer { name: "d" type: "Python" top: "x" }'):
-        assert epochs.test_images(solver_of(net, "test_iter: 1")) == [(None, None)]
+    net = 'layer { name: "d" type: "Python" top: "x" }'
+    assert epochs.test_images(solver_of(net, "test_iter: 1")) == [(None, None)]
     source = SOURCES["LMDB"].replace(" backend: LMDB", "")
     solver = solver_of(f'layer {{ name: "data" {source} }}', "test_iter: 1")
     with pytest.raises(ClrError, match='net_param: layer "data": the backend is LEVELDB, '):
@@ -383,6 +416,15 @@ def solver_file(folder: Path) -> Path:
     file = folder / "solver.prototxt"
     file.write_text('net: "net.prototxt" lr_policy: "triangular" base_lr: 0.001 max_lr: 0.006\n')
     return file
+
+
+def test_the_epoch_of_a_net_of_v1_is_counted(solver_file: Path) -> None:
+    (solver_file.parent / "net.prototxt").write_text(
+        'layers { name: "d" type: DATA top: "data" top: "label" include: { phase: 0 }'
+        ' data_param { source: "lmdb" batch_size: 4 backend: LMDB } }'
+        ' layers { name: "s" type: INNER_PRODUCT bottom: "data" top: "s" }'
+    )
+    assert epochs.stepsize(solver_file)["epoch"] == IMAGES // 4
 
 
 def test_a_stepsize_of_epochs(solver_file: Path) -> None:

@@ -1,7 +1,10 @@
 """Trainings in processes of their own: what they report, and how they end."""
 
+import json
+import os
 import re
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -68,8 +71,11 @@ def change_net(net: Path, tmp_path: Path) -> Callable[[str, str], str]:
 
 
 @pytest.fixture
-def with_layer(tmp_path: Path, change_net: Callable[..., str]) -> Callable[[str], str]:
+def with_layer(
+    tmp_path: Path, change_net: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], str]:
     """Writes the net with a Python layer that does something in its fifth forward pass."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
 
     def write(do: str) -> str:
         (tmp_path / "own_layer.py").write_text(LAYER.replace("DO", do))
@@ -91,9 +97,9 @@ def command(file: Path, out: Path, *options: str) -> list[str]:
     return [sys.executable, "-m", "caffe_clr", "train", str(file), "--out", str(out), *options]
 
 
-def begin(file: Path, out: Path) -> "subprocess.Popen[str]":
+def begin(file: Path, out: Path, *options: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        command(file, out), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        command(file, out, *options), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
 
 
@@ -156,7 +162,7 @@ def test_reports_say_where_the_training_is(
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
     [
-        ('"Sigmoid"', '"Sigmoit"', "Unknown layer type: Sigmoit"),
+        ('bottom: "scores" bottom', 'bottom: "none" bottom', "Unknown bottom blob 'none'"),
         ('bottom: "label" top', 'bottom: "hidden" top', "Number of labels must match"),
     ],
 )
@@ -180,6 +186,28 @@ def test_an_abort_of_caffe_is_an_error_here(
     assert reason not in str(raised.value)
 
 
+def test_nothing_of_the_current_folder_is_run(
+    write_solver: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit('the json.py of the current folder')")
+    jobs.run(job(write_solver(), tmp_path / "run"))
+    assert runs.read_status(tmp_path / "run")["status"] == "finished"
+
+
+def test_a_python_layer_is_looked_for_where_caffe_train_looks(
+    write_solver: Callable[..., Path],
+    with_layer: Callable[[str], str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = write_solver(net=with_layer("pass"))
+    monkeypatch.delenv("PYTHONPATH")
+    with pytest.raises(
+        ClrError, match='no Python module "own_layer"; add its folder to PYTHONPATH'
+    ):
+        jobs.run(job(file, tmp_path / "run"))
+
+
 def test_a_python_layers_exception_is_an_error_here(
     write_solver: Callable[..., Path], with_layer: Callable[[str], str], tmp_path: Path
 ) -> None:
@@ -188,6 +216,30 @@ def test_a_python_layers_exception_is_an_error_here(
         jobs.run(job(file, tmp_path / "run"))
     assert "own_layer.py" in (tmp_path / "run" / jobs.LOG).read_text()
     assert len(runs.read_history(tmp_path / "run").train) == 4
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (
+            'type: "Poling"',
+            'layer "odd": this Caffe has no type "Poling"; it may be of another version of Caffe;'
+            ' did you mean "Pooling"',
+        ),
+        ('type: "AnnotatedData"', 'layer "odd": this Caffe has no type "AnnotatedData"; it may be'),
+        (
+            'type: "Python" python_param { module: "none.here" layer: "Here" }',
+            'layer "odd": there is no Python module "none.here"; add its folder to PYTHONPATH',
+        ),
+    ],
+)
+def test_a_layer_that_there_is_not_is_named(
+    layer: str, message: str, write_solver: Callable[..., Path], net: Path, tmp_path: Path
+) -> None:
+    odd = tmp_path / "odd.prototxt"
+    odd.write_text(f'{net.read_text()} layer {{ name: "odd" {layer} bottom: "scores" top: "x" }}')
+    with pytest.raises(ClrError, match=re.escape(f"{odd}: {message}")):
+        jobs.run(job(write_solver(net=str(odd)), tmp_path / "run"))
 
 
 def test_a_diverging_job_says_where(write_solver: Callable[..., Path], tmp_path: Path) -> None:
@@ -250,15 +302,22 @@ def test_a_full_disk_keeps_what_was_there(
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_command_says_how_to_go_on(
-    number: int, status: int, write_solver: Callable[..., Path], tmp_path: Path
+    number: int,
+    status: int,
+    write_solver: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    file, out = write_solver(**LONG), tmp_path / "run"
-    process = begin(file, out)
+    file, out = write_solver("a solver", **LONG), tmp_path / "a run; of it"
+    options = ["--seed", "3", "--snapshot-cycles"]
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    process = begin(file, out, *options)
     wait_until(lambda: runs.last_iteration(out), process)
     process.send_signal(number)
     _, message = process.communicate()
     assert process.returncode == status
-    went_on = f"caffe-clr train {file} --out {out} --resume"
+    arguments = ["train", str(file), "--out", str(out), "--resume", *options]
+    went_on = re.escape(f"OMP_NUM_THREADS=1 caffe-clr {shlex.join(arguments)}")
     found = re.fullmatch(
         rf"error: interrupted; iteration (\d+) is kept in a snapshot; go on with: {went_on}\n",
         message,
@@ -266,10 +325,11 @@ def test_an_interrupted_command_says_how_to_go_on(
     assert found, message
     assert weights(out, int(found[1]))
     assert 0 < int(found[1]) < LONG["max_iter"]
-    subprocess.run(
-        [sys.executable, "-m", "caffe_clr", *went_on.split()[1:]], check=True, capture_output=True
+    done = subprocess.run(
+        [sys.executable, "-m", "caffe_clr", *arguments], check=True, capture_output=True, text=True
     )
-    training.train(file, tmp_path / "whole")
+    assert "the run was begun with" not in done.stdout
+    jobs.run(job(file, tmp_path / "whole", seed=3))
     assert weights(out, LONG["max_iter"]) == weights(tmp_path / "whole", LONG["max_iter"])
 
 
@@ -283,6 +343,57 @@ def test_an_interruption_before_the_training_begins_is_none_of_caffe(
     assert process.returncode == 130
     assert message.startswith("error: interrupted; ")
     assert "--resume" in message
+
+
+def test_a_death_by_a_signal_is_named(write_solver: Callable[..., Path], tmp_path: Path) -> None:
+    file, out = write_solver(**LONG), tmp_path / "run"
+    process = begin(file, out)
+    wait_until(lambda: runs.last_iteration(out), process)
+    (child,) = children(process.pid)
+    os.kill(child, signal.SIGKILL)
+    _, message = process.communicate()
+    assert process.returncode == 1
+    told, log, go_on = message.splitlines()
+    assert told.startswith("error: the training process was killed by SIGKILL; the system does")
+    assert "; Caffe last wrote: " in told
+    assert log == f"full log: {out / jobs.LOG}"
+    assert go_on == f"go on with: caffe-clr train {file} --out {out} --resume"
+
+
+def test_another_gpu_or_number_of_threads_is_said(
+    write_solver: Callable[..., Path], tmp_path: Path
+) -> None:
+    file, out = write_solver(max_iter=20), tmp_path / "run"
+    training.train(file, out)
+    status = json.loads((out / "run.json").read_text())
+    begun = {**status, "status": "interrupted", "gpu": 1, "threads": "7"}
+    (out / "run.json").write_text(json.dumps(begun))
+    said: list[str] = []
+    jobs.run(job(file, out, resume=True, threads=3), on_warning=said.append)
+    unequal = ": its bits are not those of an uninterrupted one"
+    assert said == [
+        f"the run was begun with --gpu 1, and goes on with the CPU{unequal}",
+        f"the run was begun with OMP_NUM_THREADS=7, and goes on with OMP_NUM_THREADS=3{unequal}",
+    ]
+
+
+def test_a_training_without_a_parent_is_ended_in_an_endless_iteration(
+    write_solver: Callable[..., Path], with_layer: Callable[[str], str], tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import caffe_clr.watch\ncaffe_clr.watch.GRACE_SECONDS = 0.5\n"
+    )
+    # nothing of Python runs in this one
+    do = "pathlib.Path('deaf').touch(); import ctypes; ctypes.PyDLL(None).sleep(10**6)"
+    process = begin(write_solver(net=with_layer(do)), tmp_path / "run")
+    wait_until((tmp_path / "deaf").exists, process)
+    (child,) = children(process.pid)
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + 120
+    while is_running(child):
+        assert time.monotonic() < deadline, "the training outlives its parent"
+        time.sleep(0.05)
 
 
 def test_a_second_interruption_ends_it_at_once(

@@ -53,11 +53,37 @@ def test_first_loss_without_an_accuracy() -> None:
     assert metric_of(LOSS, other) == metrics.Metric("entropy", of_test=True, is_accuracy=False)
 
 
+def test_a_layer_with_a_loss_weight_is_a_loss() -> None:
+    mean = layer("l1", "Reduction").replace(" top:", " loss_weight: 0.5 top:")
+    weightless = layer("shown", "Reduction").replace(" top:", " loss_weight: 0 top:")
+    assert metric_of(weightless, mean).name == "l1"
+
+
 def test_training_loss_without_a_test_net() -> None:
     solver = prototxt.caffe_pb2().SolverParameter()
     assert metrics.metric_of(prototxt.SolverFile(solver)) == metrics.Metric(
         "loss", of_test=False, is_accuracy=False
     )
+
+
+def test_training_loss_where_tests_are_switched_off() -> None:
+    for off in ("test_iter: 0 test_interval: 1", "test_iter: 1 test_interval: 5 max_iter: 4"):
+        solver = text_format.Parse(
+            f"net_param {{ {TOP_1} }} {off}", prototxt.caffe_pb2().SolverParameter()
+        )
+        assert metrics.metric_of(prototxt.SolverFile(solver)).label == "training loss"
+
+
+def test_the_accuracy_of_the_first_net_that_is_tested() -> None:
+    solver = text_format.Parse(
+        f"net_param {{ {TOP_1} }} test_iter: 0 test_iter: 1 test_interval: 1",
+        prototxt.caffe_pb2().SolverParameter(),
+    )
+    assert metrics.metric_of(prototxt.SolverFile(solver)).name == "right#1"
+
+
+def test_an_output_with_the_name_of_a_column_of_ours() -> None:
+    assert metric_of(layer("epoch", "Accuracy")).name == "epoch#0"
 
 
 def test_googlenets_own_classifier(root: Path, tree: Tree) -> None:

@@ -125,6 +125,40 @@ def test_the_command_with_and_without_solver_files(tree: Tree, root: Path, run_c
     )
 
 
+def test_a_file_that_is_refused_does_not_end_the_others(
+    tree: Tree, run_cli: Cli, tmp_path: Path
+) -> None:
+    rate = "base_lr: 0.01 lr_policy: 'fixed' max_iter: 9 "
+    inline = "name: 'n' layers { name: 'd' }"
+    taken = {
+        "states": "net: 'none' test_iter: 1 test_state { stage: 'x' } test_state { } iter_size: 0",
+        "inline": f"net_param {{ {inline} }} weights: 'none' snapshot: 2 snapshot_format: HDF5",
+        "apart": f"train_net_param {{ {inline} }} test_net_param {{ {inline} }} test_net: 'none'",
+        "deprecated": "solver_type: 1 train_net: 'none' train_state { level: 2 } debug_info: true",
+        "endless": "max_iter: 0",
+    }
+    refused = {
+        "foo": ("type: 'Foo'", 'type "Foo" is unknown; use one of SGD, '),
+        "adagrad": ("type: 'AdaGrad' momentum: 0.9", "momentum is 0.9, and AdaGrad has none"),
+        "both": ("type: 'SGD' solver_type: SGD", "both type and solver_type are set; keep type"),
+        "average": ("average_loss: 0", "average_loss is 0; set it to 1 or more"),
+        "field": ("rampup_lr: 1", 'SolverParameter has no field "rampup_lr"'),
+    }
+    files = []
+    for name, text in {**{n: text for n, (text, _) in refused.items()}, **taken}.items():
+        fields = rate if "max_iter" not in text else rate.replace("max_iter: 9", "")
+        (tmp_path / f"{name}.prototxt").write_text(fields + text)
+        files.append(f"{name}.prototxt")
+    done = run_cli("parity", *files, "--points", "3000", COLUMNS="120")
+    assert done.returncode == 1
+    for name in taken:
+        assert re.search(rf"│ fixed +│ {name}.prototxt +│ +[\d,]+ │ +0 │", done.stdout), done.stdout
+    lines = done.stderr.removeprefix("error: ").splitlines()
+    for line, (name, (_, message)) in zip(lines, refused.items(), strict=True):
+        assert line.startswith(f"{name}.prototxt:")
+        assert message in line
+
+
 def test_the_command_fails_on_a_difference_and_on_bad_files(
     tree: Tree, run_cli: Cli, tmp_path: Path
 ) -> None:

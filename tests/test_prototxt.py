@@ -1,6 +1,7 @@
 """Reading prototxt files: where an error is said to be, and what it should have been."""
 
 import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,10 @@ def file(tree: Tree, tmp_path: Path) -> Path:
     [
         ("\nmaxlr: 1", '2:1: SolverParameter has no field "maxlr"; did you mean "max_lr"?'),
         ("  Base_LR: 1", '1:3: SolverParameter has no field "Base_LR"; did you mean "base_lr"?'),
-        ("quux: 1", '1:1: SolverParameter has no field "quux"'),
+        ("quux: 1", '1:1: SolverParameter has no field "quux"; remove it, if it is of another'),
+        # of SSD, NVCaffe
+        ('eval_type: "detection"', '1:1: SolverParameter has no field "eval_type"; remove it'),
+        ("min_lr: 1e-4", '1:1: SolverParameter has no field "min_lr"; remove it, if it is of'),
         ("solver_mode: CUP", '1:14: SolverParameter.SolverMode has no value "CUP"; did you mean'),
         ("solver_mode: TPX", '1:14: SolverParameter.SolverMode has no value "TPX"; use one of CPU'),
         ("base_lr: fast", "1:10: .*fast"),
@@ -111,6 +115,143 @@ def test_an_unknown_policy_is_answered_with_the_closest(
 def test_a_refused_parameter_of_a_known_policy_has_no_hint(solver: Callable[..., Any]) -> None:
     with pytest.raises(ClrError, match=r"raise max_lr$"):
         prototxt.check_solver(solver(max_lr=0.0001))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"# caf\xe9 \xff 'open\nmax_iter: 7",
+        b"max_iter: 7 # \xe5\xad\xa6\xe4\xb9 cut",
+        b"max_iter: 0x7; # a\rmax_iter: 8\n",
+        b"\r\nmax_iter: 7,\r\n# \xa0\r\n",
+        'max_iter: 7 snapshot_prefix: "\u5b66 # \u201c" # \u2028 no line'.encode(),
+    ],
+)
+def test_a_comment_in_any_encoding_is_passed_over_as_by_caffe(
+    content: bytes, tree: Tree, file: Path
+) -> None:
+    file.write_bytes(content)
+    assert prototxt.read_solver(file, check_policy=False).max_iter == 7
+    assert caffe_reads(tree, file)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xef\xbb\xbfmax_iter: 7", ": begins with the byte order mark of UTF-8, which Caffe"),
+        ("\ufeffmax_iter: 7".encode("utf-16-le"), ": begins with the byte order mark of UTF-16"),
+        (
+            "max_iter: 7".encode("utf-16-le"),
+            ":1:2: U+0000 (a control character), which Caffe takes",
+        ),
+        ("\nmax_iter:\u00a07".encode(), ":2:10: U+00A0 (no-break space), which Caffe takes in"),
+        ("net: \u201ca\u201d".encode(), ":1:6: U+201C (left double quotation mark), which Caffe"),
+        (b"max_iter: 7 \xe9", ":1:13: the byte 0xe9 is not UTF-8; save the file as UTF-8"),
+    ],
+)
+def test_text_that_caffe_cannot_read_is_named(
+    content: bytes, message: str, tree: Tree, file: Path
+) -> None:
+    file.write_bytes(content)
+    with pytest.raises(ClrError) as refused:
+        prototxt.read_solver(file, check_policy=False)
+    assert str(refused.value).startswith(f"{file}{message}")
+    assert not caffe_reads(tree, file)
+
+
+def test_a_string_that_is_not_utf8_is_named(file: Path) -> None:
+    """Caffe reads it, but a message of protobuf's Python cannot hold it."""
+    file.write_bytes(b'# \xe9\nsnapshot_prefix: "caf\xe9"')
+    with pytest.raises(ClrError, match="2:22: the byte 0xe9 is not UTF-8; save the file as UTF-8"):
+        prototxt.read_solver(file, check_policy=False)
+
+
+def caffe_reads(tree: Tree, file: Path) -> bool:
+    program = tree.prefix / "bin" / "upgrade_solver_proto_text"
+    done = subprocess.run([program, file, "/dev/stdout"], capture_output=True)
+    return done.returncode == 0
+
+
+V1 = """
+layers { name: "d" type: DUMMY_DATA top: "d" top: "l" include: { phase: 0 } }
+layers { name: "d" type: DUMMY_DATA top: "d" top: "l" include { phase: TEST } }
+layers {
+  name: "s" type: INNER_PRODUCT bottom: "d" top: "s" blobs_lr: 1 blobs_lr: 2 weight_decay: 0
+}
+layers { name: "loss" type: SOFTMAX_LOSS bottom: "s" bottom: "l" }
+layers { name: "a" type: ACCURACY bottom: "s" bottom: "l" top: "a" include { phase: TEST } }
+"""
+V0 = """
+layers { layer { name: "d" type: "data" source: "x" batchsize: 64 scale: 0.5 } top: "d" top: "l" }
+layers { layer { name: "pad" type: "padding" pad: 2 } bottom: "d" top: "p" }
+layers {
+  layer { name: "c" type: "conv" num_output: 8 kernelsize: 3 blobs_lr: 1. } bottom: "p" top: "c"
+}
+layers { layer { name: "loss" type: "softmax_loss" } bottom: "c" bottom: "l" }
+"""
+
+
+def test_a_net_of_v1_is_upgraded(file: Path) -> None:
+    file.write_text(V1)
+    solver = prototxt.SolverFile(parsed(f'net: "{file}" test_iter: 1'))
+    assert [layer.type for layer in solver.train_net.parameter.layer] == [
+        *("DummyData", "InnerProduct", "SoftmaxWithLoss")
+    ]
+    (test_net,) = solver.test_nets
+    assert [layer.name for layer in test_net.parameter.layer] == ["d", "s", "loss", "a"]
+    scores = test_net.parameter.layer[1]
+    assert [(each.lr_mult, each.decay_mult) for each in scores.param] == [(1, 0), (2, 1)]
+
+
+def test_a_net_of_v0_is_upgraded(file: Path) -> None:
+    file.write_text(V0)
+    data, convolution, loss = prototxt.read_net(file).layer
+    assert (data.type, data.data_param.batch_size, data.transform_param.scale) == ("Data", 64, 0.5)
+    assert (convolution.bottom, convolution.convolution_param.pad) == (["d"], [2])
+    assert loss.type == "SoftmaxWithLoss"
+
+
+def test_inputs_of_a_net_are_upgraded(file: Path) -> None:
+    file.write_text('input: "x" input_dim: 8 input_dim: 3 input_dim: 2 input_dim: 2')
+    (layer,) = prototxt.read_net(file).layer
+    assert (layer.type, layer.top, layer.input_param.shape[0].dim) == ("Input", ["x"], [8, 3, 2, 2])
+
+
+def test_a_net_that_caffe_aborts_on_upgrading_is_refused(file: Path) -> None:
+    file.write_text(V0 + 'layers { layer { name: "odd" type: "odd" } bottom: "c" top: "o" }')
+    with pytest.raises(
+        ClrError, match=f"{file}: cannot be upgraded from .*: Unknown layer name: odd"
+    ):
+        prototxt.read_net(file)
+
+
+def test_what_caffe_cannot_upgrade_it_leaves_out(file: Path) -> None:
+    file.write_text(V0.replace("num_output: 8", "num_output: 8 batchsize: 4"))
+    assert [layer.name for layer in prototxt.read_net(file).layer] == ["d", "c", "loss"]
+
+
+def test_a_net_of_v1_within_a_solver_is_refused(tree: Tree) -> None:
+    solver = prototxt.SolverFile(parsed(f"train_net_param {{ {V1} }}"), "s")
+    with pytest.raises(ClrError, match="s: train_net_param: Caffe knows the deprecated `layers`"):
+        _ = solver.train_net
+
+
+@pytest.mark.parametrize(
+    ("fields", "tested"),
+    [
+        ("test_iter: 2 test_iter: 1 test_interval: 5", [0, 1]),
+        ("test_iter: 2 test_iter: 1 test_interval: 9 max_iter: 9", [0, 1]),
+        ("test_iter: 0 test_iter: 1 test_interval: 5 max_iter: 9", [1]),
+        ("test_iter: 0 test_interval: 5 max_iter: 9", []),
+        ("test_iter: 2 test_interval: 10 max_iter: 9", []),
+        ("max_iter: 9", []),
+    ],
+)
+def test_nets_that_caffe_train_does_not_test_are_not_tested(
+    fields: str, tested: list[int], tree: Tree
+) -> None:
+    solver = prototxt.SolverFile(parsed(f"net_param {{ }} {fields}"))
+    assert list(solver.tested_nets) == tested
 
 
 def parsed(text: str) -> Any:

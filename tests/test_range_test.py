@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,25 @@ EPOCH = 30  # iterations
 SWEEP: dict[str, Any] = {"min_lr": 0.001, "max_lr": 0.2}
 # what the folder of a range test holds, without those of its seeds
 FILES = {"range_test.csv", "range_test.json", "range_test_solver.prototxt"}
+SMALL = """
+layer {
+  name: "data" type: "DummyData" top: "data" top: "label"
+  dummy_data_param {
+    shape { dim: 8 dim: 4 } shape { dim: 8 }
+    data_filler { type: "gaussian" } data_filler { type: "constant" value: 1 }
+  }
+}
+layer {
+  name: "scores" type: "InnerProduct" bottom: "data" top: "scores"
+  inner_product_param { num_output: 2 weight_filler { type: "xavier" } }
+}
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "scores" bottom: "label" top: "loss" }
+layer {
+  name: "accuracy" type: "Accuracy" bottom: "scores" bottom: "label" top: "accuracy"
+  include { phase: TEST }
+}
+"""
+Cli = Callable[..., subprocess.CompletedProcess[str]]
 SNAPSHOTS = ("*.caffemodel*", "*.solverstate*")
 
 
@@ -134,7 +154,7 @@ def test_a_range_test_that_is_finished_is_not_trained_again(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("policy", "max_iter", "cycles"), [("triangular", 10, 3), ("exp_range", 99999, 7)]
+    ("policy", "max_iter", "cycles"), [("triangular", 30, 3), ("exp_range", 99999, 7)]
 )
 def test_a_cyclical_policy_is_kept(
     policy: str, max_iter: int, cycles: int, write_solver: Callable[..., Path], tmp_path: Path
@@ -257,6 +277,37 @@ def test_a_solver_without_a_test_net_is_judged_by_its_training_loss(
 
 
 @pytest.mark.parametrize(
+    ("fields", "reason", "remedy"),
+    [
+        (
+            "max_iter: 60 test_iter: 1111 test_interval: 999999999",
+            "test_interval 999999999 is beyond max_iter 60",
+            "set test_interval to that or less",
+        ),
+        (
+            "max_iter: 60 test_iter: 0 test_interval: 10",
+            "it has no test_iter above 0",
+            "set test_iter, and test_interval",
+        ),
+    ],
+)
+def test_tests_that_are_switched_off_stay_off_and_are_told_of(
+    fields: str, reason: str, remedy: str, run_cli: Cli, tmp_path: Path
+) -> None:
+    (tmp_path / "net.prototxt").write_text(SMALL)
+    (tmp_path / "solver.prototxt").write_text(f'net: "net.prototxt" {fields}')
+    sweep = ("--min-lr", "0.001", "--max-lr", "1", "--iterations", "20", "--out", "out")
+    done = run_cli("range-test", "solver.prototxt", *sweep)
+    assert (
+        f"warning: solver.prototxt: nothing is tested, since {reason}; what there is to go by is"
+        f" the training loss. To test, {remedy}\n"
+    ) in done.stdout
+    assert runs.read_history(tmp_path / "out" / "seed_1").test == []
+    found = json.loads((tmp_path / "out" / "range_test.json").read_text())
+    assert found["metric"] == "loss"
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"min_lr": 0.3, "max_lr": 0.3}, r"--min-lr 0\.3 is not below --max-lr 0\.3"),
@@ -266,7 +317,7 @@ def test_a_solver_without_a_test_net_is_judged_by_its_training_loss(
         ({"min_lr": 0, "max_lr": float("inf")}, "--max-lr inf.* infinite"),
         ({**SWEEP, "iterations": 7}, "7 iterations are too few for a curve; give 8 at least"),
         ({**SWEEP, "epochs": 0.1}, "3 iterations are too few"),
-        ({**SWEEP, "epochs": -1}, "-30 iterations are too few"),
+        ({**SWEEP, "epochs": -1}, "--epochs -1: give a number above 0"),
         ({**SWEEP, "epochs": None}, "how long to train.*--epochs or --iterations"),
     ],
 )

@@ -1,7 +1,13 @@
 """A run resumed from any of its snapshots is the run itself, bit for bit."""
 
+import os
+import random
+import signal
 import subprocess
+import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +15,8 @@ import numpy as np
 import pytest
 from google.protobuf import text_format
 
-from caffe_clr import policies, prototxt, solvers
+from caffe_clr import comparison, policies, prototxt, solvers, training
+from caffe_clr.errors import DivergedError, Interrupted
 from caffe_clr.harness.compilation import Tree
 
 LAST = 26  # two cycles of triangular with stepsize 6, and two iterations
@@ -144,3 +151,130 @@ def test_resume_by_caffe_train(
     done = subprocess.run([*command, state], check=True, capture_output=True, text=True)
     assert line in done.stderr
     assert (tmp_path / f"run_iter_{LAST}.caffemodel").read_bytes() == whole
+
+
+def recorded(folder: Path) -> dict[str, list[str]]:
+    """The lines of both tables without what the clock says."""
+    tables = {name: (folder / name).read_text().splitlines() for name in ("train.csv", "test.csv")}
+    return {name: [line.rpartition(",")[0] for line in lines] for name, lines in tables.items()}
+
+
+def final_weights(folder: Path) -> bytes:
+    (file,) = (folder / "snapshots").glob("*_iter_80.caffemodel")
+    return file.read_bytes()
+
+
+@pytest.fixture
+def moving(write_solver: Callable[..., Path], moving_net: Path) -> Callable[..., Path]:
+    """Writes a solver file whose data moves on, of a net that is tested."""
+
+    def write(name: str = "moving", **fields: Any) -> Path:
+        tests = {"test_iter": [2], "test_interval": 12, "test_initialization": True}
+        chosen = {"net": str(moving_net), "display": 7, "iter_size": 2, **tests, **fields}
+        return write_solver(name, **chosen)
+
+    return write
+
+
+def interrupt(files: list[Path], folder: Path, at: int, **options: Any) -> None:
+    iterations = [0]
+    with pytest.raises(Interrupted):
+        training.train(
+            files,
+            folder,
+            on_iteration=lambda progress: iterations.append(progress.iteration),
+            stop=lambda: signal.SIGTERM if iterations[-1] >= at else None,
+            **options,
+        )
+
+
+@pytest.mark.parametrize("at", [[0], [1], [11], [12], [13, 40], [24, 25, 26], [59, 60], [80]])
+def test_an_interrupted_run_ends_in_the_bits_of_a_whole_one(
+    at: list[int], moving: Callable[..., Path], tmp_path: Path
+) -> None:
+    files = [moving("first", max_iter=50), moving("second", base_lr=0.002)]
+    training.train(files, tmp_path / "whole")
+    for iteration in at:
+        interrupt(files, tmp_path / "run", iteration, resume=True)
+    said: list[str] = []
+    training.train(files, tmp_path / "run", resume=True, on_warning=said.append)
+    assert said == []
+    assert final_weights(tmp_path / "run") == final_weights(tmp_path / "whole")
+    assert recorded(tmp_path / "run") == recorded(tmp_path / "whole")
+
+
+def test_random_crops_go_on_too(
+    moving: Callable[..., Path], moving_net: Path, tmp_path: Path
+) -> None:
+    cropped = tmp_path / "cropped.prototxt"
+    text = moving_net.read_text()
+    cropped.write_text(text.replace("scale:", "mirror: true crop_size: 2 scale:"))
+    file = moving(net=str(cropped))
+    training.train(file, tmp_path / "whole")
+    interrupt([file], tmp_path / "run", 33)
+    training.train(file, tmp_path / "run", resume=True)
+    assert final_weights(tmp_path / "run") == final_weights(tmp_path / "whole")
+
+
+def test_what_does_not_go_on_is_said_once(
+    moving: Callable[..., Path], moving_net: Path, tmp_path: Path
+) -> None:
+    dropping = tmp_path / "dropping.prototxt"
+    layer = 'layer { name: "drop" type: "Dropout" bottom: "hidden" top: "hidden" }\n'
+    head, tail = moving_net.read_text().split('layer {\n  name: "scores"')
+    dropping.write_text(f'{head}{layer}layer {{\n  name: "scores"{tail}')
+    file = moving(net=str(dropping))
+    interrupt([file], tmp_path / "run", 33)
+    said: list[str] = []
+    training.train(file, tmp_path / "run", resume=True, on_warning=said.append)
+    (line,) = said
+    assert "Dropout" in line
+
+
+def test_a_resumed_range_test_is_stopped_by_the_first_loss_of_the_run(
+    moving: Callable[..., Path], tmp_path: Path
+) -> None:
+    file = moving(display=1, lr_policy="triangular", base_lr=0, max_lr=400, stepsize=80)
+    ends = []
+    for name, at in (("whole", []), ("run", [2, 5])):
+        for iteration in at:
+            interrupt([file], tmp_path / name, iteration, resume=True, stop_early=True)
+        with pytest.raises(DivergedError) as raised:
+            training.train(file, tmp_path / name, resume=True, stop_early=True)
+        ends.append(raised.value.iteration)
+    assert ends[0] == ends[1] < 70
+
+
+@pytest.mark.parametrize("killed", ["parent", "child", "both"])
+def test_a_killed_comparison_ends_in_the_bits_of_a_whole_one(
+    killed: str, moving: Callable[..., Path], tmp_path: Path
+) -> None:
+    fields = {"snapshot": 9, "iter_size": 40}
+    files = [moving("one", **fields), moving("other", max_lr=0.01, **fields)]
+    comparison.compare(files, tmp_path / "whole", comparison.Options(seeds=2, jobs=2))
+    command = [sys.executable, "-m", "caffe_clr", "compare", *map(str, files), "--seeds", "2"]
+    command += ["--jobs", "2", "--out", str(tmp_path / "run")]
+    pause = random.Random(1)
+    for _ in range(5):
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path
+        )
+        time.sleep(pause.uniform(1.0, 2.5))
+        found = [int(child) for child in children(process.pid)]
+        for pid in (found if killed != "parent" else []) + (
+            [process.pid] if killed != "child" else []
+        ):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.wait()
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for name in ("one/seed_1", "one/seed_2", "other/seed_1", "other/seed_2"):
+        assert final_weights(tmp_path / "run" / name) == final_weights(tmp_path / "whole" / name)
+        assert recorded(tmp_path / "run" / name) == recorded(tmp_path / "whole" / name)
+
+
+def children(pid: int) -> list[int]:
+    """The processes that the threads of a process have started."""
+    files = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for file in files for child in file.read_text().split()]

@@ -137,6 +137,70 @@ def test_a_net_without_tests_or_displays(write_solver: Callable[..., Path], tmp_
     assert runs.read_status(tmp_path / "run")["iteration"] == 80
 
 
+def test_tests_that_are_switched_off_are_not_made(
+    write_solver: Callable[..., Path], net: Path, tmp_path: Path
+) -> None:
+    tested = tmp_path / "tested.prototxt"
+    tested.write_text(net.read_text() + TEST_NET)
+    fields: dict[str, Any] = {"net": str(tested), "max_iter": 20, "test_iter": [1]}
+    beyond = write_solver("beyond", **fields, test_interval=21)
+    assert [row["iteration"] for row in training.train(beyond, tmp_path / "a").test] == [0]
+    never = write_solver("never", **fields, test_interval=21, test_initialization=False)
+    assert training.train(never, tmp_path / "b").test == []
+    none = write_solver("none", **{**fields, "test_iter": [0]}, test_interval=5)
+    assert training.train(none, tmp_path / "c").test == []
+    second = write_solver("second", **{**fields, "test_iter": [0, 1]}, test_interval=20)
+    rows = training.train(second, tmp_path / "d").test
+    assert [(row["iteration"], "right#1" in row, "right" in row) for row in rows] == [
+        (0, True, False),
+        (20, True, False),
+    ]
+
+
+def test_an_output_of_a_net_does_not_take_the_place_of_a_column_of_ours(
+    write_solver: Callable[..., Path], net: Path, tmp_path: Path
+) -> None:
+    names = ("iteration", "epoch", "lr", "seconds")
+    outputs = "".join(
+        f'layer {{ name: "{name}" type: "DummyData" top: "{name}" dummy_data_param {{'
+        ' shape { dim: 1 } data_filler { type: "constant" value: -7 } } }'
+        for name in names
+    )
+    odd = tmp_path / "odd.prototxt"
+    odd.write_text(net.read_text() + outputs)
+    file = write_solver(net=str(odd), max_iter=4, test_iter=[1], test_interval=2)
+    history = training.train(file, tmp_path / "run")
+    for rows, iterations in ((history.train, [0, 1, 2, 3]), (history.test, [0, 2, 4])):
+        assert [row["iteration"] for row in rows] == iterations
+        assert min(row[name] for row in rows for name in names) >= 0
+        assert {row[f"{name}#0"] for row in rows for name in names} == {-7}
+    assert runs.read_history(tmp_path / "run") == history
+
+
+def test_outputs_of_a_later_stages_net_are_in_the_tables(
+    write_solver: Callable[..., Path], net: Path, tmp_path: Path
+) -> None:
+    more = tmp_path / "more.prototxt"
+    extra = 'name: "more" type: "DummyData" top: "more" dummy_data_param { shape { dim: 1 } }'
+    more.write_text(f"{net.read_text()} layer {{ {extra} }}")
+    tests = {"test_iter": [1], "test_interval": 2}
+    first = write_solver("first", max_iter=4, **tests)
+    second = write_solver("second", net=str(more), max_iter=8, start_lr_policy=4, **tests)
+    third = write_solver("third", max_iter=10, start_lr_policy=8, **tests)
+    history = training.train([first, second, third], tmp_path / "run")
+    for rows, last in ((history.train, 9), (history.test, 10)):
+        assert rows[-1]["iteration"] == last
+        assert {row["iteration"] // 4 for row in rows if "more" in row} == {1}
+    assert runs.read_history(tmp_path / "run") == history
+
+
+def test_the_epochs_of_a_given_number_of_images_are_recorded(
+    write_solver: Callable[..., Path], tmp_path: Path
+) -> None:
+    history = training.train(write_solver(max_iter=4), tmp_path / "run", images=16)
+    assert [row["epoch"] for row in history.train] == [0, 0.5, 1, 1.5]
+
+
 def test_a_seed_decides_a_run(write_solver: Callable[..., Path], tmp_path: Path) -> None:
     file = write_solver()
 
@@ -351,8 +415,10 @@ def test_a_diverging_run_is_stopped_and_kept(
         training.train(file, tmp_path / "run", resume=True)
 
 
+@pytest.mark.parametrize("display", [0, 1])
+@pytest.mark.parametrize("weight", [1, 20, 0.01])
 def test_caffes_own_word_for_nan_is_divergence(
-    write_solver: Callable[..., Path], tmp_path: Path
+    weight: float, display: int, write_solver: Callable[..., Path], tmp_path: Path
 ) -> None:
     # the labels' scores are the lowest by far: their probabilities are 0
     hopeless = tmp_path / "hopeless.prototxt"
@@ -364,9 +430,11 @@ def test_caffes_own_word_for_nan_is_divergence(
         'layer { name: "two" type: "InnerProduct" bottom: "scores" top: "two" inner_product_param'
         ' { num_output: 1 bias_filler { type: "constant" value: -1e6 } } }'
         'layer { name: "all" type: "Concat" bottom: "two" bottom: "scores" top: "all" }'
-        'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "all" bottom: "label" top: "loss" }'
+        'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "all" bottom: "label" top: "loss"'
+        f" loss_weight: {weight} }}"
+        'layer { name: "fit" type: "SoftmaxWithLoss" bottom: "scores" bottom: "label" top: "fit" }'
     )
-    file = write_solver(net=str(hopeless), lr_policy="fixed", base_lr=0)
+    file = write_solver(net=str(hopeless), lr_policy="fixed", base_lr=0, display=display)
     with pytest.raises(DivergedError, match=r"diverged at iteration 0, .* the loss is 87\.3365;"):
         training.train(file, tmp_path / "run")
 

@@ -2,17 +2,17 @@
 
 They need the solver's SolverParameter and the files that it and its nets name,
 and not `import caffe`. What they do not know (layer types, shapes of blobs) is
-left to Caffe, and so are nets of the deprecated `layers`.
+left to Caffe.
 """
 
+import math
 from typing import Any
 
 from caffe_clr import data_layers, epochs, prototxt
 from caffe_clr.errors import ClrError
 from caffe_clr.prototxt import Net, SolverFile
 
-_WITHOUT_MOMENTUM = ("AdaGrad", "RMSProp")
-_REGULARIZATIONS = ("L2", "L1")
+_PREFETCHING = ("Data", "ImageData", "WindowData")
 
 
 def check_run(solver: SolverFile, *, gpu: int | None = None) -> list[str]:
@@ -34,7 +34,8 @@ def check_run(solver: SolverFile, *, gpu: int | None = None) -> list[str]:
     """
     parameter, name = solver.parameter, solver.name
     prototxt.check_solver(parameter, name)
-    _check_type(parameter, name)
+    _check_numbers(parameter, name)
+    prototxt.check_type(parameter, name)
     train_net, test_nets = solver.train_net, solver.test_nets
     if test_nets and parameter.test_interval < 1:
         raise ClrError(
@@ -42,9 +43,9 @@ def check_run(solver: SolverFile, *, gpu: int | None = None) -> list[str]:
             " set it to the iterations between two tests"
         )
     for net in (train_net, *test_nets):
+        _check_prefetch(net)
         data_layers.check(net)
     _check_weights(parameter, name)
-    _check_numbers(parameter, name)
     warnings = []
     if parameter.test_interval and not test_nets:
         warnings.append(
@@ -53,41 +54,49 @@ def check_run(solver: SolverFile, *, gpu: int | None = None) -> list[str]:
         )
     if gpu is None and parameter.HasField("solver_mode") and parameter.solver_mode:
         warnings.append(f"{name}: solver_mode is GPU, but this run is on the CPU")
-    warnings += _warn_of_outputs(test_nets)
-    if not any(net.parameter.layers for net in test_nets):
+    if solver.tested_nets:
+        warnings += _warn_of_outputs(test_nets)
         warnings += _warn_of_coverage(solver)
     return warnings
 
 
+def warn_of_no_tests(solver: SolverFile) -> list[str]:
+    """A warning, if a training of a solver tests nothing, why that is and how to mend it."""
+    if solver.tested_nets:
+        return []
+    parameter = solver.parameter
+    if not any(parameter.test_iter):
+        reason, remedy = "it has no test_iter above 0", "set test_iter, and test_interval"
+    else:
+        reason = f"test_interval {parameter.test_interval} is beyond max_iter {parameter.max_iter}"
+        remedy = "set test_interval to that or less"
+    return [
+        f"{solver.name}: nothing is tested, since {reason}; what there is to go by is the training"
+        f" loss. To test, {remedy}"
+    ]
+
+
+def _check_prefetch(net: Net) -> None:
+    """Refuse layers that would wait for their own data for ever (base_data_layer.cpp)."""
+    for layer in net.parameter.layer:
+        if layer.type in _PREFETCHING and layer.data_param.prefetch < 1:
+            raise ClrError(
+                f'{net.name}: layer "{layer.name}": prefetch is 0, with which no batch is ever'
+                " read; set it to 1 or more, or remove it"
+            )
+
+
 def _check_numbers(parameter: Any, name: str) -> None:
-    for field in ("max_iter", "iter_size", "average_loss"):
+    for field, value in parameter.ListFields():
+        if field.type != field.TYPE_FLOAT:
+            continue
+        for number in [value] if isinstance(value, float) else value:
+            if not math.isfinite(number):
+                raise ClrError(f"{name}: {field.name} is {number:g}; set it to a finite number")
+    for field in ("max_iter", "iter_size"):
         value = getattr(parameter, field)
         if value < 1:
             raise ClrError(f"{name}: {field} is {value}; set it to 1 or more")
-
-
-def _check_type(parameter: Any, name: str) -> None:
-    if parameter.HasField("type") and parameter.HasField("solver_type"):
-        raise ClrError(f"{name}: both type and solver_type are set; keep type")
-    solver_type = prototxt.solver_type(parameter)
-    _check_known("type", solver_type, prototxt.SOLVER_TYPES, name)
-    if parameter.momentum and solver_type in _WITHOUT_MOMENTUM:
-        raise ClrError(
-            f"{name}: momentum is {parameter.momentum:g}, and {solver_type} has none; remove it"
-        )
-    if solver_type == "RMSProp" and not 0 <= parameter.rms_decay < 1:
-        raise ClrError(
-            f"{name}: rms_decay is {parameter.rms_decay:g}; set it to 0 or more, and below 1"
-        )
-    if parameter.weight_decay:
-        regularization = parameter.regularization_type
-        _check_known("regularization_type", regularization, _REGULARIZATIONS, name)
-
-
-def _check_known(field: str, value: str, known: tuple[str, ...], name: str) -> None:
-    if value not in known:
-        hint = prototxt.did_you_mean(value, known)
-        raise ClrError(f'{name}: {field} "{value}" is unknown; use one of {", ".join(known)}{hint}')
 
 
 def _check_weights(parameter: Any, name: str) -> None:
@@ -118,7 +127,7 @@ def _warn_of_coverage(solver: SolverFile) -> list[str]:
     warnings = []
     pairs = zip(solver.parameter.test_iter, epochs.test_images(solver), strict=True)
     for test_iter, (images, batch_size) in pairs:
-        if not images or not batch_size or test_iter * batch_size == images:
+        if not images or not batch_size or test_iter * batch_size in (0, images):
             continue
         tested = max(0, test_iter) * batch_size
         what = "not all of" if tested < images else "more than"

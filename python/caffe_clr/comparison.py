@@ -24,12 +24,14 @@ class Options:
         jobs: how many runs at a time on this machine.
         scheduler: the address of a Dask scheduler whose workers train instead.
         gpu: the number of the GPU to train on; None for the CPU.
+        images: the size of the training set, which is counted where this is None.
     """
 
     seeds: int = 3
     jobs: int = 1
     scheduler: str | None = None
     gpu: int | None = None
+    images: int | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ def compare(
     out: Path,
     options: Options,
     on_progress: Callable[[dict[str, int]], None] = lambda done: None,
+    on_warning: Callable[[str], None] = lambda warning: None,
 ) -> list[Entry]:
     """Train each solver with each of the seeds 1, 2, … and read what came of it.
 
@@ -72,6 +75,7 @@ def compare(
     Args:
         on_progress: called a few times a second with the iterations that are
             done, over all seeds, by solver name.
+        on_warning: as of training.train.
 
     Raises:
         UsageError: the nets have no metric in common.
@@ -90,6 +94,7 @@ def compare(
             out=str(folder.resolve()),
             seed=seed,
             gpu=options.gpu,
+            images=options.images,
             resume=True,
             cwd=str(Path.cwd()),
             threads=threads,
@@ -103,7 +108,7 @@ def compare(
             done[folder.parent.name] += runs.last_iteration(folder)
         on_progress(done)
 
-    for error in jobs.run_all(tasks, options.jobs, options.scheduler, show):
+    for error in jobs.run_all(tasks, options.jobs, options.scheduler, show, on_warning):
         if error is not None and not isinstance(error, DivergedError):
             raise error
     return [

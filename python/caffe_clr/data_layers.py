@@ -5,22 +5,24 @@ source. Paths in prototxt files are relative to the working directory, as for
 `caffe train`.
 """
 
+import hashlib
 import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import lmdb
 from google.protobuf.message import DecodeError
 
-from caffe_clr import prototxt
+from caffe_clr import installation, locations, prototxt
 from caffe_clr.errors import ClrError
 from caffe_clr.prototxt import Net, check_file, looked_for
 
+_TABLES = (".ldb", ".sst")  # of a LevelDB; never changed, but merged and replaced
 _DATABASES = {"LEVELDB": "CURRENT", "LMDB": "data.mdb"}  # a file that each has in its folder
 PARAMETERS = {
     "Data": "data_param",
@@ -33,6 +35,8 @@ PARAMETERS = {
 }
 
 Shape = tuple[int, int, int]
+
+_WITH_OPENCV = ("ImageData", "WindowData")
 
 
 def of_net(net: Net) -> Any:
@@ -76,7 +80,8 @@ def count_images(layer: Any, net: str = "net") -> int:
 
     That are the keys of the database of a Data layer, the rows of the files of
     an HDF5Data layer, the lines of the list of an ImageData layer. A database is
-    neither changed nor locked, and may be in use. All of a LevelDB is read.
+    neither changed nor locked, and may be in use. All of a LevelDB is read, once:
+    the count is kept in the user's cache until the files of the database change.
 
     Args:
         layer: a LayerParameter.
@@ -115,8 +120,19 @@ def check(net: Net) -> None:
         ClrError: says which file, layer and field is wrong, and the remedy.
     """
     for layer in net.parameter.layer:
+        where = f'{net.name}: layer "{layer.name}"'
         if check_layer := _CHECKS.get(layer.type):
-            check_layer(layer, f'{net.name}: layer "{layer.name}"')
+            check_layer(layer, where)
+        if layer.type in _WITH_OPENCV:
+            _check_opencv(f"{where}: type {layer.type} needs")
+
+
+def _check_opencv(what: str) -> None:
+    if not installation.has_opencv():
+        raise ClrError(
+            f"{what} OpenCV, and this Caffe is built without: install its development files"
+            " (Debian package libopencv-dev), and run `caffe-clr build --opencv`"
+        )
 
 
 def _backend_problem(data: Any) -> str | None:
@@ -147,12 +163,56 @@ def _count_database(layer: Any, folder: Path) -> int:
 def _count_lmdb(folder: Path) -> int:
     try:
         with lmdb.open(str(folder), readonly=True, lock=False) as database:
-            return int(database.stat()["entries"])
+            return int(_whole(database, folder).stat()["entries"])
     except lmdb.Error as error:
-        raise ValueError(f"LMDB cannot be read: {error}; make it again") from None
+        raise ValueError(f"LMDB {folder} cannot be read: {error}; make it again") from None
+
+
+def _whole(database: lmdb.Environment, folder: Path) -> lmdb.Environment:
+    """Refuse an LMDB that ends before its last page: to read there ends the process."""
+    there = (folder / "data.mdb").stat().st_size
+    needed = (database.info()["last_pgno"] + 1) * database.stat()["psize"]
+    if there < needed:
+        raise lmdb.Error(f"{folder} is cut off: it has {there:,} of {needed:,} bytes")
+    return database
 
 
 def _count_leveldb(folder: Path) -> int:
+    kept = _kept_count(folder)
+    with suppress(OSError, ValueError):
+        return int(kept.read_text())
+    with _open_leveldb(folder) as key:
+        images = 0
+        key.seek_to_first()
+        while key.valid():
+            images += 1
+            key.next()
+    with suppress(OSError):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        partial = kept.with_suffix(f".{os.getpid()}")
+        partial.write_text(f"{images}\n")
+        partial.rename(kept)
+    return images
+
+
+def _kept_count(folder: Path) -> Path:
+    """Where the count of a LevelDB is kept, under a name that its content decides.
+
+    Caffe, as it opens a database, writes its manifest and an empty log anew, and
+    leaves the tables as they are.
+    """
+    files = [
+        (file.name, status.st_size, status.st_mtime_ns)
+        for file in sorted(folder.resolve().iterdir())
+        if file.suffix in (*_TABLES, ".log") and (status := file.stat()).st_size
+    ]
+    key = hashlib.sha256(repr((str(folder.resolve()), files)).encode()).hexdigest()
+    return locations.cache() / "counts" / key
+
+
+@contextmanager
+def _open_leveldb(folder: Path) -> Iterator[Any]:
+    """An iterator over the keys and values of a LevelDB."""
     import plyvel
 
     with tempfile.TemporaryDirectory() as view:
@@ -163,12 +223,7 @@ def _count_leveldb(folder: Path) -> int:
                 # the other iterator ends without a word where the last block is damaged
                 closing(database.raw_iterator(verify_checksums=True, fill_cache=False)) as key,
             ):
-                images = 0
-                key.seek_to_first()
-                while key.valid():
-                    images += 1
-                    key.next()
-                return images
+                yield key
         except plyvel.Error as error:
             reason = os.fsdecode(error.args[0]).replace(view, str(folder))
             raise ValueError(f"LevelDB {folder} cannot be read: {reason}; make it again") from None
@@ -182,7 +237,7 @@ def _link_leveldb(folder: Path, view: Path) -> None:
     reads but has not written since 1.14.
     """
     for file in folder.resolve().iterdir():
-        if file.suffix in (".ldb", ".sst"):
+        if file.suffix in _TABLES:
             (view / f"{file.stem}.sst").symlink_to(file)
         elif file.suffix == ".log":
             (view / file.name).symlink_to(file)
@@ -218,6 +273,8 @@ def _count_rows(file: str, name: str, source: Path) -> int:
 
 
 def _count_lines(layer: Any, source: Path) -> int:
+    if source.is_fifo():
+        raise ValueError(f"{source} is a pipe, but is read twice; name a file")
     with source.open("rb") as lines:
         return sum(1 for _ in lines)
 
@@ -237,30 +294,48 @@ def _check_database(layer: Any, where: str) -> None:
     if problem := _backend_problem(data):
         raise ClrError(f"{where}: {problem}")
     shape = None
-    if data.backend == data.LMDB:
-        datum = _first_datum(data.source, where)
-        if not datum.encoded:
-            shape = (datum.channels, datum.height, datum.width)
+    datum = _first_datum(data, where)
+    if datum.encoded:
+        _check_opencv(f"{where}: {data.source} has compressed images, which need")
+    else:
+        shape = (datum.channels, datum.height, datum.width)
     _check_transformation(layer.transform_param, where, shape)
 
 
-def _first_datum(source: str, where: str) -> Any:
+def _first_datum(data: Any, where: str) -> Any:
+    first = _first_of_lmdb if _backend(data) == "LMDB" else _first_of_leveldb
+    try:
+        value = first(Path(data.source))
+    except ValueError as error:
+        raise ClrError(f"{where}: {error}") from None
+    if value is None:
+        raise ClrError(f"{where}: {data.source} is empty; write the data set anew")
+    datum = prototxt.caffe_pb2().Datum()
+    with suppress(DecodeError):
+        datum.ParseFromString(value)
+    if not datum.encoded and datum.channels < 1:
+        raise ClrError(
+            f"{where}: the first value of {data.source} is no Datum; write the data set anew"
+        )
+    return datum
+
+
+def _first_of_lmdb(folder: Path) -> bytes | None:
     try:
         with (
-            lmdb.open(source, readonly=True, lock=False) as database,
-            database.begin() as transaction,
+            lmdb.open(str(folder), readonly=True, lock=False) as database,
+            _whole(database, folder).begin() as transaction,
             transaction.cursor() as cursor,
         ):
-            if not cursor.first():
-                raise ClrError(f"{where}: {source} is empty; write the data set anew")
-            datum = prototxt.caffe_pb2().Datum.FromString(bytes(cursor.value()))
+            return bytes(cursor.value()) if cursor.first() else None
     except lmdb.Error as error:
-        raise ClrError(f"{where}: the LMDB cannot be opened: {error}") from None
-    except DecodeError:
-        datum = prototxt.caffe_pb2().Datum()
-    if not datum.encoded and datum.channels < 1:
-        raise ClrError(f"{where}: the first value of {source} is no Datum; write the data set anew")
-    return datum
+        raise ValueError(f"the LMDB {folder} cannot be opened: {error}; make it again") from None
+
+
+def _first_of_leveldb(folder: Path) -> bytes | None:
+    with _open_leveldb(folder) as key:
+        key.seek_to_first()
+        return bytes(key.value()) if key.valid() else None
 
 
 def _check_image_list(layer: Any, where: str) -> None:
@@ -370,6 +445,8 @@ def _check_source(data: Any, where: str, nothing_at: str) -> None:
 
 
 def _text(file: str, where: str) -> str:
+    if Path(file).is_fifo():
+        raise ClrError(f"{where}: {file} is a pipe, but is read twice; name a file")
     try:
         return Path(file).read_text(errors="surrogateescape")
     except OSError as error:

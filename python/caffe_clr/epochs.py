@@ -118,11 +118,6 @@ def epoch(solver: SolverFile, *, images: int | None = None, gpus: int = 1) -> Ep
     if iter_size < 1:
         raise ClrError(f"{solver.name}: iter_size is {iter_size}; set it to 1 or more")
     net = solver.train_net
-    if net.parameter.layers:
-        raise ClrError(
-            f"{net.name}: `layers` is the deprecated format of nets; convert it to `layer`"
-            " with Caffe's upgrade_net_proto_text"
-        )
     layer = data_layers.of_net(net)
     if layer is None:
         raise ClrError(f"{net.name}: no data layer in phase TRAIN; add one, or mend its include")

@@ -1,5 +1,7 @@
 """Errors that end a command with one message instead of a traceback."""
 
+AGAIN = "run the same command again"
+
 
 class ClrError(Exception):
     """A run that failed: what was wrong, where, and what to do about it."""
@@ -21,12 +23,14 @@ class DivergedError(ClrError):
         self.iteration = iteration
 
 
+class DiedError(ClrError):
+    """A training whose process ended by itself: Caffe gave up, or a signal killed it."""
+
+
 class Interrupted(BaseException):
     """Ctrl-C or a request to end; not an Exception, so that nothing takes it for a failure."""
 
-    def __init__(
-        self, signal_number: int, remedy: str = "run the same command again, what is built is kept"
-    ) -> None:
+    def __init__(self, signal_number: int, remedy: str = AGAIN) -> None:
         super().__init__(signal_number)
         self.signal_number = signal_number
         self.exit_status = 128 + signal_number

@@ -9,6 +9,8 @@ from pathlib import Path
 
 Row = dict[str, float]
 
+_OWN = ("iteration", "epoch", "lr", "momentum", "seconds")  # columns that are not a net's
+
 
 class Phase(StrEnum):
     """What a row is of; also the name of its file, without .csv."""
@@ -49,6 +51,18 @@ class History:
         return {at: value for at, value in sorted(values.items()) if math.isfinite(value)}
 
 
+def column(output: str, net: int = 0) -> str:
+    """The column for an output of a net, which is its name where that is free.
+
+    Args:
+        net: its number among the test nets.
+
+    >>> column("accuracy"), column("accuracy", 1), column("lr")
+    ('accuracy', 'accuracy#1', 'lr#0')
+    """
+    return f"{output}#{net}" if net or output in _OWN else output
+
+
 def write_csv(rows: Sequence[Row], path: Path) -> None:
     """Write rows, a column for each key of any of them; a row that lacks it has it empty."""
     with path.open("w", newline="") as file:
@@ -59,20 +73,47 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
 
 def read_csv(path: Path) -> list[Row]:
     """The rows that write_csv or a run wrote; a torn last line is left out."""
-    return [
-        {key: _number(value) for key, value in row.items() if value}
-        for row in csv.DictReader(whole_lines(path))
-    ]
+    return read_table(path)[0]
+
+
+def read_table(path: Path) -> tuple[list[Row], int]:
+    """The rows that write_csv or a run wrote, and how many other lines there are.
+
+    A row has a number, or nothing, for each column. A last line that is not
+    ended is neither: it is still being written, or was when the run was killed.
+    """
+    header, *lines = whole_lines(path) or [""]
+    columns = cells_of(header)
+    rows = [row for row in (_row(columns, cells_of(line)) for line in lines) if row]
+    return rows, len(lines) - len(rows)
 
 
 def whole_lines(path: Path) -> list[str]:
     """The lines of a file, if there is one, without a last one that is not yet ended."""
     if not path.is_file():
         return []
-    with path.open(newline="") as file:
+    with path.open(newline="", errors="replace") as file:
         return [line for line in file if line.endswith("\n")]
+
+
+def cells_of(line: str) -> list[str]:
+    """The cells of a line of CSV; none where it is no such line."""
+    try:
+        return next(csv.reader([line]), [])
+    except csv.Error:
+        return []
+
+
+def _row(columns: list[str], cells: list[str]) -> Row:
+    """A row; empty where it cannot be read."""
+    if len(columns) != len(cells):
+        return {}
+    try:
+        return {key: _number(value) for key, value in zip(columns, cells, strict=True) if value}
+    except ValueError:
+        return {}
 
 
 def _number(text: str) -> float:
     number = float(text)
-    return int(number) if text.lstrip("-").isdigit() else number
+    return int(text) if text.lstrip("-").isdecimal() else number

@@ -21,13 +21,19 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from caffe_clr import runs
-from caffe_clr.errors import ClrError, DivergedError, Interrupted, UsageError
+from caffe_clr.errors import ClrError, DiedError, DivergedError, Interrupted, UsageError
 
 LOG = "caffe.log"
 _FATAL = re.compile(r"^F\d{4,8} [^\]]*\] (.*)$", re.MULTILINE)
+_PREFIX = re.compile(r"^[IWEF]\d{4,8} [^\]]*\] ")
+_SIGNALS = {
+    int(signal.SIGKILL): "; the system does that where memory runs out: try a smaller batch_size",
+    int(signal.SIGBUS): "; a file that it had mapped was cut off: is the data set whole?",
+}
+_LAST_BYTES = 10_000  # of the log, in which its last line is looked for
 _NOT_WRITTEN = "SerializeToOstream"  # in the check of io.cpp on a snapshot
 _WAIT_SECONDS = 0.2
-_KEPT = "what was recorded and snapshot is kept"
+KEPT = "what was recorded and snapshot is kept"
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,7 @@ class Job:
     out: str
     seed: int | None = None
     gpu: int | None = None
+    images: int | None = None
     resume: bool = False
     snapshot_cycles: bool = False
     stop_early: bool = False
@@ -72,15 +79,22 @@ class Processes:
             for process in self._running:
                 process.send_signal(signal_number)
 
-    def run(self, job: Job, on_report: Callable[[Report], None] = lambda report: None) -> None:
+    def run(
+        self,
+        job: Job,
+        on_report: Callable[[Report], None] = lambda report: None,
+        on_warning: Callable[[str], None] = lambda warning: None,
+    ) -> None:
         """Train in a process of its own; returns when that has ended.
 
         Args:
             on_report: called with what the training says of itself some ten
                 times a second: iteration, lr, and the newest row of train and test.
+            on_warning: as of training.train.
 
         Raises:
-            DivergedError, ClrError: as training.train; also when Caffe aborts.
+            DivergedError, ClrError: as training.train.
+            DiedError: Caffe aborted, or the process was killed.
             Interrupted: it was asked to end.
         """
         log = Path(job.cwd, job.out) / LOG
@@ -93,19 +107,21 @@ class Processes:
                 report = json.loads(line)
                 if "failed" in report:
                     failure = report
+                elif "warning" in report:
+                    on_warning(report["warning"])
                 else:
                     on_report(report)
         if self._ended is not None and process.returncode == -self._ended:
-            raise Interrupted(self._ended, _KEPT)  # before it could listen
+            raise Interrupted(self._ended, KEPT)  # before it could listen
         _raise_failure(failure, process.returncode, log, before)
 
     @contextmanager
     def _process(self, job: Job, log: TextIO) -> Iterator[subprocess.Popen[str]]:
         with self._lock:
             if self._ended is not None:
-                raise Interrupted(self._ended, _KEPT)
+                raise Interrupted(self._ended, KEPT)
             process = subprocess.Popen(
-                [sys.executable, "-m", "caffe_clr.worker", json.dumps(asdict(job))],
+                [sys.executable, "-P", "-m", "caffe_clr.worker", json.dumps(asdict(job))],
                 cwd=job.cwd,
                 env=_environment(job),
                 stdin=subprocess.DEVNULL,
@@ -123,11 +139,15 @@ class Processes:
                 self._running.discard(process)
 
 
-def run(job: Job, on_report: Callable[[Report], None] = lambda report: None) -> None:
+def run(
+    job: Job,
+    on_report: Callable[[Report], None] = lambda report: None,
+    on_warning: Callable[[str], None] = lambda warning: None,
+) -> None:
     """Train in a process of its own, as Processes.run does; an interruption is passed on to it."""
     processes = Processes()
     with ThreadPoolExecutor(1) as executor:
-        _wait([executor.submit(processes.run, job, on_report)], processes)[0].result()
+        _wait([executor.submit(processes.run, job, on_report, on_warning)], processes)[0].result()
 
 
 def run_all(
@@ -135,6 +155,7 @@ def run_all(
     jobs: int,
     scheduler: str | None = None,
     on_wait: Callable[[], None] = lambda: None,
+    on_warning: Callable[[str], None] = lambda warning: None,
 ) -> list[ClrError | None]:
     """Train several times, each in a process of its own.
 
@@ -143,6 +164,7 @@ def run_all(
         scheduler: the address of a Dask scheduler: its workers train instead.
             They must see the same folders, and have this package and Caffe.
         on_wait: called a few times a second.
+        on_warning: as of training.train; what Dask's workers warn of is in their logs alone.
 
     Returns:
         What ended each of them early, None for one that reached its end.
@@ -153,7 +175,8 @@ def run_all(
     processes = Processes()
     if scheduler is None:
         with ThreadPoolExecutor(jobs) as executor:
-            done = _wait([executor.submit(processes.run, job) for job in tasks], processes, on_wait)
+            futures = [executor.submit(processes.run, job, on_warning=on_warning) for job in tasks]
+            done = _wait(futures, processes, on_wait)
     else:
         with _dask(scheduler) as executor:
             done = _wait([executor.submit(run_job, job) for job in tasks], None, on_wait)
@@ -194,7 +217,7 @@ def _wait(
             if not future.cancelled() and isinstance(future.exception(), Interrupted):
                 future.result()  # raises what the process says of how far it came
         if isinstance(error, Interrupted):
-            raise Interrupted(number, _KEPT) from None
+            raise Interrupted(number, KEPT) from None
         raise
     return futures
 
@@ -211,7 +234,7 @@ def _end(processes: Processes | None, number: int, futures: "list[Future[None]]"
         if processes:
             processes.end(signal.SIGKILL)
         if isinstance(error, Interrupted):
-            raise Interrupted(error.signal_number, _KEPT) from None
+            raise Interrupted(error.signal_number, KEPT) from None
         raise
 
 
@@ -248,12 +271,25 @@ def _raise_failure(failure: Report, status: int, log: Path, before: int) -> None
         case Failure.ERROR:
             raise ClrError(failure["message"])
     if status:
-        with log.open(errors="replace") as file:
-            file.seek(before)
-            fatal = _FATAL.findall(file.read())
-        reason = fatal[-1].strip() if fatal else f"the training process ended with status {status}"
+        raise DiedError(f"{_reason(status, log, before)}\nfull log: {log}")
+
+
+def _reason(status: int, log: Path, before: int) -> str:
+    """Why a process ended, from its status and what it has written into the log."""
+    with log.open("rb") as file:
+        file.seek(before)
+        written = file.read().decode(errors="replace")
+    if fatal := _FATAL.findall(written):
+        reason = f"Caffe gave up: {fatal[-1].strip()}"
         if _NOT_WRITTEN in reason:
-            reason += (
-                "\na file cannot be written whole: is the disk full? free some, go on: --resume"
-            )
-        raise ClrError(f"Caffe gave up: {reason}\nfull log: {log}")
+            reason += "\na file cannot be written whole: is the disk full?"
+        return reason
+    lines = written[-_LAST_BYTES:].strip().splitlines()
+    last = f"; Caffe last wrote: {_PREFIX.sub('', lines[-1])}" if lines else ""
+    if status > 0:
+        return f"the training process ended with status {status}{last}"
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = f"signal {-status}"
+    return f"the training process was killed by {name}{_SIGNALS.get(-status, '')}{last}"

@@ -1,11 +1,12 @@
 """Which of a net's outputs tells how good it is: its accuracy, under whatever name."""
 
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from caffe_clr.history import History, Row
-from caffe_clr.prototxt import SolverFile
+from caffe_clr.history import History, Row, column
+from caffe_clr.prototxt import Net, SolverFile
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,14 @@ class Metric:
         return f"test {self.name}" if self.of_test else "training loss"
 
     def rows(self, history: History) -> list[Row]:
-        """The rows that have it."""
+        """The rows that have it; nan is none, nor is an accuracy where another output is nan."""
         rows = history.test if self.of_test else history.train
-        return [row for row in rows if self.name in row]
+        return [row for row in rows if self.name in row and self._is_result(row)]
+
+    def _is_result(self, row: Row) -> bool:
+        if self.is_accuracy:
+            return not any(math.isnan(value) for key, value in row.items() if key != "lr")
+        return not math.isnan(row[self.name])
 
     def shown(self, value: float) -> str:
         return f"{value:.2%}" if self.is_accuracy else f"{value:.4g}"
@@ -35,24 +41,34 @@ class Metric:
         return max if self.is_accuracy else min
 
 
+_TRAINING_LOSS = Metric("loss", of_test=False, is_accuracy=False)
+
+
 def metric_of(solver: SolverFile) -> Metric:
     """What to compare the runs of a solver by.
 
-    That is the first top of the last Accuracy layer of its first test net, of
-    those with a top_k of 1 if there are any: GoogLeNet's auxiliary classifiers
+    That is the first top of the last Accuracy layer of the first net that it tests,
+    of those with a top_k of 1 if there are any: GoogLeNet's auxiliary classifiers
     come before its own, and top 5 is for reading beside top 1. Of a net that has
-    none, it is the first loss; without a test net, the training loss.
+    none, it is the first loss, by its type or its loss_weight; where nothing is
+    tested, the training loss.
     """
-    layers = solver.test_nets[0].parameter.layer if solver.test_nets else []
+    for number, net in solver.tested_nets.items():
+        return _metric_of_test(net, number)
+    return _TRAINING_LOSS
+
+
+def _metric_of_test(net: Net, number: int) -> Metric:
+    layers = net.parameter.layer
     accuracies = [layer for layer in layers if layer.type == "Accuracy" and layer.top]
     of_first_guess = [layer for layer in accuracies if layer.accuracy_param.top_k == 1]
     if accuracies:
         chosen = (of_first_guess or accuracies)[-1]
-        return Metric(chosen.top[0], of_test=True, is_accuracy=True)
+        return Metric(column(chosen.top[0], number), of_test=True, is_accuracy=True)
     for layer in layers:
-        if layer.type.endswith("Loss") and layer.top:
-            return Metric(layer.top[0], of_test=True, is_accuracy=False)
-    return Metric("loss", of_test=False, is_accuracy=False)
+        if layer.top and (layer.type.endswith("Loss") or any(layer.loss_weight)):
+            return Metric(column(layer.top[0], number), of_test=True, is_accuracy=False)
+    return _TRAINING_LOSS
 
 
 def over_seeds(seeds: Sequence[list[Row]], name: str) -> list[Row]:
@@ -61,9 +77,13 @@ def over_seeds(seeds: Sequence[list[Row]], name: str) -> list[Row]:
     The momentum stands behind lr where it is recorded.
     """
     rows = []
-    for same in zip(*seeds, strict=False):
-        values = [row[name] for row in same]
-        row = {key: same[0][key] for key in ("iteration", "lr", "momentum") if key in same[0]}
+    others = [{row["iteration"]: row[name] for row in rows} for rows in seeds[1:]]
+    for first in seeds[0]:
+        iteration = first["iteration"]
+        if not all(iteration in values for values in others):
+            continue
+        values = [first[name], *(values[iteration] for values in others)]
+        row: Row = {key: first[key] for key in ("iteration", "lr", "momentum") if key in first}
         band = {"low": min(values), "high": max(values)}
         rows.append({**row, "mean": statistics.fmean(values), **band})
     return rows

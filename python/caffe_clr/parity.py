@@ -19,6 +19,7 @@ from caffe_clr import policies, prototxt, solvers
 from caffe_clr.errors import ClrError
 
 _NET = 'layer { name: "data" type: "DummyData" top: "data" dummy_data_param { shape { dim: 1 } } }'
+_OF_A_TRAINING = ("net", "train_", "test_", "snapshot", "weights", "iter_size", "debug_info")
 _LAST = 2**31 - 1
 _STEPPED_OVER = 50  # a gap up to this is cheaper to step over than to jump
 _WINDOW = 1000  # consecutive iterations around each random one
@@ -126,7 +127,7 @@ def check(solver: Any, name: str, points: int, last: int = _LAST) -> Result:
     """Compare one solver's rates where it matters, and at more iterations up to `points` in all.
 
     Args:
-        solver: a SolverParameter; its net is not used.
+        solver: a SolverParameter; its nets are not used.
         name: what to call it.
         points: how many iterations at least, where there are as many.
         last: the last iteration.
@@ -179,7 +180,7 @@ def compare(solver: Any, iterations: ArrayLike) -> Comparison:
     """Read a pycaffe solver's rate at each iteration, and the reference's.
 
     Args:
-        solver: a SolverParameter; its net is not used.
+        solver: a SolverParameter; its nets are not used.
         iterations: in rising order.
     """
     return _compare(solver, iterations, "lr", policies.learning_rate)
@@ -199,8 +200,9 @@ def _compare(
     wanted = np.asarray(iterations, np.int64)
     parameter = prototxt.caffe_pb2().SolverParameter()
     parameter.CopyFrom(solver)
-    for field in ("net", "train_net", "test_net", "test_iter", "snapshot", "weights"):
-        parameter.ClearField(field)
+    for field in parameter.DESCRIPTOR.fields_by_name:
+        if field.startswith(_OF_A_TRAINING):
+            parameter.ClearField(field)
     parameter.snapshot_after_train = False
     parameter.display = 0
     with tempfile.TemporaryDirectory(prefix="caffe-clr-") as folder:
@@ -247,7 +249,15 @@ def _more(iterations: NDArray[np.int64], points: int, last: int) -> NDArray[np.i
     return iterations
 
 
-def check_all(solver_files: Sequence[Path], points: int) -> Iterator[Result]:
+def _raise(error: ClrError) -> None:
+    raise error
+
+
+def check_all(
+    solver_files: Sequence[Path],
+    points: int,
+    on_refused: Callable[[ClrError], None] = _raise,
+) -> Iterator[Result]:
     """Compare the solvers in some files, or where there are none, the default cases.
 
     A solver whose momentum cycles has a second result for that.
@@ -255,19 +265,28 @@ def check_all(solver_files: Sequence[Path], points: int) -> Iterator[Result]:
     Args:
         points: how many iterations to compare in all. A solver file with a
             max_iter is compared up to it.
+        on_refused: called with why a file is left out.
+
+    Raises:
+        ClrError: a file is refused, and there is no on_refused.
     """
     tasks: list[tuple[Callable[..., Result], Any, str]] = []
     for file in solver_files:
-        solver = prototxt.read_solver(file)
+        try:
+            solver = prototxt.read_solver(file)
+            prototxt.check_type(solver, str(file))
+        except ClrError as error:
+            on_refused(error)
+            continue
         tasks.append((check, solver, str(file)))
         if solver.cyclical_momentum:
             tasks.append((check_momentum, solver, str(file)))
     if not solver_files:
         tasks += [(check, solver, "") for solver in default_cases()]
         tasks += [(check_momentum, solver, "") for solver in momentum_cases()]
-    each = -(-points // len(tasks))
+    each = -(-points // max(1, len(tasks)))
     for check_one, solver, name in tasks:
-        yield check_one(solver, name, each, solver.max_iter or _LAST)
+        yield check_one(solver, name, each, max(0, solver.max_iter) or _LAST)
 
 
 def main() -> None:

@@ -8,19 +8,23 @@ import difflib
 import importlib.util
 import re
 import sys
+import unicodedata
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
+from subprocess import CalledProcessError
 from types import ModuleType
 from typing import Any, NamedTuple
 
 from google.protobuf import text_format
 
-from caffe_clr import policies
+from caffe_clr import installation, policies
 from caffe_clr.errors import ClrError
 
 SOLVER_TYPES = ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")
 WITH_MOMENTUM = ("SGD", "Nesterov", "Adam")  # one that can cycle
+_WITHOUT_MOMENTUM = ("AdaGrad", "RMSProp")
+_REGULARIZATIONS = ("L2", "L1")
 
 _PB2 = "caffe.proto.caffe_pb2"
 _GENERIC_NETS = ("net", "net_param")
@@ -28,6 +32,11 @@ _NEW_FIELDS = {"max_lr", "cyclical_momentum"}
 _TRAIN_NETS = (*_GENERIC_NETS, "train_net", "train_net_param")
 # how protobuf ends its message on a field or a value that its message or enum has not
 _UNKNOWN = re.compile(r'"(caffe\.[\w.]+)" has no (field|value) named "?(\w+)"?\.?$')
+_FATAL = re.compile(r"^F.*?\] (.*)", re.MULTILINE)  # what Caffe logs before it aborts
+_COMMENT_OR_STRING = re.compile(r"""#[^\n]*|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'""")
+_NO_UTF8 = "\udc80-\udcff"  # what errors="surrogateescape" makes of such bytes
+_FOREIGN = re.compile(r"[^\t\n\v\f\r -~]")
+_BYTE_ORDER_MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\xef\xbb\xbf": "UTF-8"}
 
 
 class Net(NamedTuple):
@@ -53,10 +62,10 @@ def caffe_pb2() -> ModuleType:
     """
     if _PB2 in sys.modules:
         return sys.modules[_PB2]
-    caffe = importlib.util.find_spec("caffe")
-    if caffe is None or not caffe.submodule_search_locations:
+    package = installation.package()
+    if package is None:
         raise ClrError("no Caffe in this Python environment: run `caffe-clr build` first")
-    path = Path(caffe.submodule_search_locations[0]) / "proto" / "caffe_pb2.py"
+    path = package / "proto" / "caffe_pb2.py"
     spec = importlib.util.spec_from_file_location(_PB2, path)
     assert spec is not None
     assert spec.loader is not None
@@ -110,6 +119,34 @@ def check_solver(solver: Any, name: str = "solver") -> None:
             f"{name}: {solver_type(solver)} has no momentum that could cycle; remove"
             f" cyclical_momentum, or use {', '.join(WITH_MOMENTUM)}"
         )
+
+
+def check_type(solver: Any, name: str = "solver") -> None:
+    """Refuse a SolverParameter that Caffe makes no solver of, whatever its policy and nets.
+
+    Raises:
+        ClrError: says which field of `name` is wrong, its value and the remedy.
+    """
+    if solver.average_loss < 1:
+        raise ClrError(f"{name}: average_loss is {solver.average_loss}; set it to 1 or more")
+    if solver.HasField("type") and solver.HasField("solver_type"):
+        raise ClrError(f"{name}: both type and solver_type are set; keep type")
+    kind = solver_type(solver)
+    _check_known("type", kind, SOLVER_TYPES, name)
+    if solver.momentum and kind in _WITHOUT_MOMENTUM:
+        raise ClrError(f"{name}: momentum is {solver.momentum:g}, and {kind} has none; remove it")
+    if kind == "RMSProp" and not 0 <= solver.rms_decay < 1:
+        raise ClrError(
+            f"{name}: rms_decay is {solver.rms_decay:g}; set it to 0 or more, and below 1"
+        )
+    if solver.weight_decay:
+        _check_known("regularization_type", solver.regularization_type, _REGULARIZATIONS, name)
+
+
+def _check_known(field: str, value: str, known: tuple[str, ...], name: str) -> None:
+    if value not in known:
+        hint = did_you_mean(value, known)
+        raise ClrError(f'{name}: {field} "{value}" is unknown; use one of {", ".join(known)}{hint}')
 
 
 def solver_type(solver: Any) -> str:
@@ -179,11 +216,29 @@ class SolverFile:
             for (source, net), state in zip(sources, states, strict=True)
         ]
 
+    @property
+    def tested_nets(self) -> dict[int, Net]:
+        """The nets that are tested during a training, by their number among test_nets.
+
+        None is where `caffe train` tests none: a test_interval beyond max_iter, a
+        test_iter of 0. What test_initialization adds at iteration 0 does not count.
+        """
+        solver = self.parameter
+        if 0 < solver.max_iter < solver.test_interval:
+            return {}
+        pairs = zip(self.test_nets, solver.test_iter, strict=True)
+        return {number: net for number, (net, batches) in enumerate(pairs) if batches}
+
     def _source(self, field: str) -> tuple[str, Any]:
         """What to call the net in a field, and its NetParameter."""
         value = getattr(self.parameter, field)
         if isinstance(value, str):
             return value, self._read(field, value)
+        if value.layers:
+            raise ClrError(
+                f"{self.name}: {field}: Caffe knows the deprecated `layers` in files alone; put the"
+                " net into one, and name that with net"
+            )
         return f"{self.name}: {field}", value
 
     def _read(self, field: str, file: str) -> Any:
@@ -191,6 +246,10 @@ class SolverFile:
             if not Path(file).exists():
                 reason = f"cannot be read: No such file or directory{looked_for(file)}"
                 raise ClrError(f"{self.name}: {field}: {file}: {reason}")
+            if Path(file).is_fifo():
+                raise ClrError(
+                    f"{self.name}: {field}: {file} is a pipe, but is read twice; name a file"
+                )
             self._files[file] = read_net(Path(file))
         return self._files[file]
 
@@ -201,22 +260,38 @@ def open_solver(path: Path, *, check_policy: bool = True) -> SolverFile:
 
 
 def read_net(path: Path) -> Any:
-    """The NetParameter in a net prototxt.
+    """The NetParameter in a net prototxt; one of a deprecated format upgraded, as Caffe does.
 
     Raises:
         ClrError: the file cannot be read or is not a net prototxt.
     """
-    return _read(path, "NetParameter")
+    net = _read(path, "NetParameter")
+    if not net.layers and not net.input:
+        return net
+    try:
+        upgraded = installation.upgrade_net(text_format.MessageToString(net))
+    except OSError as error:
+        raise ClrError(f"{error.filename}: {error.strerror}; run `caffe-clr build` again") from None
+    except CalledProcessError as error:
+        fatal = _FATAL.search(error.stderr)
+        reason = fatal[1] if fatal else str(error)
+        raise ClrError(
+            f"{path}: cannot be upgraded from the deprecated `layers`: {reason}"
+        ) from None
+    return text_format.Parse(upgraded, type(net)())
 
 
-def did_you_mean(wrong: str, names: Iterable[str]) -> str:
+def did_you_mean(wrong: str, names: Iterable[str], likeness: float = 0.6) -> str:
     """The end of a message on an unknown name: the closest of `names`, or nothing.
+
+    Args:
+        likeness: how close it has to be, from 0 to 1; see difflib.
 
     >>> did_you_mean("lmdb", ["LEVELDB", "LMDB"])
     '; did you mean "LMDB"?'
     """
     by_lower_case = {name.lower(): name for name in names}
-    closest = difflib.get_close_matches(wrong.lower(), by_lower_case, 1)
+    closest = difflib.get_close_matches(wrong.lower(), by_lower_case, 1, likeness)
     return f'; did you mean "{by_lower_case[closest[0]]}"?' if closest else ""
 
 
@@ -265,12 +340,47 @@ def _meets(state: Any, rule: Any) -> bool:
 def _read(path: Path, message: str) -> Any:
     parameter = getattr(caffe_pb2(), message)()
     try:
-        return text_format.Parse(path.read_text(), parameter)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise ClrError(f"{path}: cannot be read: {reason}") from None
+        return text_format.Parse(_text(path), parameter)
     except text_format.ParseError as error:
         raise ClrError(f"{path}:{_place_and_reason(error)}") from None
+
+
+def _text(path: Path) -> str:
+    """A prototxt as Caffe reads it: bytes, of which only comments and strings may be any."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ClrError(f"{path}: cannot be read: {error.strerror}") from None
+    for mark, encoding in _BYTE_ORDER_MARKS.items():
+        if content.startswith(mark):
+            raise ClrError(
+                f"{path}: begins with the byte order mark of {encoding}, which Caffe cannot read;"
+                " save it as UTF-8 without one"
+            )
+    text = _COMMENT_OR_STRING.sub(_without_comment, content.decode(errors="surrogateescape"))
+    outside = _COMMENT_OR_STRING.sub(lambda match: _blank(match[0], keep=_NO_UTF8), text)
+    if foreign := _FOREIGN.search(outside):
+        at = foreign.start()
+        line, column = text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at)
+        raise ClrError(f"{path}:{line}:{column}: {_described(foreign[0])}")
+    return text
+
+
+def _without_comment(match: re.Match[str]) -> str:
+    return _blank(match[0]) if match[0].startswith("#") else match[0]
+
+
+def _blank(text: str, keep: str = "") -> str:
+    return re.sub(f"[^\n{keep}]", " ", text)
+
+
+def _described(character: str) -> str:
+    """What is wrong with a character, and the remedy."""
+    if re.match(f"[{_NO_UTF8}]", character):
+        return f"the byte 0x{ord(character) & 0xFF:x} is not UTF-8; save the file as UTF-8"
+    code = f"U+{ord(character):04X}"
+    name = unicodedata.name(character, "a control character").lower()
+    return f"{code} ({name}), which Caffe takes in strings and comments alone; replace it"
 
 
 def _place_and_reason(error: text_format.ParseError) -> str:
@@ -291,9 +401,9 @@ def _unknown_name(reason: str) -> str | None:
     pool = caffe_pb2().DESCRIPTOR.pool
     if kind == "field":
         names = pool.FindMessageTypeByName(type_name).fields_by_name
+        # a fork's own field is near to none; a typing error is nearer
+        hint = did_you_mean(name, names, 0.75) or "; remove it, if it is of another Caffe"
     else:
         names = pool.FindEnumTypeByName(type_name).values_by_name
-    hint = did_you_mean(name, names)
-    if kind == "value" and not hint:
-        hint = f"; use one of {', '.join(names)}"
+        hint = did_you_mean(name, names) or f"; use one of {', '.join(names)}"
     return f'{type_name.removeprefix("caffe.")} has no {kind} "{name}"{hint}'

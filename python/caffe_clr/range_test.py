@@ -19,6 +19,8 @@ from caffe_clr.results import RangeTest
 from caffe_clr.runs import Status
 from caffe_clr.suggestions import Suggestion, Suggestions
 
+_MAX_ITER = 2**31 - 1
+_MAX_SEED = 2**32 - 1  # of Caffe's generator
 _TESTS = 50
 _DISPLAYS = 100
 _EPOCHS_A_STEP = 4  # of the solver that is suggested; the paper: 2 to 10
@@ -65,6 +67,7 @@ def range_test(
     out: Path,
     options: Options,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_warning: Callable[[str], None] = lambda warning: None,
 ) -> RangeTest:
     """Train with a rate that rises linearly from min_lr to max_lr, testing about 50 times.
 
@@ -82,6 +85,7 @@ def range_test(
         out: the folder to write into.
         on_progress: called a few times a second with the iterations that are
             done and that there are, over all seeds.
+        on_warning: as of training.train.
 
     Raises:
         UsageError: the rates or the length make no range test.
@@ -91,11 +95,18 @@ def range_test(
     policy = _policy(solver, options.policy)
     iterations = _iterations(solver, options)
     sweep = _sweep(solver.parameter, options.min_lr, options.max_lr, iterations)
+    if not solver.tested_nets:
+        for field in ("test_net", "test_net_param", "test_state", "test_iter", "test_interval"):
+            sweep.ClearField(field)
     runs.make_folder(out)
     sweep_file = (out / "range_test_solver.prototxt").resolve()
     sweep_file.write_text(text_format.MessageToString(sweep))
     first = _first_seed(solver.parameter, options.seed)
     seeds = range(first, first + options.seeds)
+    if seeds[-1] > _MAX_SEED:
+        raise UsageError(
+            f"the seeds {first} to {seeds[-1]} exceed {_MAX_SEED}; give a smaller --seed"
+        )
     folders = [(out / f"seed_{seed}").resolve() for seed in seeds]
     tasks = [
         Job(
@@ -103,6 +114,7 @@ def range_test(
             out=str(folder),
             seed=seed,
             gpu=options.gpu,
+            images=options.images,
             resume=options.resume,
             stop_early=options.stop_early,
             threads=jobs.threads(min(options.jobs, options.seeds)),
@@ -114,7 +126,7 @@ def range_test(
         done = sum(runs.last_iteration(folder) for folder in folders)
         on_progress(done, iterations * options.seeds)
 
-    for error in jobs.run_all(tasks, options.jobs, on_wait=show):
+    for error in jobs.run_all(tasks, options.jobs, on_wait=show, on_warning=on_warning):
         if error is not None and not isinstance(error, DivergedError):
             raise error
     metric = metrics.metric_of(solver)
@@ -154,7 +166,10 @@ def _iterations(solver: SolverFile, options: Options) -> int:
         return options.iterations
     if options.epochs is None:
         raise UsageError("how long to train? give --epochs or --iterations")
-    return round(options.epochs * epochs.epoch(solver, images=options.images).iterations)
+    if not 0 < options.epochs < math.inf:
+        raise UsageError(f"--epochs {options.epochs:g}: give a number above 0")
+    length = options.epochs * epochs.epoch(solver, images=options.images).iterations
+    return round(min(length, 2.0 * _MAX_ITER))
 
 
 def _sweep(parameter: Any, min_lr: float, max_lr: float, iterations: int) -> Any:
@@ -167,6 +182,10 @@ def _sweep(parameter: Any, min_lr: float, max_lr: float, iterations: int) -> Any
         raise UsageError(
             f"{iterations} iterations are too few for a curve; give {suggestions.FEWEST_TESTS}"
             " at least"
+        )
+    if iterations > _MAX_ITER:
+        raise UsageError(
+            f"the iterations asked for exceed {_MAX_ITER:,}, the highest max_iter; give fewer"
         )
     sweep = _with_policy(parameter, "triangular", min_lr, max_lr, iterations)
     sweep.max_iter = iterations

@@ -52,7 +52,13 @@ class Entry:
         return found
 
     def _whole(self) -> list[int]:
-        return [seed for seed in self.histories if seed not in self.diverged]
+        return [seed for seed in self.histories if seed not in self.diverged and self._ends(seed)]
+
+    def _ends(self, seed: int) -> bool:
+        """Whether the last row of a seed is a result."""
+        history = self.histories[seed]
+        recorded = history.test if self.metric.of_test else history.train
+        return self.metric.rows(history)[-1:] == recorded[-1:] != []
 
     def _values(self, seed: int) -> list[float]:
         return [row[self.metric.name] for row in self.metric.rows(self.histories[seed])]

@@ -3,23 +3,27 @@
     solver_1.prototxt …   the solver of each stage, as it is trained
     train.csv, test.csv   a row for each display and each test, written as they come
     snapshots/            .caffemodel and .solverstate; snapshots.csv lists the whole ones
-                          by stage, iteration, and each file with its SHA-256
+                          by stage, iteration, and each file with its SHA-256, and what the
+                          run knew by then that is in neither file
     caffe.log             what Caffe logged
     run.json              what is being trained, and whether it is finished
 
 It stays usable whenever the process is killed: rows are written whole or
-ignored, and a snapshot counts when it is in the list with its checksums.
+ignored, and a snapshot counts when it is in the list with its checksums. What
+is damaged is left out, and said; a whole snapshot is enough to go on from.
 """
 
 import csv
 import fcntl
 import hashlib
 import json
+import math
 import os
+import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -27,13 +31,20 @@ from typing import Any
 from google.protobuf import text_format
 
 from caffe_clr.errors import ClrError, UsageError
-from caffe_clr.history import History, Phase, Row, read_csv, whole_lines, write_csv
+from caffe_clr.history import History, Phase, Row, cells_of, read_table, whole_lines, write_csv
 
 _LOCK_SECONDS = 30  # how long an interrupted run may take to end
 # what may change between the parts of a run without changing what was trained before
 _CHANGEABLE = (
     *("display", "max_iter", "snapshot", "test_iter", "test_interval", "test_initialization"),
     *("solver_mode", "device_id", "snapshot_prefix"),
+)
+_MAX_ITERATION = 2**31 - 1
+_STATE = re.compile(r"(?P<prefix>[^/]*)_iter_(?P<iteration>\d+)\.solverstate(?P<hdf5>\.h5)?")
+_LIST = "snapshots.csv"
+_COLUMNS = (
+    *("stage", "iteration", "state", "state_sha256", "model", "model_sha256"),
+    *("first_loss", "loss_sum", "losses", "train_rows", "test_rows"),
 )
 
 
@@ -47,6 +58,23 @@ class Status(StrEnum):
 
 
 @dataclass(frozen=True)
+class Memory:
+    """What a run knows at a snapshot that Caffe's files do not tell.
+
+    Attributes:
+        first_loss: of the run; nan where it is not known.
+        loss_sum: of the losses since the last display.
+        losses: how many those are.
+        rows: recorded before this iteration, by phase, where that is known.
+    """
+
+    first_loss: float = math.nan
+    loss_sum: float = 0.0
+    losses: int = 0
+    rows: dict[Phase, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """A whole snapshot: which stage (from 0) it was taken in, at which iteration, and the files."""
 
@@ -54,6 +82,7 @@ class Snapshot:
     iteration: int
     state: Path
     model: Path
+    memory: Memory = Memory()
 
 
 def default_folder(solver_file: Path) -> Path:
@@ -81,14 +110,14 @@ def solver_name(solver_file: Path) -> str:
 
 
 def is_run(folder: Path) -> bool:
-    return (folder / "run.json").is_file()
+    return any((folder / name).exists() for name in ("run.json", _LIST)) or _has_states(folder)
 
 
 def has_begun(folder: Path) -> bool:
     """Whether a folder has a run that came so far as to record or snapshot something."""
-    history = read_history(folder)
-    snapshots = whole_lines(folder / "snapshots.csv")
-    return is_run(folder) and bool(history.train or history.test or snapshots)
+    recorded = any(any(_read_table(folder, phase)) for phase in Phase)
+    listed = any(line[:1].isdigit() for line in whole_lines(folder / _LIST))
+    return is_run(folder) and (recorded or listed or _has_states(folder))
 
 
 def check_new(folder: Path, resume: bool) -> bool:
@@ -107,25 +136,27 @@ def check_new(folder: Path, resume: bool) -> bool:
 
 
 def read_history(folder: Path) -> History:
-    """What the run in a folder has recorded so far."""
-    return History(
-        train=read_csv(_table(folder, Phase.TRAIN)), test=read_csv(_table(folder, Phase.TEST))
-    )
+    """What the run in a folder has recorded so far; what cannot be read is left out."""
+    return History(*(_read_table(folder, phase)[0] for phase in (Phase.TRAIN, Phase.TEST)))
+
+
+def damage(folder: Path) -> list[str]:
+    """What of the records of a run cannot be read, a line for each file."""
+    found = [_read_status(folder)[1], *(_read_table(folder, phase)[1] for phase in Phase)]
+    return [problem for problem in found if problem]
 
 
 def read_status(folder: Path) -> dict[str, Any]:
-    """The run.json of a folder.
+    """The run.json of a folder; what cannot be read of it is as of a run that was killed.
 
     Raises:
         ClrError: there is no run in the folder.
     """
-    try:
-        status: dict[str, Any] = json.loads((folder / "run.json").read_text())
-    except (OSError, ValueError):
+    if not is_run(folder):
         inside = min(folder.glob("**/run.json"), default=None)
         hint = f"; {inside.parent} is one" if inside else "; it would have a run.json"
-        raise ClrError(f"{folder}: there is no run in it{hint}") from None
-    return status
+        raise ClrError(f"{folder}: there is no run in it{hint}")
+    return _read_status(folder)[0]
 
 
 def make_folder(folder: Path) -> None:
@@ -147,35 +178,43 @@ def make_folder(folder: Path) -> None:
 def last_iteration(folder: Path) -> int:
     """The last iteration that the run in a folder has recorded, 0 where there is none."""
     tables = [whole_lines(_table(folder, phase)) for phase in Phase]
-    return max((int(lines[-1].split(",")[0]) for lines in tables if len(lines) > 1), default=0)
+    last = [lines[-1].split(",")[0] for lines in tables if len(lines) > 1]
+    return max((int(cell) for cell in last if cell.isdecimal()), default=0)
 
 
 class Run:
-    """A run folder that is being written to; see `open_run`."""
+    """A run folder that is being written to; see `open_run`.
+
+    Attributes:
+        history: what it has recorded.
+        problems: what is damaged in it and left out, a line each.
+        begun: what run.json said of the run that is gone on with; empty where
+            there is none, or that cannot be read.
+    """
 
     def __init__(self, folder: Path, stages: Sequence[Any], about: dict[str, Any]) -> None:
         self.folder = folder
         self.history = read_history(folder)
+        self.problems = damage(folder)
+        status, problem = _read_status(folder)
+        self.begun = status if is_run(folder) and not problem else {}
         self._about = about
         self._stages = stages
-        self._list = folder / "snapshots.csv"
+        self._list = folder / _LIST
+        self._columns: dict[Phase, list[str]] = {}
 
     @property
     def is_finished(self) -> bool:
         """Whether the last stage has been trained to its present max_iter."""
-        if not is_run(self.folder):
-            return False
-        status = read_status(self.folder)
         last = self._stages[-1].max_iter
-        return bool(status["status"] == Status.FINISHED and status["iteration"] >= last)
+        return self.begun.get("status") == Status.FINISHED and bool(self.begun["iteration"] >= last)
 
     @property
     def divergence(self) -> tuple[str, int] | None:
         """What was said of this run when it diverged, and where."""
-        status = read_status(self.folder) if is_run(self.folder) else {}
-        if status.get("status") != Status.DIVERGED:
+        if self.begun.get("status") != Status.DIVERGED:
             return None
-        return status["message"], status["iteration"]
+        return self.begun["message"], self.begun["iteration"]
 
     def start(self, snapshot: Snapshot | None) -> None:
         """Go on from a snapshot, or begin: forget what was recorded after it."""
@@ -183,11 +222,14 @@ class Run:
         for phase in Phase:
             rows = self.history.rows(phase)
             rows[:] = [row for row in rows if row["iteration"] < first]
-            partial = self.folder / f"{phase}.csv.partial"
-            write_csv(rows, partial)
-            partial.rename(_table(self.folder, phase))
-        self._list.touch()
-        self._list.write_text("".join(whole_lines(self._list)))
+            self._write(phase)
+            known = snapshot.memory.rows.get(phase, 0) if snapshot else 0
+            if len(rows) < known:
+                self.problems.append(
+                    f"{_table(self.folder, phase)}: {known - len(rows)} of the {known} rows before"
+                    f" iteration {first} are missing"
+                )
+        self._write_list(self._read_list()[0])
         for index, stage in enumerate(self._stages):
             self.solver_file(index).write_text(text_format.MessageToString(stage))
         (self.folder / "snapshots").mkdir(exist_ok=True)
@@ -199,41 +241,203 @@ class Run:
     def set_status(self, status: Status, iteration: int, message: str = "") -> None:
         """Write run.json."""
         content = {**self._about, "status": status, "iteration": iteration, "message": message}
-        partial = self.folder / "run.json.partial"
-        partial.write_text(json.dumps(content, indent=2) + "\n")
-        partial.rename(self.folder / "run.json")
+        with _replacing(self.folder / "run.json") as partial:
+            partial.write_text(json.dumps(content, indent=2) + "\n")
 
     def add(self, phase: Phase, row: Row) -> None:
         """Record a row."""
-        rows = self.history.rows(phase)
-        rows.append(row)
-        path = _table(self.folder, phase)
-        if len(rows) == 1:
-            write_csv(rows, path)
+        self.history.rows(phase).append(row)
+        path, columns = _table(self.folder, phase), self._columns[phase]
+        if not columns or not row.keys() <= set(columns) or not path.is_file():
+            self._write(phase)
             return
         with path.open("a", newline="") as file:
-            csv.DictWriter(file, rows[0].keys(), extrasaction="ignore").writerow(row)
+            csv.DictWriter(file, columns).writerow(row)
 
     def add_snapshot(self, snapshot: Snapshot) -> None:
         """List a snapshot that has been checked."""
         files = [(file.name, _sha256(file)) for file in (snapshot.state, snapshot.model)]
+        memory = snapshot.memory
+        rows = [memory.rows.get(phase, "") for phase in (Phase.TRAIN, Phase.TEST)]
+        if not self._list.is_file():
+            self._write_list([])
         with self._list.open("a", newline="") as file:
-            csv.writer(file).writerow((snapshot.stage + 1, snapshot.iteration, *sum(files, ())))
+            csv.writer(file).writerow(
+                (
+                    *(snapshot.stage + 1, snapshot.iteration, *sum(files, ())),
+                    *(memory.first_loss, memory.loss_sum, memory.losses, *rows),
+                )
+            )
 
-    def newest_snapshot(self) -> Snapshot | None:
-        """The last one in the list that is still whole."""
+    def rows_before(self, iteration: int) -> dict[Phase, int]:
+        """How many rows are recorded before an iteration, by phase."""
+        return {
+            phase: sum(row["iteration"] < iteration for row in self.history.rows(phase))
+            for phase in Phase
+        }
+
+    def newest_snapshot(self, is_whole: Callable[[Snapshot], bool]) -> Snapshot | None:
+        """The furthest in the list that is still whole, or, if the list is damaged, in the folder.
+
+        Args:
+            is_whole: says it of a snapshot that has no checksum.
+        """
+        rows, is_damaged = self._read_list()
         folder = self.folder / "snapshots"
-        for stage, iteration, state, state_sha256, model, model_sha256 in reversed(
-            list(csv.reader(whole_lines(self._list)))
+        for cells in sorted(rows, key=lambda cells: (int(cells[0]), int(cells[1])), reverse=True):
+            state, model = folder / cells[2], folder / cells[4]
+            changed = [
+                file
+                for file, sha256 in ((state, cells[3]), (model, cells[5]))
+                if not file.is_file() or _sha256(file) != sha256
+            ]
+            if not changed:
+                memory = _memory(cells[6:])
+                return Snapshot(int(cells[0]) - 1, int(cells[1]), state, model, memory)
+            self.problems.append(
+                f"{changed[0]}: is not what was snapshot; what was snapshot before is used"
+                if changed[0].exists()
+                else f"{changed[0]}: is missing; what was snapshot before is used"
+            )
+        unlisted = self._unlisted() if is_damaged else []
+        if not unlisted:
+            return None
+        self.problems.append(
+            f"{self._list}: cannot be read; the snapshots that are in the folder are used"
+        )
+        return next(filter(is_whole, unlisted), None)
+
+    def _unlisted(self) -> list[Snapshot]:
+        """What the snapshots' folder has, by name, the furthest first."""
+        found = []
+        for state in (self.folder / "snapshots").glob("*"):
+            name = _STATE.fullmatch(state.name)
+            if not name:
+                continue
+            iteration = int(name["iteration"])
+            model = state.with_name(state.name.replace(".solverstate", ".caffemodel"))
+            stage = next(
+                (
+                    index
+                    for index, stage in enumerate(self._stages)
+                    if Path(stage.snapshot_prefix).name == name["prefix"]
+                    and iteration <= stage.max_iter
+                ),
+                None,
+            )
+            if stage is not None and model.is_file():
+                found.append(Snapshot(stage, iteration, state, model))
+        return sorted(found, key=lambda snapshot: snapshot.iteration, reverse=True)
+
+    def _read_list(self) -> tuple[list[list[str]], bool]:
+        """The rows of the list of snapshots, as text, and whether more of it cannot be read."""
+        lines = whole_lines(self._list)
+        cells = [cells_of(line) for line in lines]
+        rows = [row for row in cells if self._is_snapshot(row)]
+        heads = sum(row == list(_COLUMNS) for row in cells)
+        return rows, not lines or len(rows) + heads < len(lines)
+
+    def _is_snapshot(self, cells: list[str]) -> bool:
+        if len(cells) < len(_COLUMNS[:6]) or not (cells[0] + cells[1]).isdecimal():
+            return False
+        state = _STATE.fullmatch(cells[2])
+        return (
+            bool(state and int(state["iteration"]) == int(cells[1]))
+            and cells[4] == cells[2].replace(".solverstate", ".caffemodel")
+            and all(re.fullmatch("[0-9a-f]{64}", cells[column]) for column in (3, 5))
+            and 0 < int(cells[0]) <= len(self._stages)
+        )
+
+    def _write_list(self, rows: Sequence[Sequence[str]]) -> None:
+        with (
+            _replacing(self._list) as partial,
+            partial.open("w", newline="") as file,
         ):
-            files = [(folder / state, state_sha256), (folder / model, model_sha256)]
-            if all(file.is_file() and _sha256(file) == sha256 for file, sha256 in files):
-                return Snapshot(int(stage) - 1, int(iteration), folder / state, folder / model)
-        return None
+            csv.writer(file).writerows([_COLUMNS, *rows])
+
+    def _write(self, phase: Phase) -> None:
+        rows = self.history.rows(phase)
+        self._columns[phase] = list(dict.fromkeys(key for row in rows for key in row))
+        with _replacing(_table(self.folder, phase)) as partial:
+            write_csv(rows, partial)
+
+
+def _has_states(folder: Path) -> bool:
+    return any((folder / "snapshots").glob("*.solverstate*"))
 
 
 def _table(folder: Path, phase: Phase) -> Path:
     return folder / f"{phase}.csv"
+
+
+def _read_table(folder: Path, phase: Phase) -> tuple[list[Row], str | None]:
+    """The rows of a phase in order, one for an iteration, and what is damaged, if anything is."""
+    path = _table(folder, phase)
+    found, unreadable = read_table(path)
+    rows = {row["iteration"]: row for row in found if _is_row(row)}
+    unreadable += len(found) - len(rows)
+    ordered = [rows[iteration] for iteration in sorted(rows)]
+    if not unreadable:
+        return ordered, None
+    what = "1 line" if unreadable == 1 else f"{unreadable} lines"
+    return ordered, f"{path}: {what} damaged or twice there, and left out"
+
+
+def _is_row(row: Row) -> bool:
+    iteration = row.get("iteration")
+    return isinstance(iteration, int) and 0 <= iteration <= _MAX_ITERATION and "lr" in row
+
+
+def _read_status(folder: Path) -> tuple[dict[str, Any], str | None]:
+    """What run.json says, completed by what is so of a killed run, and what is damaged in it."""
+    killed: dict[str, Any] = {
+        **{"solvers": [], "seed": None, "gpu": None},
+        **{"status": Status.RUNNING, "iteration": 0, "message": ""},
+    }
+    path = folder / "run.json"
+    problem = f"{path}: cannot be read; what it said is not used"
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        return killed, f"{path}: is missing; what it said is not used" if is_run(folder) else None
+    except (OSError, ValueError, RecursionError):
+        return killed, problem
+    if not isinstance(content, dict) or not _is_status({**killed, **content}):
+        return killed, problem
+    return {**killed, **content}, None
+
+
+def _is_status(content: dict[str, Any]) -> bool:
+    solvers, status = content["solvers"], content["status"]
+    return (
+        isinstance(solvers, list)
+        and all(isinstance(solver, str) for solver in solvers)
+        and status in list(Status)
+        and isinstance(content["message"], str)
+        and all(
+            type(content.get(key)) in types
+            for key, types in (
+                ("iteration", (int,)),
+                ("seed", (int, type(None))),
+                ("gpu", (int, type(None))),
+                ("threads", (str, type(None))),
+            )
+        )
+    )
+
+
+def _memory(cells: Sequence[str]) -> Memory:
+    """What is at the end of a row of the list; nothing where that cannot be read."""
+    try:
+        first_loss, loss_sum, losses, *rows = cells
+        return Memory(
+            first_loss=float(first_loss),
+            loss_sum=float(loss_sum),
+            losses=int(losses),
+            rows=dict(zip((Phase.TRAIN, Phase.TEST), map(int, rows), strict=True)),
+        )
+    except ValueError:
+        return Memory()
 
 
 @contextmanager
@@ -258,30 +462,50 @@ def open_run(
         begun = check_new(folder, resume)
         run = Run(folder, stages, about)
         if begun:
-            solvers = read_status(folder)["solvers"]
+            solvers = run.begun.get("solvers", [])
             if len(solvers) > len(stages):
                 raise UsageError(
                     f"{folder} was begun with more stages; give all of them: {' '.join(solvers)}"
                 )
             for index, stage in enumerate(stages):
-                _check_same(run.solver_file(index), stage)
+                if problem := _check_same(run.solver_file(index), stage):
+                    run.problems.append(problem)
         yield run
 
 
-def _check_same(begun_file: Path, stage: Any) -> None:
-    if not begun_file.is_file():
-        return
-    begun = text_format.Parse(begun_file.read_text(), type(stage)())
+def _check_same(begun_file: Path, stage: Any) -> str | None:
+    """Refuse a stage that is not the one in a file; says so where that cannot be read."""
+    try:
+        begun = text_format.Parse(begun_file.read_text(), type(stage)())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, text_format.ParseError):
+        return f"{begun_file}: cannot be read; written anew from the solver that was given"
     differing = [
         name
         for name in stage.DESCRIPTOR.fields_by_name
         if name not in _CHANGEABLE and getattr(begun, name) != getattr(stage, name)
     ]
+    if differing == ["random_seed"]:
+        seed = f"with --seed {begun.random_seed}" if begun.random_seed >= 0 else "without --seed"
+        raise UsageError(
+            f"{begun_file}: the run was begun with another random_seed; go on {seed}, or name"
+            " another --out"
+        )
     if differing:
         raise UsageError(
             f"{begun_file}: the run was begun with another {', '.join(differing)};"
             " change it back, or name another --out"
         )
+    return None
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A file to write, which is then put in another's place."""
+    partial = path.with_name(path.name + ".partial")
+    yield partial
+    partial.replace(path)
 
 
 def _wait_for(lock: Any, folder: Path) -> None:

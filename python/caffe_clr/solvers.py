@@ -3,8 +3,10 @@
 A check that fails inside Caffe aborts the process; those here raise.
 """
 
+import importlib.util
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ from google.protobuf.message import DecodeError
 
 from caffe_clr import prototxt
 from caffe_clr.errors import ClrError
+from caffe_clr.history import column
+from caffe_clr.prototxt import Net
 
 _LOG_LEVEL = "GLOG_minloglevel"
 _HDF5 = ".h5"
@@ -40,6 +44,36 @@ def import_caffe() -> Any:
             del os.environ[_LOG_LEVEL]
     caffe.proto.caffe_pb2 = caffe_pb2  # not bound by an import that finds it loaded
     return caffe
+
+
+def check_layers(nets: Iterable[Net]) -> None:
+    """Refuse a net with a layer of a type, or of a Python module, that there is not.
+
+    Raises:
+        ClrError: says which net and layer, and what is missing.
+    """
+    known = list(import_caffe().layer_type_list())
+    for net in nets:
+        for layer in net.parameter.layer:
+            where = f'{net.name}: layer "{layer.name}"'
+            if layer.type not in known:
+                hint = prototxt.did_you_mean(layer.type, known)
+                raise ClrError(
+                    f'{where}: this Caffe has no type "{layer.type}"; it may be of another version'
+                    f" of Caffe{hint}"
+                )
+            module = layer.python_param.module
+            if layer.type == "Python" and not _has_module(module):
+                raise ClrError(
+                    f'{where}: there is no Python module "{module}"; add its folder to PYTHONPATH'
+                )
+
+
+def _has_module(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 def load_solver(parameter: Any, gpu: int | None = None) -> Any:
@@ -86,9 +120,24 @@ def loss(net: Any) -> float:
     return total
 
 
-def outputs(net: Any) -> dict[str, float]:
-    """The mean of each output of a net's last forward pass."""
-    return {name: float(net.blobs[name].data.mean()) for name in net.outputs}
+def softmax_losses(net: Any) -> list[str]:
+    """The blobs in which the layers SoftmaxWithLoss put their losses."""
+    kinds = zip(net._layer_names, net.layers, strict=True)
+    return [net.top_names[name][0] for name, layer in kinds if layer.type == "SoftmaxWithLoss"]
+
+
+def outputs(net: Any, number: int = 0) -> dict[str, float]:
+    """The mean of each output of a net's last forward pass, by its column for this net.
+
+    It is nan for the accuracy of scores that are, of which Caffe's says nothing.
+    """
+    found = {name: float(net.blobs[name].data.mean()) for name in net.outputs}
+    for name, layer in zip(net._layer_names, net.layers, strict=True):
+        if layer.type == "Accuracy":
+            scores = net.blobs[net.bottom_names[name][0]].data
+            if np.isnan(scores).any():
+                found.update(dict.fromkeys(set(net.top_names[name]) & found.keys(), math.nan))
+    return {column(name, number): value for name, value in found.items()}
 
 
 def test(solver: Any, iterations: list[int]) -> Iterator[dict[str, float]]:
@@ -98,7 +147,7 @@ def test(solver: Any, iterations: list[int]) -> Iterator[dict[str, float]]:
         iterations: how many batches of each test net: test_iter.
 
     Yields:
-        The mean of every output; those of a second test net as name#1.
+        The mean of every output, by its column (see history.column).
     """
     sums: dict[str, float] = {}
     means: dict[str, float] = {}
@@ -106,10 +155,9 @@ def test(solver: Any, iterations: list[int]) -> Iterator[dict[str, float]]:
         net.share_with(solver.net)
         for batch in range(batches):
             net.forward()
-            for name, value in outputs(net).items():
-                key = f"{name}#{number}" if number else name
-                sums[key] = sums.get(key, 0.0) + value
-                means[key] = sums[key] / (batch + 1)
+            for name, value in outputs(net, number).items():
+                sums[name] = sums.get(name, 0.0) + value
+                means[name] = sums[name] / (batch + 1)
             yield dict(means)
 
 

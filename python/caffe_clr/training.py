@@ -1,6 +1,7 @@
 """Trains solvers with pycaffe into a run folder: one solver, or stages of a run."""
 
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,12 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from caffe_clr import advice, checks, epochs, policies, prototxt, runs, solvers
+from caffe_clr import advice, checks, epochs, labels, policies, positions, prototxt, runs, solvers
 from caffe_clr.errors import ClrError, DivergedError, Interrupted
 from caffe_clr.history import History, Phase, Row
 from caffe_clr.prototxt import SolverFile
-from caffe_clr.runs import Run, Snapshot, Status
+from caffe_clr.runs import Memory, Run, Snapshot, Status
 
+_MAX_ITER = 2**31 - 1
+_MOST_BYTES_OF_NAME = 255  # on Linux, as those of a path
+_MOST_BYTES_OF_PATH = 4095
 _RISE = 4  # how far above the first loss is "risen"
 # What SoftmaxWithLoss says of probabilities that are 0 or nan: -log(FLT_MIN)
 _SOFTMAX_LOST = -math.log(float(np.finfo(np.float32).tiny))
@@ -50,6 +54,7 @@ def plan(
     *,
     seed: int | None = None,
     gpu: int | None = None,
+    images: int | None = None,
 ) -> Plan:
     """Read and check the solvers of a run, without importing caffe.
 
@@ -64,10 +69,11 @@ def plan(
     stages = []
     warnings = []
     for file in solver_files:
+        if file.is_fifo():
+            raise ClrError(f"{file}: is a pipe, but is read twice; write the solver to a file")
         solver = prototxt.open_solver(file)
         parameter = solver.parameter
-        name = Path(parameter.snapshot_prefix).name or runs.solver_name(file)
-        parameter.snapshot_prefix = str(folder / "snapshots" / name)
+        parameter.snapshot_prefix = _snapshot_prefix(solver, file, folder)
         if seed is not None:
             parameter.random_seed = seed
         warnings += checks.check_run(solver, gpu=gpu)
@@ -76,7 +82,7 @@ def plan(
         parameter.device_id = gpu or 0
         stages.append(solver)
     warnings += advice.check_stages(stages)
-    epoch = _epoch(stages[0])
+    epoch = _epoch(stages[0], images)
     start = 0
     for stage in stages:
         warnings += advice.advise(stage.name, stage.parameter, start, epoch)
@@ -90,10 +96,12 @@ def train(
     *,
     seed: int | None = None,
     gpu: int | None = None,
+    images: int | None = None,
     resume: bool = False,
     snapshot_cycles: bool = False,
     stop_early: bool = False,
     on_iteration: Callable[[Progress], None] = lambda progress: None,
+    on_warning: Callable[[str], None] = lambda warning: None,
     stop: Callable[[], int | None] = lambda: None,
 ) -> History:
     """Train a solver to its max_iter, testing and snapshotting as its prototxt says.
@@ -108,12 +116,16 @@ def train(
         out: the run folder; by default runs/<solver name>-<time>.
         seed: replaces random_seed.
         gpu: the number of the GPU to train on; None for the CPU.
-        resume: go on from the newest whole snapshot in `out`.
+        images: the size of the training set, which is counted where this is None.
+        resume: go on from the newest whole snapshot in `out`, with the data that
+            would have come next.
         snapshot_cycles: also snapshot where a cycle ends.
         stop_early: end not only at a loss that is nan, inf, or the 87.3365 that
             SoftmaxWithLoss reports for them, but also at one that has risen to
             four times the first.
         on_iteration: called after each iteration.
+        on_warning: called with what a resumed run cannot restore: what is damaged
+            in the folder, and what differs from an uninterrupted run.
         stop: asked after each iteration; a signal number ends the run with a
             snapshot and Interrupted.
 
@@ -123,21 +135,33 @@ def train(
         ClrError: a solver, net, data set or the folder cannot be used.
     """
     files = [solver_files] if isinstance(solver_files, Path) else list(solver_files)
-    planned = plan(files, out, seed=seed, gpu=gpu)
-    about = {"solvers": [str(file) for file in files], "seed": seed, "gpu": gpu}
+    planned = plan(files, out, seed=seed, gpu=gpu, images=images)
+    for solver in planned.solvers:
+        solvers.check_layers([solver.train_net, *solver.test_nets])
+    about = {
+        "solvers": [str(file) for file in files],
+        "seed": seed,
+        "gpu": gpu,
+        "threads": os.environ.get("OMP_NUM_THREADS"),
+        "snapshot_cycles": snapshot_cycles,
+    }
     with runs.open_run(planned.folder, planned.stages, about, resume=resume) as run:
-        if run.is_finished:
+        if run.is_finished or run.divergence:
+            _tell(run.problems, on_warning)
+            if run.divergence:
+                raise DivergedError(*run.divergence)
             return run.history
-        if run.divergence:
-            raise DivergedError(*run.divergence)
-        snapshot = run.newest_snapshot()
+        snapshot = run.newest_snapshot(lambda found: _is_whole(planned, found, gpu))
+        if not snapshot and run.history.train:
+            run.problems.append(f"{run.folder}: no whole snapshot; begins at iteration 0 again")
         run.start(snapshot)
+        _tell([*run.problems, *_other_machine(run.begun, about)], on_warning)
         status, iteration, message = Status.INTERRUPTED, 0, ""
         try:
             for number in range(snapshot.stage if snapshot else 0, len(files)):
                 stage = _Stage(planned, number, run, snapshot_cycles, stop_early)
                 try:
-                    stage.begin(snapshot, gpu)
+                    _tell(stage.begin(snapshot, gpu), on_warning)
                     stage.train(on_iteration, stop)
                 finally:
                     iteration = stage.iteration
@@ -151,6 +175,37 @@ def train(
         return run.history
 
 
+def _tell(warnings: Sequence[str], on_warning: Callable[[str], None]) -> None:
+    for warning in warnings:
+        on_warning(warning)
+
+
+def _other_machine(begun: dict[str, Any], about: dict[str, Any]) -> list[str]:
+    """What a run is resumed with that changes its bits, though not its solvers."""
+    names = {"gpu": "--gpu", "threads": "OMP_NUM_THREADS"}
+    return [
+        f"the run was begun with {_given(name, begun[key])}, and goes on with"
+        f" {_given(name, about[key])}: its bits are not those of an uninterrupted one"
+        for key, name in names.items()
+        if begun.get(key, about[key]) != about[key]
+    ]
+
+
+def _given(name: str, value: object) -> str:
+    if value is None:
+        return f"no {name}" if name.isupper() else "the CPU"
+    return f"{name} {value}" if name.startswith("--") else f"{name}={value}"
+
+
+def _is_whole(planned: Plan, snapshot: Snapshot, gpu: int | None) -> bool:
+    solver = solvers.load_solver(solvers.only_training(planned.stages[snapshot.stage]), gpu)
+    try:
+        solvers.check_snapshot(solver, snapshot.state, snapshot.model)
+    except ClrError:
+        return False
+    return True
+
+
 class _Stage:
     """One solver of a run."""
 
@@ -158,15 +213,19 @@ class _Stage:
         self, planned: Plan, number: int, run: Run, snapshot_cycles: bool, stop_early: bool
     ) -> None:
         self.parameter = planned.stages[number]
+        self._tests = bool(planned.solvers[number].tested_nets)
         self.newest: Snapshot | None = None
+        self._file = planned.solvers[number]
         self._number = number
+        self._start = planned.stages[number - 1].max_iter if number else 0
         self._is_last = number == len(planned.stages) - 1
         self._epoch = planned.epoch
         self._run = run
         self._snapshot_cycles = snapshot_cycles
         self._stop_early = stop_early
         self._momentum_cycles = any(stage.cyclical_momentum for stage in planned.stages)
-        self._losses: list[float] = []
+        self._loss_sum = 0.0  # of the losses since the last display
+        self._losses = 0
         self._first_loss = math.nan
         self._solver: Any = None
         self._began = time.monotonic()
@@ -175,23 +234,51 @@ class _Stage:
     def iteration(self) -> int:
         return int(self._solver.iter) if self._solver else 0
 
-    def begin(self, snapshot: Snapshot | None, gpu: int | None) -> None:
-        """Make the solver, and put it where a snapshot, of this or the last stage, was taken."""
+    def begin(self, snapshot: Snapshot | None, gpu: int | None) -> list[str]:
+        """Make the solver, and put it where a snapshot, of this or the last stage, was taken.
+
+        Returns:
+            What could not be put where it was, a line each.
+        """
         self._solver = solvers.load_solver(solvers.only_training(self.parameter), gpu)
-        self._softmax = any(layer.type == "SoftmaxWithLoss" for layer in self._solver.net.layers)
-        if snapshot:
-            solvers.restore(self._solver, snapshot.state, snapshot.model)
-            self.newest = snapshot
+        for net, live in zip(
+            [self._file.train_net, *self._file.test_nets],
+            [self._solver.net, *self._solver.test_nets],
+            strict=True,
+        ):
+            labels.check(net, {name: tuple(blob.shape) for name, blob in live.blobs.items()})
+        self._softmax_losses = solvers.softmax_losses(self._solver.net)
         rows = self._run.history.train + self._run.history.test
-        self._began -= max((row["seconds"] for row in rows), default=0)
+        self._began -= max((row.get("seconds", 0) for row in rows), default=0)
+        if not snapshot:
+            return []
+        solvers.restore(self._solver, snapshot.state, snapshot.model)
+        self.newest = snapshot
+        self._first_loss = snapshot.memory.first_loss
+        if snapshot.stage != self._number:
+            return []
+        self._loss_sum, self._losses = snapshot.memory.loss_sum, snapshot.memory.losses
+        return self._read_on()
+
+    def _read_on(self) -> list[str]:
+        """Have the data layers go on where they were at this iteration."""
+        iterations = range(self._start, self.iteration)
+        tests = sum(self._test_is_due_at(iteration) for iteration in iterations)
+        solver, batches = self._solver, len(iterations) * self.parameter.iter_size
+        problems = positions.drawn_anew(solver.net)
+        problems += positions.read_on(self._file.train_net, solver.net, batches, is_training=True)
+        for net, live, test_iter in zip(
+            self._file.test_nets, solver.test_nets, self.parameter.test_iter, strict=True
+        ):
+            problems += positions.read_on(net, live, tests * test_iter, is_training=False)
+        return problems
 
     def train(
         self, on_iteration: Callable[[Progress], None], stop: Callable[[], int | None]
     ) -> None:
         """Train to max_iter; see `train` above."""
-        first = self.iteration
         while True:
-            if self._test_is_due(first):
+            if self._test_is_due_at(self.iteration):
                 self._test(stop)
             number = stop()
             if number:
@@ -212,42 +299,46 @@ class _Stage:
         row = self._row(iteration, lr)
         self._solver.step(1)
         loss = solvers.loss(self._solver.net)
-        self._losses.append(loss)
-        display = self.parameter.display
-        shown = display > 0 and iteration % display == 0
-        mean = math.fsum(self._losses) / len(self._losses) if math.isfinite(loss) else loss
+        self._loss_sum += loss
+        self._losses += 1
+        shown = self.parameter.display > 0 and iteration % self.parameter.display == 0
+        mean = loss
         if shown:
+            if math.isfinite(loss):
+                mean = self._loss_sum / self._losses
             results = solvers.outputs(self._solver.net)
             self._run.add(Phase.TRAIN, {**row, **results, "loss": mean, **self._seconds()})
-            self._losses.clear()
-        if self._has_diverged(loss, mean if shown else loss):
+            self._loss_sum, self._losses = 0.0, 0
+        if math.isnan(self._first_loss):
+            self._first_loss = loss
+        lost = self._lost(loss, mean)
+        if lost is not None:
             raise DivergedError(
-                f"diverged at iteration {iteration}, rate {lr:.4g}: the loss is {mean:.6g};"
+                f"diverged at iteration {iteration}, rate {lr:.4g}: the loss is {lost:.6g};"
                 " lower the rate (max_lr or base_lr)",
                 iteration,
             )
 
-    def _has_diverged(self, loss: float, mean: float) -> bool:
-        if math.isnan(self._first_loss):
-            self._first_loss = mean
-        is_lost = self._softmax and abs(loss - _SOFTMAX_LOST) < 1e-3
+    def _lost(self, loss: float, mean: float) -> float | None:
+        """The loss that tells that the training has diverged, if one does."""
+        for name in self._softmax_losses:
+            value = float(self._solver.net.blobs[name].data.sum())
+            if not math.isfinite(value) or abs(value - _SOFTMAX_LOST) < 1e-3:
+                return value
         has_risen = self._stop_early and mean > _RISE * self._first_loss
-        return not math.isfinite(loss) or is_lost or has_risen
+        return mean if has_risen or not math.isfinite(loss) else None
 
-    def _test_is_due(self, first: int) -> bool:
+    def _test_is_due_at(self, iteration: int) -> bool:
         """At each test_interval, and where a run ends or a stage begins."""
-        if not self._solver.test_nets:
+        if not any(self.parameter.test_iter):
             return False
-        iteration, interval = self.iteration, self.parameter.test_interval
         if iteration == 0:
             return bool(self.parameter.test_initialization)
+        if not self._tests:
+            return False
         if iteration >= self.parameter.max_iter:
             return self._is_last
-        return iteration % interval == 0 or (iteration == first and self._is_joint)
-
-    @property
-    def _is_joint(self) -> bool:
-        return self.newest is not None and self.newest.stage < self._number
+        return iteration % self.parameter.test_interval == 0 or iteration == self._start
 
     def _test(self, stop: Callable[[], int | None]) -> None:
         row = self._row(self.iteration, self._solver.lr)
@@ -274,9 +365,16 @@ class _Stage:
             return
         hdf5 = self.parameter.snapshot_format == self.parameter.SnapshotFormat.Value("HDF5")
         state, model = solvers.snapshot_files(self.parameter.snapshot_prefix, self.iteration, hdf5)
+        state.parent.mkdir(exist_ok=True)
         self._solver.snapshot()
         solvers.check_snapshot(self._solver, state, model)
-        self.newest = Snapshot(self._number, self.iteration, state, model)
+        memory = Memory(
+            self._first_loss,
+            self._loss_sum,
+            self._losses,
+            self._run.rows_before(self.iteration),
+        )
+        self.newest = Snapshot(self._number, self.iteration, state, model, memory)
         self._run.add_snapshot(self.newest)
 
     def _row(self, iteration: int, lr: float) -> Row:
@@ -288,8 +386,25 @@ class _Stage:
         return {"seconds": round(time.monotonic() - self._began, 3)}
 
 
-def _epoch(solver: SolverFile) -> int | None:
+def _snapshot_prefix(solver: SolverFile, file: Path, folder: Path) -> str:
+    """Where the snapshots of a solver go: the name that it gives them, in the run folder."""
+    given = solver.parameter.snapshot_prefix
+    name = Path(given).name or runs.solver_name(file)
+    longest = solvers.snapshot_files(name, _MAX_ITER, hdf5=True)[0].name
+    prefix = str(folder / "snapshots" / name)
+    if name == ".." or "\0" in given or len(os.fsencode(longest)) > _MOST_BYTES_OF_NAME:
+        shown = f"{given[:40]}…" if len(given) > 40 else given
+        raise ClrError(
+            f"{solver.name}: snapshot_prefix {shown!r} makes no file name; give a shorter or"
+            " plain one"
+        )
+    if len(os.fsencode(prefix)) + len(longest) > _MOST_BYTES_OF_PATH:
+        raise ClrError(f"{folder}: too long a path for snapshots in it; name another --out")
+    return prefix
+
+
+def _epoch(solver: SolverFile, images: int | None) -> int | None:
     try:
-        return epochs.epoch(solver).iterations
+        return epochs.epoch(solver, images=images).iterations
     except ClrError:
         return None

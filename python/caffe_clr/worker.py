@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 import traceback
@@ -21,6 +22,7 @@ _REPORT_SECONDS = 0.1
 def main() -> None:
     """Train one job, reporting in lines of JSON; what else is printed goes to the log."""
     job = Job(**json.loads(sys.argv[1]))
+    watch = _start_watch()
     reports = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     signals: list[int] = []
@@ -54,8 +56,20 @@ def main() -> None:
         report(failed=Failure.ERROR, message=f"{message}; what was snapshot before is kept")
     except Exception as error:
         traceback.print_exc()
-        message = f"{type(error).__name__}: {error}\nfull log: {job.out}/{LOG}"
+        message = f"{type(error).__name__}: {error}"
+        if isinstance(error, SystemError):  # Caffe has written Python's own error to the log
+            message = "a Python layer cannot be made; its module's folder has to be in PYTHONPATH"
+        message += f"\nfull log: {job.out}/{LOG}"
         report(failed=Failure.ERROR, message=message)
+    watch.communicate()
+
+
+def _start_watch() -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "caffe_clr.watch", str(os.getpid())],
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+    )
 
 
 def _train(job: Job, report: Callable[..., None], stop: Callable[[], int | None]) -> None:
@@ -76,15 +90,21 @@ def _train(job: Job, report: Callable[..., None], stop: Callable[[], int | None]
                 test=history.test[-1] if history.test else {},
             )
 
+    def on_warning(warning: str) -> None:
+        sys.stderr.write(f"warning: {warning}\n")
+        report(warning=warning)
+
     training.train(
         [Path(file) for file in job.solver_files],
         Path(job.out),
         seed=job.seed,
         gpu=job.gpu,
+        images=job.images,
         resume=job.resume,
         snapshot_cycles=job.snapshot_cycles,
         stop_early=job.stop_early,
         on_iteration=on_iteration,
+        on_warning=on_warning,
         stop=stop,
     )
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from caffe_clr import plots, runs
-from caffe_clr.cli.console import progress, resumable
+from caffe_clr import checks, plots, prototxt, runs
+from caffe_clr.cli.console import progress, resumable, warn
 from caffe_clr.errors import UsageError
 from caffe_clr.range_test import Options, range_test
 from caffe_clr.results import RangeTest
@@ -19,6 +19,8 @@ def show_bounds(
     folder = out or runs.default_folder(solver_file)
     if not options.resume and any(map(runs.is_run, folder.glob("seed_*"))):
         raise UsageError(f"{folder} has a range test; go on: --resume, or name another --out")
+    solver = prototxt.open_solver(solver_file, check_policy=False)
+    warn(checks.warn_of_no_tests(solver), console)
     remedy = f"what is trained is kept; go on with the same command and --out {folder} --resume"
     with progress(console) as shown, resumable(remedy):
         task = shown.add_task("range test", total=None)
@@ -26,7 +28,9 @@ def show_bounds(
         def show(done: int, total: int) -> None:
             shown.update(task, total=total, completed=done)
 
-        result = range_test(solver_file, folder, options, show)
+        result = range_test(
+            solver_file, folder, options, show, lambda warning: warn([warning], console)
+        )
     seeds = ", ".join(map(str, result.seeds))
     picture = folder / "range_test.png"
     plots.plot_range_test(result, f"LR range test of {solver_file}, seed {seeds}", picture)

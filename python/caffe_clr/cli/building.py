@@ -10,9 +10,9 @@ import typer
 
 from caffe_clr import locations
 from caffe_clr.cli.app import BUILDING, app
-from caffe_clr.cli.console import console
+from caffe_clr.cli.console import console, resumable
 from caffe_clr.cli.report import ConsoleReport
-from caffe_clr.errors import ClrError, UsageError
+from caffe_clr.errors import AGAIN, ClrError, UsageError
 from caffe_clr.harness import pipeline, series, toolchain
 
 patch_app = typer.Typer(no_args_is_help=True, help="Apply the patch series to a Caffe of your own.")
@@ -93,7 +93,8 @@ def build(
         nccl=nccl,
         import_here=import_here,
     )
-    pipeline.build(options, ConsoleReport(console))
+    with resumable(f"{AGAIN}, what is built is kept"):
+        pipeline.build(options, ConsoleReport(console))
 
 
 @app.command(rich_help_panel=BUILDING)
@@ -156,7 +157,7 @@ def run_tests(
         parts += [["-m", "caffe and not alone", *beside], ["-m", "caffe and alone"]]
         if context.args:
             parts = [context.args]
-    pytest = [sys.executable, "-m", "pytest"]
+    pytest = [sys.executable, "-P", "-m", "pytest"]
     sys.exit(max(subprocess.run([*pytest, *part], cwd=root).returncode for part in parts))
 
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from caffe_clr import comparison, plots, training
-from caffe_clr.cli.console import progress, resumable, warn
+from caffe_clr.cli.console import progress, reading, resumable, warn
 from caffe_clr.comparison import Line, Options
 from caffe_clr.metrics import Metric
 from caffe_clr.results import Entry
@@ -19,7 +19,11 @@ def show_comparison(
 ) -> list[Entry]:
     """Compare solvers, and show how it goes and what came of it."""
     folder = out or comparison.default_folder(solver_files)
-    plans = [training.plan([file], folder, gpu=options.gpu) for file in solver_files]
+    with reading(console):
+        plans = [
+            training.plan([file], folder, gpu=options.gpu, images=options.images)
+            for file in solver_files
+        ]
     for planned in plans:
         warn(planned.warnings, console)
     remedy = f"what is trained is kept; go on with the same command and --out {folder}"
@@ -33,7 +37,9 @@ def show_comparison(
             for name, iterations in done.items():
                 shown.update(tasks[name], completed=iterations)
 
-        entries = comparison.compare(solver_files, folder, options, show)
+        entries = comparison.compare(
+            solver_files, folder, options, show, lambda warning: warn([warning], console)
+        )
     lines = comparison.table(entries)
     comparison.write(entries, lines, folder)
     picture = folder / "comparison.png"
@@ -63,8 +69,8 @@ def _comparison_table(lines: Sequence[Line], metric: Metric) -> Table:
         table.add_row(
             line.name,
             f"{line.iterations:,}",
-            _spread(line.final, line.seeds, metric),
-            _spread(line.best, line.seeds, metric),
+            _spread(line.final, line, metric),
+            _spread(line.best, line, metric),
             _reached(line),
             "" if line.ratio is None else f"{line.ratio:.2f}",
         )
@@ -78,11 +84,11 @@ def _reached(line: Line) -> str:
     return f"{line.reached:,.0f}{of}"
 
 
-def _spread(values: tuple[float, float] | None, seeds: int, metric: Metric) -> str:
+def _spread(values: tuple[float, float] | None, line: Line, metric: Metric) -> str:
     if values is None:
-        return "diverged"
+        return "diverged" if line.diverged == line.seeds else "no result"
     mean, deviation = values
-    if seeds == 1:
+    if line.seeds == 1:
         return f"{100 * mean:.2f}" if metric.is_accuracy else f"{mean:.4g}"
     if metric.is_accuracy:
         return f"{100 * mean:.2f} ± {100 * deviation:.2f}"

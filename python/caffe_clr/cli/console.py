@@ -11,8 +11,9 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.status import Status
 
-from caffe_clr.errors import Interrupted
+from caffe_clr.errors import DiedError, Interrupted
 
 console = Console(highlight=False)
 
@@ -23,13 +24,20 @@ def warn(warnings: Sequence[str], console: Console) -> None:
         console.print(warning, markup=False, soft_wrap=True)
 
 
+def reading(console: Console) -> Status:
+    """Shows that data is read, which may take minutes for a LevelDB."""
+    return console.status("reading solver, nets and data")
+
+
 @contextmanager
 def resumable(remedy: str) -> Iterator[None]:
-    """Say what to do after an interruption of what is done within."""
+    """Say what to do after an interruption, or the death, of what is done within."""
     try:
         yield
     except Interrupted as interrupted:
         raise Interrupted(interrupted.signal_number, remedy) from None
+    except DiedError as error:
+        raise DiedError(f"{error}\n{remedy}") from None
 
 
 @contextmanager

@@ -9,23 +9,37 @@ from rich.table import Table
 
 from caffe_clr import parity, solvers
 from caffe_clr.errors import ClrError
+from caffe_clr.parity import Result
 
 
 def show_parity(solver_files: Sequence[Path], points: int, console: Console) -> None:
     """Compare as parity.check_all does, and print a table of what was found.
 
     Raises:
-        ClrError: a solver's rates are further from the reference's than is allowed.
+        ClrError: a solver's rates are further from the reference's than is allowed,
+            or a file is refused; the others are compared all the same.
     """
+    solvers.import_caffe()
+    start = time.monotonic()
+    refused: list[ClrError] = []
+    results = list(parity.check_all(solver_files, points, refused.append))
+    seconds = time.monotonic() - start
+    problems = [str(error) for error in refused]
+    if results:
+        _print(results, seconds, console)
+    failed = [result for result in results if not result.passed]
+    if failed:
+        problems.append(f"{len(failed)} of {len(results)} solvers differ from the reference")
+    if problems:
+        raise ClrError("\n".join(problems))
+
+
+def _print(results: Sequence[Result], seconds: float, console: Console) -> None:
     table = Table(title="Rates of Caffe and of the reference", title_justify="left")
     table.add_column("policy", no_wrap=True)
     table.add_column("solver", overflow="fold")
     for heading in ("points", "differ", "units", "allowed", "amplitude"):
         table.add_column(heading, justify="right")
-    solvers.import_caffe()
-    start = time.monotonic()
-    results = list(parity.check_all(solver_files, points))
-    seconds = time.monotonic() - start
     for result in results:
         table.add_row(
             result.policy,
@@ -46,6 +60,3 @@ def show_parity(solver_files: Sequence[Path], points: int, console: Console) -> 
         "two are allowed where Caffe itself calls powf or expf. amplitude: the same\n"
         "as a fraction of max_lr - base_lr, or of base_lr where there is no max_lr."
     )
-    failed = [result for result in results if not result.passed]
-    if failed:
-        raise ClrError(f"{len(failed)} of {len(results)} solvers differ from the reference")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from caffe_clr.cli.console import reading
 from caffe_clr.epochs import ADVISED, stepsize
 
 
@@ -14,7 +15,8 @@ def show_stepsize(
 
     Arguments and errors are those of epochs.stepsize.
     """
-    found = stepsize(solver_file, epochs, images=images, gpus=gpus)
+    with reading(console):
+        found = stepsize(solver_file, epochs, images=images, gpus=gpus)
     batches = f"batches of {found['batch_size']:,}"
     if found["iter_size"] > 1:
         batches += f", iter_size {found['iter_size']}"

@@ -20,8 +20,12 @@ Out = Annotated[
     Path | None,
     typer.Option(help="Write into this folder. Default: runs/<solver name>-<time>."),
 ]
-Seed = Annotated[int | None, typer.Option(min=0, help="Instead of the solver's random_seed.")]
-Gpu = Annotated[int | None, typer.Option(min=0, help="Train on this GPU instead of the CPU.")]
+Seed = Annotated[
+    int | None, typer.Option(min=0, max=2**32 - 1, help="Instead of the solver's random_seed.")
+]
+Gpu = Annotated[
+    int | None, typer.Option(min=0, max=2**31 - 1, help="Train on this GPU instead of the CPU.")
+]
 Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Runs at once.")]
 Images = Annotated[
     int | None, typer.Option(min=1, help="Size of the training set, where it cannot be counted.")
@@ -34,6 +38,7 @@ def train(
     out: Out = None,
     seed: Seed = None,
     gpu: Gpu = None,
+    images: Images = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the newest whole snapshot of the run.")
     ] = False,
@@ -55,6 +60,7 @@ def train(
         console,
         seed=seed,
         gpu=gpu,
+        images=images,
         resume=resume,
         snapshot_cycles=snapshot_cycles,
     )
@@ -185,6 +191,7 @@ def compare(
         typer.Option(help="Write into this folder. Default: runs/compare-<solver names>."),
     ] = None,
     gpu: Gpu = None,
+    images: Images = None,
 ) -> None:
     """Train several solvers with the same seeds; draw and tabulate their accuracy.
 
@@ -196,7 +203,7 @@ def compare(
     from caffe_clr.comparison import Options
 
     title = f"{len(solvers)} solvers, " + (f"seeds 1 to {seeds}" if seeds > 1 else "seed 1")
-    options = Options(seeds=seeds, jobs=jobs, scheduler=scheduler, gpu=gpu)
+    options = Options(seeds=seeds, jobs=jobs, scheduler=scheduler, gpu=gpu, images=images)
     show_comparison(solvers, out, title, options, console)
 
 

@@ -1,6 +1,7 @@
 """Shows trainings: how one goes, what it came to, and the plots of what runs recorded."""
 
 import os
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -11,9 +12,9 @@ from typing import Any
 from rich.console import Console
 
 from caffe_clr import comparison, jobs, metrics, plots, policies, runs, training
-from caffe_clr.cli.console import progress, warn
-from caffe_clr.errors import ClrError, Interrupted, UsageError
-from caffe_clr.jobs import Job, Report
+from caffe_clr.cli.console import progress, reading, warn
+from caffe_clr.errors import AGAIN, ClrError, DiedError, Interrupted, UsageError
+from caffe_clr.jobs import KEPT, Job, Report
 from caffe_clr.metrics import Metric
 
 PLOT = "training.png"
@@ -27,6 +28,7 @@ def show_training(
     *,
     seed: int | None,
     gpu: int | None,
+    images: int | None,
     resume: bool,
     snapshot_cycles: bool,
 ) -> None:
@@ -37,7 +39,8 @@ def show_training(
         if resume and not runs.is_run(out):
             raise UsageError(f"--resume: there is no run in {out} to go on with")
         runs.check_new(out, resume)
-    planned = training.plan(solver_files, out, seed=seed, gpu=gpu)
+    with reading(console):
+        planned = training.plan(solver_files, out, seed=seed, gpu=gpu, images=images)
     warn(planned.warnings, console)
     folder = planned.folder
     job = Job(
@@ -45,6 +48,7 @@ def show_training(
         out=str(folder),
         seed=seed,
         gpu=gpu,
+        images=images,
         resume=resume,
         snapshot_cycles=snapshot_cycles,
     )
@@ -63,16 +67,17 @@ def show_training(
                 console.print(f"iteration {report['iteration']:,}: {description}", soft_wrap=True)
 
         try:
-            jobs.run(job, show)
+            jobs.run(job, show, lambda warning: warn([warning], console))
         except Interrupted as interrupted:
-            names = " ".join(map(str, solver_files))
-            command = f"{_program()} train {names} --out {folder} --resume"
+            kept = KEPT if interrupted.remedy == AGAIN else interrupted.remedy
             raise Interrupted(
-                interrupted.signal_number, f"{interrupted.remedy}; go on with: {command}"
+                interrupted.signal_number, f"{kept}; go on with: {_command(job)}"
             ) from None
-        except ClrError:
+        except ClrError as error:
             with suppress(OSError):  # a full disk is what it may be about
                 _show_run(folder, metric, console)
+            if isinstance(error, DiedError) and runs.has_begun(folder):
+                raise DiedError(f"{error}\ngo on with: {_command(job)}") from None
             raise
         shown.update(task, completed=planned.stages[-1].max_iter)
     _show_run(folder, metric, console)
@@ -83,6 +88,7 @@ def plot_runs(folders: Sequence[Path], together: Path | None, console: Console) 
     if together:
         if together.suffix != ".png":
             raise UsageError(f"--together {together}: name a file that ends in .png")
+        warn([problem for folder in folders for problem in runs.damage(folder)], console)
         entries = comparison.of_runs(folders)
         plots.plot_comparison(entries, "", together)
         console.print(f"Plot: {together}", soft_wrap=True)
@@ -90,10 +96,23 @@ def plot_runs(folders: Sequence[Path], together: Path | None, console: Console) 
     for folder in folders:
         runs.read_status(folder)
         history = runs.read_history(folder)
+        warn(runs.damage(folder), console)
         if not history.train and not history.test:
             raise ClrError(f"{folder}: nothing is recorded yet; wait for the first display or test")
         plots.plot_log(history, folder / PLOT)
         console.print(f"Plot: {folder / PLOT}", soft_wrap=True)
+
+
+def _command(job: Job) -> str:
+    """What to type to go on with a training."""
+    command = [_program(), "train", *job.solver_files, "--out", job.out, "--resume"]
+    for option, value in (("--seed", job.seed), ("--gpu", job.gpu), ("--images", job.images)):
+        if value is not None:
+            command += [option, str(value)]
+    if job.snapshot_cycles:
+        command.append("--snapshot-cycles")
+    threads = os.environ.get("OMP_NUM_THREADS")
+    return (f"OMP_NUM_THREADS={shlex.quote(threads)} " if threads else "") + shlex.join(command)
 
 
 def _program() -> str:

@@ -207,6 +207,7 @@ def _read_binary(data_set: DataSet, where: str, content: bytes) -> Split:
 def _read_python(data_set: DataSet, where: str, content: bytes) -> Split:
     try:
         batch = _Unpickler(io.BytesIO(content), encoding="bytes").load()
+        batch = {key.encode() if isinstance(key, str) else key: batch[key] for key in batch}
         images = np.asarray(batch[b"data"]).reshape(-1, *_SHAPE)
         labels = np.asarray(batch[data_set.label_key])
     except Exception as error:  # a damaged pickle can raise any
@@ -222,6 +223,12 @@ def _read_python(data_set: DataSet, where: str, content: bytes) -> Split:
     return Split(images, labels.astype(np.int64))
 
 
+def _latin1(text: str | bytes, encoding: str | bytes) -> bytes:
+    if isinstance(text, str) and encoding in ("latin1", b"latin1"):
+        return text.encode("latin1")
+    raise pickle.UnpicklingError(f"it asks for text in {encoding!r}")
+
+
 class _Unpickler(pickle.Unpickler):
     """Makes nothing but the arrays, lists and names that the batches hold."""
 
@@ -229,6 +236,8 @@ class _Unpickler(pickle.Unpickler):
         match module, name:
             case ("numpy.core.multiarray" | "numpy._core.multiarray", "_reconstruct"):
                 return np.empty(0).__reduce__()[0]
+            case ("_codecs", "encode"):  # bytes, as Python 3 writes them in protocol 2
+                return _latin1
             case ("numpy", "ndarray"):
                 return np.ndarray
             case ("numpy", "dtype"):

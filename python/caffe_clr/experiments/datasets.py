@@ -93,7 +93,8 @@ def write(
         The three, or the two LMDBs: where the images of the phases differ in
         size there is no mean, as Caffe takes one only of the images' own size.
     """
-    partial = out.with_name(out.name + _PARTIAL)
+    beside = out.resolve()  # "." has no name
+    partial = beside.with_name(beside.name + _PARTIAL)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:

@@ -202,7 +202,7 @@ def _check_import(tree: compilation.Tree, state: "_State", report: Report) -> No
         with report.step("check") as step:
             # in a process of its own: what fails inside Caffe would end this one
             commands.run(
-                [sys.executable, "-m", "caffe_clr.parity"],
+                [sys.executable, "-P", "-m", "caffe_clr.parity"],
                 tree.logs / "check.log",
                 env={"GLOG_logtostderr": "1"},
             )
