@@ -15,6 +15,7 @@ from rich.console import Console
 from caffe_clr import logs, plots, policies, prototxt
 from caffe_clr.errors import ClrError
 from caffe_clr.harness.compilation import Tree
+from caffe_clr.logs import Log
 from caffe_clr.runs import History
 
 NET = """
@@ -82,15 +83,15 @@ def log(folder: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def whole(folder: Path) -> History:
+def whole(folder: Path) -> Log:
     return logs.read_log(folder / "train.log")
 
 
 @pytest.fixture
-def read(tmp_path: Path) -> Callable[[str], History]:
+def read(tmp_path: Path) -> Callable[[str], Log]:
     """Reads a text as a log."""
 
-    def read(text: str) -> History:
+    def read(text: str) -> Log:
         (tmp_path / "a.log").write_text(text)
         return logs.read_log(tmp_path / "a.log")
 
@@ -135,19 +136,22 @@ def test_every_value_that_caffe_logged_is_in_its_row(log: str, whole: History) -
         assert [(name, row[name]) for name in names] == [
             (name, float(value)) for name, value in zip(names, values, strict=True)
         ]
-    assert list(whole.test[0])[:3] == ["iteration", "lr", "accuracy"]
-    assert list(whole.train[0]) == ["iteration", "lr", "loss", "output loss", "seconds"]
+    assert list(whole.test[0])[:4] == ["iteration", "lr", "lr_computed", "accuracy"]
+    names = ["iteration", "lr", "lr_computed", "loss", "output loss", "seconds"]
+    assert list(whole.train[0]) == names
 
 
 def test_every_rate_is_that_of_its_iteration(folder: Path, log: str, whole: History) -> None:
     logged = {int(i): float(lr) for i, lr in re.findall(r"Iteration (\d+), lr = (\S+)", log)}
     assert logs.read_rates(folder / "train.log") == logged
     for rows in (whole.train, whole.test):
-        assert column(rows, "lr") == as_logged(folder, column(rows, "iteration"))
+        iterations = column(rows, "iteration")
+        assert column(rows, "lr") == as_logged(folder, iterations)
+        assert column(rows, "lr_computed") == [iteration not in logged for iteration in iterations]
 
 
 def test_a_rate_that_is_not_logged_and_not_certain_is_nan(
-    folder: Path, log: str, read: Callable[[str], History]
+    folder: Path, log: str, read: Callable[[str], Log]
 ) -> None:
     unlogged = [15, 45, 60]
     for text in (
@@ -164,14 +168,18 @@ def test_a_rate_that_is_not_logged_and_not_certain_is_nan(
 
 def test_a_rate_that_is_not_known_is_no_divergence(log: str, tmp_path: Path) -> None:
     (tmp_path / "a.log").write_text(log.replace("Initializing solver", "Starting"))
-    assert "nan" not in shown(tmp_path / "a.log", tmp_path / "out")
+    told = shown(tmp_path / "a.log", tmp_path / "out")
+    assert "First nan" not in told
+    assert "warning: 3 rates that are nan, since they are not logged, and there are no" in told
 
 
-def test_fields_of_another_caffe_do_not_matter(
-    log: str, whole: History, read: Callable[[str], History]
+def test_a_solver_with_fields_of_another_caffe_gives_no_rates(
+    log: str, read: Callable[[str], Log]
 ) -> None:
-    text = log.replace("max_lr: 0.016", "max_lr: 0.016\nlargest_batch { size: 3 }")
-    assert read(text) == whole
+    history = read(log.replace("max_lr: 0.016", "max_lr: 0.016\nrampup_interval: 3"))
+    assert list(map(math.isnan, column(history.test, "lr"))) == [False, True, False, True, True]
+    assert "have rampup_interval, which is unknown here" in "".join(history.warnings())
+    assert not any("lr_computed" in row for row in history.train + history.test)
 
 
 @pytest.mark.parametrize(
@@ -186,7 +194,7 @@ def test_fields_of_another_caffe_do_not_matter(
     ],
 )
 def test_other_formats_of_a_log_say_the_same(
-    pattern: str, replacement: str, log: str, whole: History, read: Callable[[str], History]
+    pattern: str, replacement: str, log: str, whole: History, read: Callable[[str], Log]
 ) -> None:
     other = re.sub(pattern, replacement, log)
     assert other != log
@@ -194,7 +202,7 @@ def test_other_formats_of_a_log_say_the_same(
 
 
 def test_lines_that_are_logged_several_times_make_no_row_more(
-    log: str, whole: History, read: Callable[[str], History]
+    log: str, whole: History, read: Callable[[str], Log]
 ) -> None:
     twice = re.sub(r"(?m)^(I.*\n)", r"\1\1", log)
     assert read(twice) == whole
@@ -210,7 +218,7 @@ def test_lines_that_are_logged_several_times_make_no_row_more(
 
 @pytest.mark.parametrize("cut", ["Iteration 40", "Iteration 50, lr", "Iteration 30, Testing"])
 def test_a_resumed_log_is_one_run(
-    cut: str, tree: Tree, folder: Path, log: str, whole: History, read: Callable[[str], History]
+    cut: str, tree: Tree, folder: Path, log: str, whole: History, read: Callable[[str], Log]
 ) -> None:
     resumed = caffe_train(tree, folder, "--snapshot=run_iter_25.solverstate")
     later = read(resumed)
@@ -230,7 +238,7 @@ def test_a_resumed_log_is_one_run(
 
 
 def test_what_was_logged_after_the_point_of_resumption_is_no_part_of_the_run(
-    tree: Tree, folder: Path, log: str, read: Callable[[str], History]
+    tree: Tree, folder: Path, log: str, read: Callable[[str], Log]
 ) -> None:
     resumed = caffe_train(tree, folder, "--snapshot=run_iter_25.solverstate")
     only_lines = "\n".join(line for line in resumed.splitlines() if "Iteration 60" not in line)
@@ -241,14 +249,17 @@ def test_what_was_logged_after_the_point_of_resumption_is_no_part_of_the_run(
 
 
 def test_rows_of_a_log_that_is_being_written_are_whole(
-    log: str, whole: History, read: Callable[[str], History]
+    log: str, whole: History, read: Callable[[str], Log]
 ) -> None:
     begun = log.index("Iteration 0")
     counts = set()
     for end in range(log.index("Iteration 0, lr") + 20, len(log), 37):
         history = read(log[:end])
-        assert history.train == whole.train[: len(history.train)]
-        assert history.test == whole.test[: len(history.test)]
+        for rows, all_rows in ((history.train, whole.train), (history.test, whole.test)):
+            # a rate that is computed at first may be logged later
+            assert [row | {"lr_computed": 0} for row in rows] == [
+                row | {"lr_computed": 0} for row in all_rows[: len(rows)]
+            ]
         counts.add((len(history.train), len(history.test)))
     assert len(counts) > 8
     for text in ("", log[:begun], log[: log.index("Test net output")]):
@@ -257,14 +268,14 @@ def test_rows_of_a_log_that_is_being_written_are_whole(
 
 
 def test_a_test_that_nothing_follows_is_read(
-    log: str, whole: History, read: Callable[[str], History]
+    log: str, whole: History, read: Callable[[str], Log]
 ) -> None:
     *_, last = re.finditer("Test net output.*\n", log[: log.index("Iteration 50")])
     assert read(log[: last.end()]).test == whole.test[:4]
 
 
 def test_a_log_reduced_to_results_says_the_same(
-    log: str, whole: History, read: Callable[[str], History]
+    log: str, whole: History, read: Callable[[str], Log]
 ) -> None:
     history = read(results_alone(log))
     assert column(history.train, "loss") == column(whole.train, "loss")
@@ -272,7 +283,7 @@ def test_a_log_reduced_to_results_says_the_same(
 
 
 def test_a_resumed_log_reduced_to_results_is_one_run(
-    tree: Tree, folder: Path, log: str, read: Callable[[str], History]
+    tree: Tree, folder: Path, log: str, read: Callable[[str], Log]
 ) -> None:
     resumed = results_alone(caffe_train(tree, folder, "--snapshot=run_iter_25.solverstate"))
     results = results_alone(log)
@@ -288,7 +299,7 @@ def test_a_resumed_log_reduced_to_results_is_one_run(
 
 
 def test_an_interrupted_test_makes_no_row(
-    log: str, whole: History, read: Callable[[str], History]
+    log: str, whole: History, read: Callable[[str], Log]
 ) -> None:
     begun = log.index("Iteration 45, Testing net (#0)\n")
     prefix = log[log.rindex("\n", 0, begun) + 1 : begun]
@@ -312,7 +323,7 @@ def test_an_interrupted_test_makes_no_row(
     ],
 )
 def test_seconds_run_on_over_midnights_and_clock_changes(
-    before: str, after: str, passed: float, log: str, read: Callable[[str], History]
+    before: str, after: str, passed: float, log: str, read: Callable[[str], Log]
 ) -> None:
     middle = log.index("Iteration 30, Testing")
     middle = log.rindex("\n", 0, middle) + 1
@@ -323,7 +334,7 @@ def test_seconds_run_on_over_midnights_and_clock_changes(
     assert column(history.train, "seconds") == [0] * 3 + [passed] * 4
 
 
-def test_seconds_run_on_through_a_leap_year(log: str, read: Callable[[str], History]) -> None:
+def test_seconds_run_on_through_a_leap_year(log: str, read: Callable[[str], Log]) -> None:
     days = ("0228", "0228", "0229", "1231", "0101", "0102")
     parts = re.split(r"(?m)^(?=I.*Testing net \(#0\))", log)  # what precedes, and five tests
     text = "".join(
@@ -427,4 +438,7 @@ def test_losses_are_told_by_their_name(output: str, loss: bool) -> None:
 def test_six_digits_agree_with_the_float_that_caffe_printed() -> None:
     rates = np.array([0.0123456789, 1e-30, 0, np.nan, 0.1], np.float32)
     assert logs.agree([float(f"{rate:.6g}") for rate in rates], rates) == [True] * 5
-    assert logs.agree([0.0123458, 2e-30, 1e-7, 0, 0.100001], rates) == [False] * 5
+    assert logs.agree([0.0123458, 1.00001e-30, 0, np.nan, 0.0999999], rates) == [True] * 5
+    assert logs.agree([0.0123459, 2e-30, 1e-7, 0, 0.100003], rates) == [False] * 5
+    # Appendix A rounds the position in a cycle up to 3 to float
+    assert logs.agree([0.00059998], [0.0006], max_lr=3) == [True]

@@ -22,6 +22,8 @@ _COLOURS = ("#666666", "#0072b2", "#d55e00", "#009e73")
 _CURVE_COLOURS = (*_COLOURS[1:], "#cc79a7", "#56b4e9", "#e69f00", _COLOURS[0])
 _MOST_MARKED = 100  # points of a line
 _LABEL_WIDTH = 0.1  # of the axis
+# columns of a history that are not drawn as outputs; "output loss" is about the loss
+_NO_OUTPUTS = ("iteration", "epoch", "lr", "lr_computed", "momentum", "seconds", "output loss")
 
 Points = dict[float, float]  # values by iteration
 
@@ -265,17 +267,18 @@ def plot_schedule(
 
 def _curves(history: History) -> tuple[dict[str, Points], dict[str, Points]]:
     """The losses of a history, and its other outputs that are from 0 to 1."""
-    curves: dict[str, Points] = {}
+    losses: dict[str, Points] = {}
+    others: dict[str, Points] = {}
     for kind, rows in (("train", history.train), ("test", history.test)):
         for row in rows:
             for name, value in row.items():
-                if name not in ("iteration", "epoch", "lr", "seconds", "output loss"):
+                if name not in _NO_OUTPUTS:
+                    curves = losses if is_loss(name) or name in history.losses else others
                     curves.setdefault(f"{kind} {name}", {})[row["iteration"]] = value
-    losses = {name: curve for name, curve in curves.items() if is_loss(name)}
     shares = {
         name: curve
-        for name, curve in curves.items()
-        if name not in losses and not any(value < 0 or value > 1 for value in curve.values())
+        for name, curve in others.items()
+        if not any(value < 0 or value > 1 for value in curve.values())
     }
     return losses, shares
 

@@ -47,11 +47,13 @@ class History:
     outputs of the train net, and seconds since the run began. `test` has one
     for each `test_interval`, with the mean of every output of the test nets
     (of a second test net as name#1). The rate, `lr`, is that of the same
-    iteration.
+    iteration. `losses` are outputs that are known to be losses, since they have
+    a weight.
     """
 
     train: list[Row] = field(default_factory=list)
     test: list[Row] = field(default_factory=list)
+    losses: set[str] = field(default_factory=set)
 
     def rates(self) -> dict[float, float]:
         """The rate by iteration, in order, from rows of both kinds; nan and inf are left out."""

@@ -195,7 +195,10 @@ def log(
         Path, typer.Argument(metavar="LOGFILE", help="What `caffe train` wrote to standard error.")
     ],
     out: Annotated[
-        Path | None, typer.Option(help="Write into this folder. Default: <LOGFILE>-results.")
+        Path | None,
+        typer.Option(
+            help="Write here. Default: <LOGFILE>-results, where .log and .gz are left out."
+        ),
     ] = None,
 ) -> None:
     """Read a log of caffe train: losses, tests and rates to CSV and PNG.
@@ -204,7 +207,7 @@ def log(
     """
     from caffe_clr import logs
 
-    logs.show(logfile, out or logfile.with_name(f"{logfile.stem}-results"), console)
+    logs.show(logfile, out or logs.default_folder(logfile), console)
 
 
 @app.command(rich_help_panel=TRAINING)
