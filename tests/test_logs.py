@@ -170,7 +170,7 @@ def test_a_rate_that_is_not_known_is_no_divergence(log: str, tmp_path: Path) -> 
     (tmp_path / "a.log").write_text(log.replace("Initializing solver", "Starting"))
     told = shown(tmp_path / "a.log", tmp_path / "out")
     assert "First nan" not in told
-    assert "warning: 3 rates that are nan, since they are not logged, and there are no" in told
+    assert "warning: 4 rates that are nan, since they are not logged, and there are no" in told
 
 
 def test_a_solver_with_fields_of_another_caffe_gives_no_rates(

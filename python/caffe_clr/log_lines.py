@@ -23,6 +23,8 @@ Phase = Literal["Train", "Test"]
 
 _DAMAGED_GZIP = (EOFError, gzip.BadGzipFile, zlib.error)  # it was cut off, or is none
 
+_LONGEST_MESSAGE = 2000  # of those that tell a result
+_LONGEST_HEAD = 200
 CUT = "\0"  # ends a message that was cut off
 _START = "Initializing solver from parameters:"
 
@@ -51,7 +53,7 @@ _OUTPUT = re.compile(
 _SCORE = re.compile(rf"\bTest score #(\d{{1,9}}): {_NUMBER}", re.IGNORECASE)  # early in 2014
 _CLOSING = re.compile(r"\b(?:Snapshotting |Optimization )")
 _RESULT = re.compile(
-    r"\bIteration \d.{0,400}\b(?:loss|lr|Testing net)\b|\bIteration \d.{0,400}\blearning rate\b"
+    r"\bIteration \d.{0,400}\b(?:loss|lr|learning rate)\b"
     r"|\bnet output #|\bTest score #|\bTesting net\b",
     re.IGNORECASE,
 )
@@ -135,18 +137,18 @@ def read(path: Path) -> Iterator[str]:
 
 def split(line: str) -> list[Message]:
     """The messages in a line; several where one was cut off and the next follows on it."""
-    is_whole = line.endswith("\n")
     stamps = list(_GLOG.finditer(line))
+    ends = [stamp.start() for stamp in stamps[1:]] + [len(line)] * bool(stamps)
     messages = []
-    for number, stamp in enumerate(stamps, start=1):
-        is_last = number == len(stamps)
-        text = line[stamp.end() : len(line) if is_last else stamps[number].start()].strip()
+    for stamp, end in zip(stamps, ends, strict=True):
+        text = line[stamp.end() : min(end, stamp.end() + _LONGEST_MESSAGE)]
+        begin = stamp.start("level")
         messages.append(
             Message(
-                head=line[: stamp.start("level")],
+                head=line[max(0, begin - _LONGEST_HEAD) : begin],
                 stamp=stamp,
                 thread=(stamp["rank"] or "") + stamp["thread"],
-                text=text if is_whole and is_last else text + CUT,
+                text=text.strip() if text.endswith("\n") else text.strip() + CUT,
             )
         )
     return messages
@@ -173,12 +175,12 @@ def recognise(text: str) -> Line | None:
             return None  # the momentum may be what was cut off
         if (net, loss, lr) != (None, None, None):
             return Iteration(int(begin[1]), net, loss, lr, momentum)
-    return Closing() if _CLOSING.search(text[:200]) else None
+    return Closing() if _CLOSING.search(text) else None
 
 
 def looks_like_result(text: str) -> bool:
     """Whether a line that is not understood may hold a result."""
-    return bool(_RESULT.search(text))
+    return bool(_RESULT.search(text[:_LONGEST_MESSAGE]))
 
 
 def parameters_line(line: str, head: str) -> str:
