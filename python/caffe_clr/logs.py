@@ -280,19 +280,23 @@ class _Thread:
     """Where a thread is.
 
     Attributes:
-        starts: how many solvers had begun when its part did.
-        iteration: the last it logged something of.
+        parameters: of the solver that began in it, if one did and its lines are not torn apart.
+        part: None until it logs something of an iteration, and when a solver begins in it.
+        starts: how many solvers had begun, in whichever thread, when it logged that last.
+        iteration: the iteration that it was.
         open: the result whose outputs may follow, with its phase and the number of its net.
     """
 
     clock: "_Clock"
-    part: _Part
-    starts: int = -1
+    parameters: list[str] = field(default_factory=list)
+    part: _Part | None = None
+    starts: int = 0
     iteration: int = 0
     open: tuple[_Result, Phase, int] | None = None
 
-    def close(self) -> None:
-        if self.open:
+    def close(self, starts: int) -> None:
+        """The solver goes on after a result; but another may do that after it was cut off."""
+        if self.open and starts == self.starts:
             self.open[0].closed = True
 
 
@@ -329,26 +333,24 @@ class _Reader:
     def _read_message(self, message: Message) -> None:
         self._head = None
         if message.thread not in self._threads:
-            self._threads[message.thread] = _Thread(copy.copy(self._clock), _Part([], 0, 0))
+            self._threads[message.thread] = _Thread(copy.copy(self._clock))
         thread = self._threads[message.thread]
         self._clock = thread.clock
         seconds = thread.clock.seconds(message.stamp)
         line = log_lines.recognise(message.text)
         if isinstance(line, Start):
             self._starts += 1
-            self._parameters = []
+            self._parameters = thread.parameters = []
             self._head = message.head
-            thread.open = None
+            thread.part = thread.open = None
         elif isinstance(line, Closing):
-            if thread.starts == self._starts:
-                thread.close()
+            thread.close(self._starts)
             thread.open = None
         elif isinstance(line, Iteration):
             self._read_iteration(line, thread, seconds)
         elif isinstance(line, Output) and thread.open and thread.open[1] == line.phase:
             result, _, net = thread.open
             result.outputs[net, line.number] = line
-            thread.part.last = self._number
         else:
             self._count_if_result(message.text)
 
@@ -356,13 +358,12 @@ class _Reader:
         is_rate = line.net is None and line.loss is None
         # NVCaffe names its last iteration N + 1, and then the rate of N
         has_gone_back = line.iteration < thread.iteration - is_rate
-        if has_gone_back or thread.starts != self._starts:
-            thread.part = _Part(self._parameters, self._number, self._number)
-            thread.starts = self._starts
+        if thread.part is None or has_gone_back:
+            thread.part = _Part(thread.parameters or self._parameters, self._number, self._number)
             thread.open = None
             self.parts.append(thread.part)
-        thread.close()
-        thread.iteration = line.iteration
+        thread.close(self._starts)
+        thread.starts, thread.iteration = self._starts, line.iteration
         part = thread.part
         part.last = self._number
         if line.lr is not None:
