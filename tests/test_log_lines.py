@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from caffe_clr import logs
+from caffe_clr import log_lines, logs
 from caffe_clr.errors import ClrError
 
 Row = dict[str, float]
@@ -328,6 +328,125 @@ def test_of_processes_at_the_same_time_one_is_read(seed: int, path: Path) -> Non
     )
     assert len(found) == most
     assert log.beside == sum(len(made.rows) for made, _ in processes) - most
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("2.3", "2.3"),
+        ("-1e-05", "-1e-05"),
+        ("1e-005", "1e-05"),
+        ("-nan", "nan"),
+        ("NaN", "nan"),
+        ("nan(snan)", "nan"),
+        ("-nan(ind)", "nan"),
+        ("1.#QNAN", "nan"),
+        ("-1.#IND00", "nan"),
+        ("1.#INF", "inf"),
+        ("-1.#INF", "-inf"),
+        ("-inf", "-inf"),
+    ],
+)
+@pytest.mark.parametrize("end", ["", ", 3 h left", " (best)", '\\n","stream":"stderr"}'])
+def test_a_number_is_one_on_any_system_and_before_any_text(text: str, value: str, end: str) -> None:
+    for line in (
+        f"Iteration 7, loss = {text}{end}",
+        f"[0.0] Iteration 7 (6 iter/s), 4/12ep, lr: {text}{end}",
+        f"    Test net output #3: a b = {text}{end}",
+        f"Test score #3: {text}{end}",
+    ):
+        found = log_lines.recognise(line)
+        assert found is not None
+        values = {str(getattr(found, name, None)) for name in ("loss", "lr", "value")}
+        assert values == {value, "None"}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Iteration 120, loss = 2.302585",
+        "Iteration 120 (6.01 iter/s, 16.6s/100 iters), loss = -1.5e-05",
+        "Iteration 120, lr = 0.0125, momentum = 0.85, weight decay = 0.0001",
+        "Test net output #12: accuracy = 0.91981",
+        "Train net output #12: loss = 2.3125 (* 0.125 = 0.289 loss)",
+        "Test score #12: 0.91981",
+        "Iteration 120, Testing net (#12)",
+    ],
+)
+def test_what_may_be_the_beginning_of_a_number_is_none(line: str) -> None:
+    whole = log_lines.recognise(line)
+    for end in range(len(line)):
+        found = log_lines.recognise(line[:end] + log_lines.CUT)
+        assert found in (None, whole)
+    assert log_lines.recognise(line + " ") == whole
+
+
+def test_lines_that_are_not_understood_are_counted_and_one_is_shown(path: Path) -> None:
+    whole = f"{STAMP}Iteration 0, loss = 2\n{STAMP}Iteration 0, lr = 1\n"
+    for text in (
+        "Iteration 7, loss = 7\n",
+        f"{STAMP}Iteration 7 of 10: loss 7\n",
+        f"{STAMP}Testing net\n",
+        f"{STAMP}    Test net output #0: accuracy = 0.5\n",
+        f"{STAMP}    Train net output #0: accuracy = 0      .5\n",
+        f"{STAMP}Iteration 7, loss = 0.2",
+        f"{STAMP}Iteration 7, loss = 0.2{STAMP}Solving\n",
+    ):
+        found, log = read(path, (whole + text).encode())
+        assert found.keys() == {("train", 0)}
+        assert log.not_understood == 1
+        shown = text.removesuffix(f"{STAMP}Solving\n").removeprefix(STAMP).strip()
+        assert log.warnings() == [f"1 lines that look like results, not understood: {shown}"]
+        path.write_text(text)
+        with pytest.raises(ClrError, match="1 lines that look like results, not understood: "):
+            logs.read_log(path)
+
+
+def test_lines_of_any_length_are_read(path: Path) -> None:
+    length = 400_000
+    whole = f"{STAMP}Iteration 0, loss = 2\n{STAMP}Iteration 0, lr = 1\n"
+    pieces = (
+        "a",
+        "1",
+        " ",
+        "[",
+        STAMP,
+        "Iteration 1, ",
+        "Iteration 1 (",
+        " = 1",
+        "\x1b[",
+        "loss = ",
+    )
+    heads = ("", STAMP, f"{STAMP}Train net output #0: ", f"{STAMP}Iteration 1,")
+    lines = [head + piece * (length // len(piece)) for head in heads for piece in pieces]
+    found, _ = read(path, (whole + "\n".join(lines) + "\n").encode())
+    assert found[("train", 0)]["loss"] == 2
+
+
+@pytest.mark.parametrize("width", [60, 79, 120])
+def test_what_powershell_wrapped_is_put_together(width: int, path: Path) -> None:
+    made = make(random.Random(width))
+    lines: list[str] = []
+    for line in made.text.splitlines():
+        lines += [line[i : i + width] for i in range(0, max(1, len(line)), width)]
+    lines.append("-" * width)
+    found, _ = read(path, ("\r\n".join(lines) + "\r\n").encode("utf-16"))
+    assert {key: texts(row) for key, row in found.items()} == {
+        key: texts(row) for key, row in made.valid().items()
+    }
+
+
+def test_a_log_of_docker_in_json_is_read(path: Path) -> None:
+    text = "".join(
+        f'{{"log":"{STAMP}{line}\\n","stream":"stderr","time":"2018-06-27T13:02:47.1Z"}}\n'
+        for line in (
+            "Iteration 0, loss = 2.5",
+            "    Train net output #0: a = 3",
+            "Iteration 0, lr = 1",
+        )
+    )
+    found, _ = read(path, text.encode())
+    assert texts(found["train", 0]) == {"iteration": "0.0", "lr": "1.0", "loss": "2.5", "a": "3.0"}
 
 
 def _int(end: float) -> int | None:

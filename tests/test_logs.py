@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from rich.console import Console
 
 from caffe_clr import logs, plots, policies, prototxt
@@ -392,6 +393,81 @@ def test_show_writes_the_rows_and_a_plot_and_tells_the_best(
             *(f"{final:g}", f"{best:g}", "highest" if choose is max else "lowest"),
             str(iteration),
         ]
+
+
+LINES = """\
+I0627 13:02:40.000000 100 solver.cpp:48] Initializing solver from parameters:
+base_lr: 0 max_lr: 3 stepsize: 20000 lr_policy: "triangular" display: 400 max_iter: 500
+I0627 13:02:41.000000 100 solver.cpp:91] Creating training net
+I0627 13:02:47.000000 100 solver.cpp:237] Iteration 0, loss = 14.1
+I0627 13:02:47.100000 100 sgd_solver.cpp:106] Iteration 0, lr = 0
+I0627 13:03:45.000000 100 solver.cpp:237] Iteration 400, loss = 2.8
+I0627 13:03:45.100000 100 sgd_solver.cpp:106] Iteration 400, lr = 0.0599999
+I0627 13:03:46.000000 100 solver.cpp:347] Iteration 500, Testing net (#0)
+I0627 13:03:47.000000 100 solver.cpp:404]     Test net output #0: l2 = 1.5 (* 0.1 = 0.15 loss)
+I0627 13:03:48.000000 100 solver.cpp:337] Optimization Done.
+"""
+
+
+def test_rates_of_appendix_a_give_the_last_one(read: Callable[[str], Log]) -> None:
+    """It rounds the position in the cycle to float: 0.0599999 is 0.06."""
+    log = read(LINES)
+    assert column(log.test, "lr") == [0.075]
+    assert (column(log.test, "lr_computed"), column(log.train, "lr_computed")) == ([1], [0, 0])
+    assert log.computed == 1
+    log = read(LINES.replace("0.0599999", "0.0601"))
+    assert math.isnan(log.test[0]["lr"])
+    assert log.warnings() == [
+        "1 rates that are nan, since they are not logged,"
+        " and those that are differ from the solver's in the log"
+    ]
+
+
+def test_the_momentum_is_recorded_with_the_rate(read: Callable[[str], Log], tmp_path: Path) -> None:
+    for more in (
+        ", momentum = 0.95, weight decay = 0.0001",
+        ", m = 0.95, wd = 0.0004, gs = 1",
+        ", m = 0.95, lrm = 0.1, wd = 0.0004, gs = 1",
+    ):
+        log = read(re.sub(r"(?m)(lr = .*)$", rf"\1{more}", LINES))
+        assert column(log.train, "lr") == [0, 0.0599999]
+        assert column(log.train, "momentum") == [0.95, 0.95]
+        assert logs.read_rates(tmp_path / "a.log") == {0: 0, 400: 0.0599999}
+    shown(tmp_path / "a.log", tmp_path / "out")
+    assert (tmp_path / "out" / "train.csv").read_text().startswith("iteration,lr,lr_computed,mom")
+
+
+def test_an_output_with_a_weight_is_a_loss(read: Callable[[str], Log], tmp_path: Path) -> None:
+    log = read(LINES)
+    assert log.losses == {"l2"}
+    assert re.search(r"l2 .*1.5 .*lowest", shown(tmp_path / "a.log", tmp_path / "out"))
+    heights = []
+    for losses in (set(), {"l2"}):
+        plots.plot_log(History([], log.test, losses), tmp_path / "log.png")
+        with Image.open(tmp_path / "log.png") as image:
+            heights.append(image.height)
+    assert heights[0] < heights[1]  # it has a panel
+
+
+def test_results_that_are_left_out_are_told(read: Callable[[str], Log]) -> None:
+    test = LINES[LINES.index("I0627 13:03:46") :]
+    log = read(LINES + LINES.replace(" 100 ", " 200 "))
+    assert (log.replaced, len(log.train), len(log.test)) == (3, 2, 1)
+    assert log.warnings() == ["3 results that a later run in the log replaces"]
+    log = read(LINES[: LINES.index(test) + test.index("loss)")])
+    assert log.test == []
+    assert log.warnings() == ["1 results that were cut off, left out"]
+
+
+def test_each_log_has_a_folder_of_its_own() -> None:
+    for name, folder in (
+        ("a.log", "a-results"),
+        ("a.log.gz", "a-results"),
+        ("run.lr0.1", "run.lr0.1-results"),
+        ("run.lr0.2", "run.lr0.2-results"),
+        ("log", "log-results"),
+    ):
+        assert logs.default_folder(Path("of") / name) == Path("of") / folder
 
 
 def test_what_is_no_log_is_refused(folder: Path, tmp_path: Path) -> None:

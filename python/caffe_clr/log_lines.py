@@ -43,11 +43,11 @@ _NUMBER = (
 )
 _ITERATION = re.compile(r"\bIteration (\d{1,18})(?: ?\([^()]{0,300}\))?,")
 _TESTING = re.compile(r" ?Testing net(?: \(#(\d{1,9})\)|\Z)")
-_LOSS = re.compile(rf"(?:\A|[,;]) ?loss ?= ?{_NUMBER}", re.IGNORECASE)
-_RATE = re.compile(rf"(?:\A|[,;]) ?lr ?= ?{_NUMBER}", re.IGNORECASE)
-_MOMENTUM = re.compile(rf"[,;] ?(?:momentum|m) ?= ?{_NUMBER}", re.IGNORECASE)
+_LOSS = re.compile(rf"(?:\A|[,;]) ?loss ?[=:] ?{_NUMBER}", re.IGNORECASE)
+_RATE = re.compile(rf"(?:\A|[,;]) ?lr ?[=:] ?{_NUMBER}", re.IGNORECASE)
+_MOMENTUM = re.compile(rf"[,;] ?(?:momentum|m) ?[=:] ?{_NUMBER}", re.IGNORECASE)
 _OUTPUT = re.compile(
-    rf"\b(Train|Test) net output #(\d{{1,9}}): (.{{1,500}}?) = {_NUMBER}(\s{{0,9}}\(\*)?",
+    rf"\b(Train|Test) net output #(\d{{1,9}}): (.{{1,500}}?) = {_NUMBER}(\s{{0,9}}\(\\?\*)?",
     re.IGNORECASE,
 )
 _SCORE = re.compile(rf"\bTest score #(\d{{1,9}}): {_NUMBER}", re.IGNORECASE)  # early in 2014
@@ -129,7 +129,7 @@ def read(path: Path) -> Iterator[str]:
             is_utf_16 = binary.peek(2)[:2] in (b"\xff\xfe", b"\xfe\xff")
             encoding = "utf-16" if is_utf_16 else "utf-8-sig"
             with io.TextIOWrapper(binary, encoding, errors="replace") as text:
-                for line in text:
+                for line in _unwrapped(list(text)) if is_utf_16 else text:
                     yield _ESCAPES.sub("", line) if "\x1b" in line else line
         except _DAMAGED_GZIP:
             return
@@ -159,6 +159,8 @@ def recognise(text: str) -> Line | None:
     if text.startswith(_START):
         return Start()
     if output := _OUTPUT.search(text):
+        if text.endswith(CUT) and not output[5]:
+            return None
         phase: Phase = "Train" if output[1].lower() == "train" else "Test"
         return Output(phase, int(output[2]), output[3], _value(output[4]), bool(output[5]))
     if score := _SCORE.search(text):
@@ -196,6 +198,21 @@ def parameters_line(line: str, head: str) -> str:
 
 def _shape(head: str) -> str:
     return re.sub(r"\d", "0", head)
+
+
+def _unwrapped(lines: list[str]) -> Iterator[str]:
+    """The lines of what PowerShell wrote, which wraps errors at the width of its window."""
+    width = max(map(len, lines), default=0)
+    whole = ""
+    was_full = False
+    for line in lines:
+        if whole and (not was_full or _GLOG.search(line)):
+            yield whole
+            whole = ""
+        whole = whole.removesuffix("\n") + line
+        was_full = len(line) == width
+    if whole:
+        yield whole
 
 
 def _value(number: str) -> float:

@@ -380,7 +380,8 @@ class _Reader:
     def _count_if_result(self, text: str) -> None:
         if log_lines.looks_like_result(text):
             self.log.not_understood += 1
-            self.log.example = self.log.example or text.strip(log_lines.CUT)[:_LONGEST_EXAMPLE]
+            example = text.rstrip(log_lines.CUT).strip()[:_LONGEST_EXAMPLE]
+            self.log.example = self.log.example or example
 
 
 class _Clock:
