@@ -396,9 +396,11 @@ def test_lines_that_are_not_understood_are_counted_and_one_is_shown(path: Path) 
         assert found.keys() == {("train", 0)}
         assert log.not_understood == 1
         shown = text.removesuffix(f"{STAMP}Solving\n").removeprefix(STAMP).strip()
-        assert log.warnings() == [f"1 lines that look like results, not understood: {shown}"]
+        assert log.warnings() == [
+            f"lines that look like results, not understood: 1, the first: {shown}"
+        ]
         path.write_text(text)
-        with pytest.raises(ClrError, match="1 lines that look like results, not understood: "):
+        with pytest.raises(ClrError, match="lines that look like results, not understood: 1, "):
             logs.read_log(path)
 
 

@@ -171,7 +171,7 @@ def test_a_rate_that_is_not_known_is_no_divergence(log: str, tmp_path: Path) -> 
     (tmp_path / "a.log").write_text(log.replace("Initializing solver", "Starting"))
     told = shown(tmp_path / "a.log", tmp_path / "out")
     assert "First nan" not in told
-    assert "warning: 4 rates that are nan, since they are not logged, and there are no" in told
+    assert "warning: rows without a rate, which is not logged, and there are no" in told
 
 
 def test_a_solver_with_fields_of_another_caffe_gives_no_rates(
@@ -418,8 +418,8 @@ def test_rates_of_appendix_a_give_the_last_one(read: Callable[[str], Log]) -> No
     log = read(LINES.replace("0.0599999", "0.0601"))
     assert math.isnan(log.test[0]["lr"])
     assert log.warnings() == [
-        "1 rates that are nan, since they are not logged,"
-        " and those that are differ from the solver's in the log"
+        "rows without a rate, which is not logged,"
+        " and those that are differ from the solver's in the log: 1"
     ]
 
 
@@ -435,6 +435,15 @@ def test_the_momentum_is_recorded_with_the_rate(read: Callable[[str], Log], tmp_
         assert logs.read_rates(tmp_path / "a.log") == {0: 0, 400: 0.0599999}
     shown(tmp_path / "a.log", tmp_path / "out")
     assert (tmp_path / "out" / "train.csv").read_text().startswith("iteration,lr,lr_computed,mom")
+
+
+def test_rates_that_another_thread_logs_are_those_of_the_results(
+    read: Callable[[str], Log],
+) -> None:
+    log = read(re.sub("100 (sgd_solver.*)", r"141 \1, m = 0.9", LINES))
+    assert column(log.train, "lr") == [0, 0.0599999]
+    assert column(log.train, "momentum") == [0.9, 0.9]
+    assert (log.computed, log.beside) == (1, 0)
 
 
 def test_an_output_with_a_weight_is_a_loss(read: Callable[[str], Log], tmp_path: Path) -> None:
@@ -453,10 +462,10 @@ def test_results_that_are_left_out_are_told(read: Callable[[str], Log]) -> None:
     test = LINES[LINES.index("I0627 13:03:46") :]
     log = read(LINES + LINES.replace(" 100 ", " 200 "))
     assert (log.replaced, len(log.train), len(log.test)) == (3, 2, 1)
-    assert log.warnings() == ["3 results that a later run in the log replaces"]
+    assert log.warnings() == ["results that a later run in the log replaces: 3"]
     log = read(LINES[: LINES.index(test) + test.index("loss)")])
     assert log.test == []
-    assert log.warnings() == ["1 results that were cut off, left out"]
+    assert log.warnings() == ["results that were cut off, left out: 1"]
 
 
 def test_each_log_has_a_folder_of_its_own() -> None:

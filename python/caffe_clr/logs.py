@@ -63,14 +63,15 @@ class Log(History):
     def warnings(self) -> list[str]:
         """What whoever reads the rows should know."""
         unknown = sum(math.isnan(row["lr"]) for row in self.train + self.test)
+        first = f"{self.not_understood:,}, the first: {self.example}"
         counts = [
-            (unknown, f"rates that are nan, since they are {self.no_rate}"),
-            (self.not_understood, f"lines that look like results, not understood: {self.example}"),
-            (self.cut_off, "results that were cut off, left out"),
-            (self.replaced, "results that a later run in the log replaces"),
-            (self.beside, "results of processes beside the one that is read, left out"),
+            (unknown, f"rows without a rate, which is {self.no_rate}: {unknown:,}"),
+            (self.not_understood, f"lines that look like results, not understood: {first}"),
+            (self.cut_off, f"results that were cut off, left out: {self.cut_off:,}"),
+            (self.replaced, f"results that a later run in the log replaces: {self.replaced:,}"),
+            (self.beside, f"results of processes beside the one that is read: {self.beside:,}"),
         ]
-        return [f"{count:,} {text}" for count, text in counts if count]
+        return [text for count, text in counts if count]
 
 
 class _Rate(NamedTuple):
