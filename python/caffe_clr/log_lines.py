@@ -37,20 +37,19 @@ _GLOG = re.compile(
 )
 # of Linux, and of Windows: 1.#QNAN, -1.#IND, 1.#INF, -nan(ind)
 _NUMBER = (
-    r"([-+]?(?:nan(?:\(\w{0,9}\))?|inf(?:inity)?|1\.#\w{1,9}|"
-    r"\d{1,60}\.?\d{0,60}(?:e[-+]?\d{1,9})?))"
+    r"((?i:[-+]?(?:nan(?:\(\w{0,9}\))?|inf(?:inity)?|1\.#\w{1,9}|"
+    r"\d{1,60}\.?\d{0,60}(?:e[-+]?\d{1,9})?)))"
     r"""(?=\Z|[,;)\]\\"']|\s{1,99}(?![\s\d.=]))"""
 )
 _ITERATION = re.compile(r"\bIteration (\d{1,18})(?: ?\([^()]{0,300}\))?,")
 _TESTING = re.compile(r" ?Testing net(?: \(#(\d{1,9})\)|\Z)")
-_LOSS = re.compile(rf"(?:\A|[,;]) ?loss ?[=:] ?{_NUMBER}", re.IGNORECASE)
-_RATE = re.compile(rf"(?:\A|[,;]) ?lr ?[=:] ?{_NUMBER}", re.IGNORECASE)
-_MOMENTUM = re.compile(rf"[,;] ?(?:momentum|m) ?[=:] ?{_NUMBER}", re.IGNORECASE)
+_LOSS = re.compile(rf"(?:\A|[,;]) ?loss ?[=:] ?{_NUMBER}")
+_RATE = re.compile(rf"(?:\A|[,;]) ?lr ?[=:] ?{_NUMBER}")
+_MOMENTUM = re.compile(rf"[,;] ?(?:momentum|m) ?[=:] ?{_NUMBER}")
 _OUTPUT = re.compile(
-    rf"\b(Train|Test) net output #(\d{{1,9}}): (.{{1,500}}?) = {_NUMBER}(\s{{0,9}}\(\\?\*)?",
-    re.IGNORECASE,
+    rf"\b(Train|Test) net output #(\d{{1,9}}): (.{{1,500}}?) = {_NUMBER}(\s{{0,9}}\(\\?\*)?"
 )
-_SCORE = re.compile(rf"\bTest score #(\d{{1,9}}): {_NUMBER}", re.IGNORECASE)  # early in 2014
+_SCORE = re.compile(rf"\bTest score #(\d{{1,9}}): {_NUMBER}")  # early in 2014
 _CLOSING = re.compile(r"\b(?:Snapshotting |Optimization )")
 _RESULT = re.compile(
     r"\bIteration \d.{0,400}\b(?:loss|lr|learning rate)\b"
@@ -161,7 +160,7 @@ def recognise(text: str) -> Line | None:
     if output := _OUTPUT.search(text):
         if text.endswith(CUT) and not output[5]:
             return None
-        phase: Phase = "Train" if output[1].lower() == "train" else "Test"
+        phase: Phase = "Train" if output[1] == "Train" else "Test"
         return Output(phase, int(output[2]), output[3], _value(output[4]), bool(output[5]))
     if score := _SCORE.search(text):
         return Output("Test", int(score[1]), "score", _value(score[2]), False)
