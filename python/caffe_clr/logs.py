@@ -381,7 +381,7 @@ class _Reader:
     def _count_if_result(self, text: str) -> None:
         if log_lines.looks_like_result(text):
             self.log.not_understood += 1
-            example = text.rstrip(log_lines.CUT).strip()[:_LONGEST_EXAMPLE]
+            example = text.strip()[:_LONGEST_EXAMPLE].replace(log_lines.CUT, " (cut off)")
             self.log.example = self.log.example or example
 
 
