@@ -10,13 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from rich.console import Console
 
 from caffe_clr import logs, metrics, plots, policies, prototxt
-from caffe_clr.cli.log_summary import show_log
+from caffe_clr.cli.log_summary import default_folder, show_log
 from caffe_clr.errors import ClrError
 from caffe_clr.harness.compilation import Tree
 from caffe_clr.history import History
+from caffe_clr.logs import Log
 
 NET = """
 layer {
@@ -83,15 +85,15 @@ def log(folder: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def whole(folder: Path) -> History:
+def whole(folder: Path) -> Log:
     return logs.read_log(folder / "train.log")
 
 
 @pytest.fixture
-def read(tmp_path: Path) -> Callable[[str], History]:
+def read(tmp_path: Path) -> Callable[[str], Log]:
     """Reads a text as a log."""
 
-    def read(text: str) -> History:
+    def read(text: str) -> Log:
         (tmp_path / "a.log").write_text(text)
         return logs.read_log(tmp_path / "a.log")
 
@@ -136,19 +138,22 @@ def test_every_value_that_caffe_logged_is_in_its_row(log: str, whole: History) -
         assert [(name, row[name]) for name in names] == [
             (name, float(value)) for name, value in zip(names, values, strict=True)
         ]
-    assert list(whole.test[0])[:3] == ["iteration", "lr", "accuracy"]
-    assert list(whole.train[0]) == ["iteration", "lr", "loss", "output loss", "seconds"]
+    assert list(whole.test[0])[:4] == ["iteration", "lr", "lr_computed", "accuracy"]
+    names = ["iteration", "lr", "lr_computed", "loss", "output loss", "seconds"]
+    assert list(whole.train[0]) == names
 
 
 def test_every_rate_is_that_of_its_iteration(folder: Path, log: str, whole: History) -> None:
     logged = {int(i): float(lr) for i, lr in re.findall(r"Iteration (\d+), lr = (\S+)", log)}
     assert logs.read_rates(folder / "train.log") == logged
     for rows in (whole.train, whole.test):
-        assert column(rows, "lr") == as_logged(folder, column(rows, "iteration"))
+        iterations = column(rows, "iteration")
+        assert column(rows, "lr") == as_logged(folder, iterations)
+        assert column(rows, "lr_computed") == [iteration not in logged for iteration in iterations]
 
 
 def test_a_rate_that_is_not_logged_and_not_certain_is_nan(
-    folder: Path, log: str, read: Callable[[str], History]
+    folder: Path, log: str, read: Callable[[str], Log]
 ) -> None:
     unlogged = [15, 45, 60]
     for text in (
@@ -165,14 +170,18 @@ def test_a_rate_that_is_not_logged_and_not_certain_is_nan(
 
 def test_a_rate_that_is_not_known_is_no_divergence(log: str, tmp_path: Path) -> None:
     (tmp_path / "a.log").write_text(log.replace("Initializing solver", "Starting"))
-    assert "nan" not in shown(tmp_path / "a.log", tmp_path / "out")
+    told = shown(tmp_path / "a.log", tmp_path / "out")
+    assert "First nan" not in told
+    assert "warning: rows without a rate, which is not logged, and there are no" in told
 
 
-def test_fields_of_another_caffe_do_not_matter(
-    log: str, whole: History, read: Callable[[str], History]
+def test_a_solver_with_fields_of_another_caffe_gives_no_rates(
+    log: str, read: Callable[[str], Log]
 ) -> None:
-    text = log.replace("max_lr: 0.016", "max_lr: 0.016\nlargest_batch { size: 3 }")
-    assert read(text) == whole
+    history = read(log.replace("max_lr: 0.016", "max_lr: 0.016\nrampup_interval: 3"))
+    assert list(map(math.isnan, column(history.test, "lr"))) == [False, True, False, True, True]
+    assert "have rampup_interval, which is unknown here" in "".join(history.warnings())
+    assert not any("lr_computed" in row for row in history.train + history.test)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +196,7 @@ def test_fields_of_another_caffe_do_not_matter(
     ],
 )
 def test_other_formats_of_a_log_say_the_same(
-    pattern: str, replacement: str, log: str, whole: History, read: Callable[[str], History]
+    pattern: str, replacement: str, log: str, whole: History, read: Callable[[str], Log]
 ) -> None:
     other = re.sub(pattern, replacement, log)
     assert other != log
@@ -195,7 +204,7 @@ def test_other_formats_of_a_log_say_the_same(
 
 
 def test_lines_that_are_logged_several_times_make_no_row_more(
-    log: str, whole: History, read: Callable[[str], History]
+    log: str, whole: History, read: Callable[[str], Log]
 ) -> None:
     twice = re.sub(r"(?m)^(I.*\n)", r"\1\1", log)
     assert read(twice) == whole
@@ -211,7 +220,7 @@ def test_lines_that_are_logged_several_times_make_no_row_more(
 
 @pytest.mark.parametrize("cut", ["Iteration 40", "Iteration 50, lr", "Iteration 30, Testing"])
 def test_a_resumed_log_is_one_run(
-    cut: str, tree: Tree, folder: Path, log: str, whole: History, read: Callable[[str], History]
+    cut: str, tree: Tree, folder: Path, log: str, whole: History, read: Callable[[str], Log]
 ) -> None:
     resumed = caffe_train(tree, folder, "--snapshot=run_iter_25.solverstate")
     later = read(resumed)
@@ -231,7 +240,7 @@ def test_a_resumed_log_is_one_run(
 
 
 def test_what_was_logged_after_the_point_of_resumption_is_no_part_of_the_run(
-    tree: Tree, folder: Path, log: str, read: Callable[[str], History]
+    tree: Tree, folder: Path, log: str, read: Callable[[str], Log]
 ) -> None:
     resumed = caffe_train(tree, folder, "--snapshot=run_iter_25.solverstate")
     only_lines = "\n".join(line for line in resumed.splitlines() if "Iteration 60" not in line)
@@ -242,14 +251,17 @@ def test_what_was_logged_after_the_point_of_resumption_is_no_part_of_the_run(
 
 
 def test_rows_of_a_log_that_is_being_written_are_whole(
-    log: str, whole: History, read: Callable[[str], History]
+    log: str, whole: History, read: Callable[[str], Log]
 ) -> None:
     begun = log.index("Iteration 0")
     counts = set()
     for end in range(log.index("Iteration 0, lr") + 20, len(log), 37):
         history = read(log[:end])
-        assert history.train == whole.train[: len(history.train)]
-        assert history.test == whole.test[: len(history.test)]
+        for rows, all_rows in ((history.train, whole.train), (history.test, whole.test)):
+            # a rate that is computed at first may be logged later
+            assert [row | {"lr_computed": 0} for row in rows] == [
+                row | {"lr_computed": 0} for row in all_rows[: len(rows)]
+            ]
         counts.add((len(history.train), len(history.test)))
     assert len(counts) > 8
     for text in ("", log[:begun], log[: log.index("Test net output")]):
@@ -258,14 +270,14 @@ def test_rows_of_a_log_that_is_being_written_are_whole(
 
 
 def test_a_test_that_nothing_follows_is_read(
-    log: str, whole: History, read: Callable[[str], History]
+    log: str, whole: History, read: Callable[[str], Log]
 ) -> None:
     *_, last = re.finditer("Test net output.*\n", log[: log.index("Iteration 50")])
     assert read(log[: last.end()]).test == whole.test[:4]
 
 
 def test_a_log_reduced_to_results_says_the_same(
-    log: str, whole: History, read: Callable[[str], History]
+    log: str, whole: History, read: Callable[[str], Log]
 ) -> None:
     history = read(results_alone(log))
     assert column(history.train, "loss") == column(whole.train, "loss")
@@ -273,7 +285,7 @@ def test_a_log_reduced_to_results_says_the_same(
 
 
 def test_a_resumed_log_reduced_to_results_is_one_run(
-    tree: Tree, folder: Path, log: str, read: Callable[[str], History]
+    tree: Tree, folder: Path, log: str, read: Callable[[str], Log]
 ) -> None:
     resumed = results_alone(caffe_train(tree, folder, "--snapshot=run_iter_25.solverstate"))
     results = results_alone(log)
@@ -289,7 +301,7 @@ def test_a_resumed_log_reduced_to_results_is_one_run(
 
 
 def test_an_interrupted_test_makes_no_row(
-    log: str, whole: History, read: Callable[[str], History]
+    log: str, whole: History, read: Callable[[str], Log]
 ) -> None:
     begun = log.index("Iteration 45, Testing net (#0)\n")
     prefix = log[log.rindex("\n", 0, begun) + 1 : begun]
@@ -313,7 +325,7 @@ def test_an_interrupted_test_makes_no_row(
     ],
 )
 def test_seconds_run_on_over_midnights_and_clock_changes(
-    before: str, after: str, passed: float, log: str, read: Callable[[str], History]
+    before: str, after: str, passed: float, log: str, read: Callable[[str], Log]
 ) -> None:
     middle = log.index("Iteration 30, Testing")
     middle = log.rindex("\n", 0, middle) + 1
@@ -324,7 +336,7 @@ def test_seconds_run_on_over_midnights_and_clock_changes(
     assert column(history.train, "seconds") == [0] * 3 + [passed] * 4
 
 
-def test_seconds_run_on_through_a_leap_year(log: str, read: Callable[[str], History]) -> None:
+def test_seconds_run_on_through_a_leap_year(log: str, read: Callable[[str], Log]) -> None:
     days = ("0228", "0228", "0229", "1231", "0101", "0102")
     parts = re.split(r"(?m)^(?=I.*Testing net \(#0\))", log)  # what precedes, and five tests
     text = "".join(
@@ -384,6 +396,90 @@ def test_show_writes_the_rows_and_a_plot_and_tells_the_best(
         ]
 
 
+LINES = """\
+I0627 13:02:40.000000 100 solver.cpp:48] Initializing solver from parameters:
+base_lr: 0 max_lr: 3 stepsize: 20000 lr_policy: "triangular" display: 400 max_iter: 500
+I0627 13:02:41.000000 100 solver.cpp:91] Creating training net
+I0627 13:02:47.000000 100 solver.cpp:237] Iteration 0, loss = 14.1
+I0627 13:02:47.100000 100 sgd_solver.cpp:106] Iteration 0, lr = 0
+I0627 13:03:45.000000 100 solver.cpp:237] Iteration 400, loss = 2.8
+I0627 13:03:45.100000 100 sgd_solver.cpp:106] Iteration 400, lr = 0.0599999
+I0627 13:03:46.000000 100 solver.cpp:347] Iteration 500, Testing net (#0)
+I0627 13:03:47.000000 100 solver.cpp:404]     Test net output #0: l2 = 1.5 (* 0.1 = 0.15 loss)
+I0627 13:03:48.000000 100 solver.cpp:337] Optimization Done.
+"""
+
+
+def test_rates_of_appendix_a_give_the_last_one(read: Callable[[str], Log]) -> None:
+    """It rounds the position in the cycle to float: 0.0599999 is 0.06."""
+    log = read(LINES)
+    assert column(log.test, "lr") == [0.075]
+    assert (column(log.test, "lr_computed"), column(log.train, "lr_computed")) == ([1], [0, 0])
+    assert log.computed == 1
+    log = read(LINES.replace("0.0599999", "0.0601"))
+    assert math.isnan(log.test[0]["lr"])
+    assert log.warnings() == [
+        "rows without a rate, which is not logged,"
+        " and those that are differ from the solver's in the log: 1"
+    ]
+
+
+def test_the_momentum_is_recorded_with_the_rate(read: Callable[[str], Log], tmp_path: Path) -> None:
+    for more in (
+        ", momentum = 0.95, weight decay = 0.0001",
+        ", m = 0.95, wd = 0.0004, gs = 1",
+        ", m = 0.95, lrm = 0.1, wd = 0.0004, gs = 1",
+    ):
+        log = read(re.sub(r"(?m)(lr = .*)$", rf"\1{more}", LINES))
+        assert column(log.train, "lr") == [0, 0.0599999]
+        assert column(log.train, "momentum") == [0.95, 0.95]
+        assert logs.read_rates(tmp_path / "a.log") == {0: 0, 400: 0.0599999}
+    shown(tmp_path / "a.log", tmp_path / "out")
+    assert (tmp_path / "out" / "train.csv").read_text().startswith("iteration,lr,lr_computed,mom")
+
+
+def test_rates_that_another_thread_logs_are_those_of_the_results(
+    read: Callable[[str], Log],
+) -> None:
+    log = read(re.sub("100 (sgd_solver.*)", r"141 \1, m = 0.9", LINES))
+    assert column(log.train, "lr") == [0, 0.0599999]
+    assert column(log.train, "momentum") == [0.9, 0.9]
+    assert (log.computed, log.beside) == (1, 0)
+
+
+def test_an_output_with_a_weight_is_a_loss(read: Callable[[str], Log], tmp_path: Path) -> None:
+    log = read(LINES)
+    assert log.losses == {"l2"}
+    assert re.search(r"l2 .*1.5 .*lowest", shown(tmp_path / "a.log", tmp_path / "out"))
+    heights = []
+    for losses in (set(), {"l2"}):
+        plots.plot_log(History([], log.test, losses), tmp_path / "log.png")
+        with Image.open(tmp_path / "log.png") as image:
+            heights.append(image.height)
+    assert heights[0] < heights[1]  # it has a panel
+
+
+def test_results_that_are_left_out_are_told(read: Callable[[str], Log]) -> None:
+    test = LINES[LINES.index("I0627 13:03:46") :]
+    log = read(LINES + LINES.replace(" 100 ", " 200 "))
+    assert (log.replaced, len(log.train), len(log.test)) == (3, 2, 1)
+    assert log.warnings() == ["results that a later run in the log replaces: 3"]
+    log = read(LINES[: LINES.index(test) + test.index("loss)")])
+    assert log.test == []
+    assert log.warnings() == ["results that were cut off, left out: 1"]
+
+
+def test_each_log_has_a_folder_of_its_own() -> None:
+    for name, folder in (
+        ("a.log", "a-results"),
+        ("a.log.gz", "a-results"),
+        ("run.lr0.1", "run.lr0.1-results"),
+        ("run.lr0.2", "run.lr0.2-results"),
+        ("log", "log-results"),
+    ):
+        assert default_folder(Path("of") / name) == Path("of") / folder
+
+
 def test_what_is_no_log_is_refused(folder: Path, tmp_path: Path) -> None:
     for path, message in (
         (tmp_path / "none.log", "cannot be read: No such file"),
@@ -428,4 +524,7 @@ def test_losses_are_told_by_their_name(output: str, loss: bool) -> None:
 def test_six_digits_agree_with_the_float_that_caffe_printed() -> None:
     rates = np.array([0.0123456789, 1e-30, 0, np.nan, 0.1], np.float32)
     assert logs.agree([float(f"{rate:.6g}") for rate in rates], rates) == [True] * 5
-    assert logs.agree([0.0123458, 2e-30, 1e-7, 0, 0.100001], rates) == [False] * 5
+    assert logs.agree([0.0123458, 1.00001e-30, 0, np.nan, 0.0999999], rates) == [True] * 5
+    assert logs.agree([0.0123459, 2e-30, 1e-7, 0, 0.100003], rates) == [False] * 5
+    # Appendix A rounds the position in a cycle up to 3 to float
+    assert logs.agree([0.00059998], [0.0006], max_lr=3) == [True]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 Row = dict[str, float]
 
-_OWN = ("iteration", "epoch", "lr", "momentum", "seconds")  # columns that are not a net's
+OWN_COLUMNS = ("iteration", "epoch", "lr", "lr_computed", "momentum", "seconds")  # no outputs
 
 
 class Phase(StrEnum):
@@ -28,11 +28,13 @@ class History:
     (the mean since the row before), the outputs of the train net, and seconds
     since the run began. `test` has one for each `test_interval`, with the mean of
     every output of the test nets (of a second test net as name#1). The rate, `lr`,
-    and the momentum are those of the same iteration.
+    and the momentum are those of the same iteration. `losses` are the outputs that
+    are known to be losses, since they have a weight.
     """
 
     train: list[Row] = field(default_factory=list)
     test: list[Row] = field(default_factory=list)
+    losses: set[str] = field(default_factory=set)
 
     def rows(self, phase: Phase) -> list[Row]:
         return self.train if phase is Phase.TRAIN else self.test
@@ -60,7 +62,7 @@ def column(output: str, net: int = 0) -> str:
     >>> column("accuracy"), column("accuracy", 1), column("lr")
     ('accuracy', 'accuracy#1', 'lr#0')
     """
-    return f"{output}#{net}" if net or output in _OWN else output
+    return f"{output}#{net}" if net or output in OWN_COLUMNS else output
 
 
 def write_csv(rows: Sequence[Row], path: Path) -> None:

@@ -1,41 +1,77 @@
 """Reads the log of `caffe train`: losses and test results, each with the rate of its iteration.
 
-The lines and their order are those of Caffe's solver.cpp and sgd_solver.cpp: the
-test of iteration N comes first, then its loss and train outputs, then its rate.
+The order of the lines is that of Caffe's solver.cpp and sgd_solver.cpp: the test of
+iteration N comes first, then its loss and train outputs, then its rate. What
+the lines look like is in log_lines.
 """
 
+import copy
 import math
 import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from google.protobuf import text_format
 
-from caffe_clr import policies, prototxt
+from caffe_clr import history, log_lines, policies, prototxt
 from caffe_clr.errors import ClrError
-from caffe_clr.history import History, Row
+from caffe_clr.history import History, Phase, Row
+from caffe_clr.log_lines import Closing, Iteration, Message, Output, Start
 
-_NUMBER = r"[-+]?(?:nan|inf|\d+\.?\d*(?:e[-+]?\d+)?)"
-_GLOG = re.compile(
-    r"[IWEF](?P<year>2\d{3})?(?P<month>0[1-9]|1[0-2])(?P<day>\d\d) +"
-    r"(?P<hour>\d\d):(?P<minute>\d\d):(?P<second>\d\d\.\d+) +(?P<thread>\S+) [^\]]+:\d+\]"
-)
-_ITERATION = re.compile(
-    r"Iteration (?P<iteration>\d+)(?: \(.*\))?, "
-    rf"(?:loss = (?P<loss>{_NUMBER})|lr = (?P<lr>{_NUMBER})|Testing net \(#(?P<net>\d+)\))"
-)
-_OUTPUT = re.compile(
-    r"(?:Train|Test) net output #(?P<number>\d+): (?P<name>.+?) = "
-    rf"(?P<value>{_NUMBER})(?: \(\* .* loss\))?"
-)
-_START = "Initializing solver from parameters:"
-_CLOSING = ("Iteration ", "Snapshotting ", "Optimization ")  # what follows a whole result
 _HALF_A_YEAR = timedelta(days=180)
+_LONGEST_EXAMPLE = 100
 _REMEDY = "give the file that the standard error of `caffe train` went to"
+_UNKNOWN_FIELD = re.compile(r'no field named "(\w+)"')
+
+
+@dataclass
+class Log(History):
+    """What a log tells, and what it holds beyond that.
+
+    Attributes:
+        not_understood: how many lines look like results but are not understood.
+        example: the first of them, or empty.
+        cut_off: how many results were cut off.
+        replaced: how many results a later run in the log repeats or goes back before.
+        beside: how many results are of other processes that ran at the same time.
+        no_rate: why rates that are not logged are unknown; empty if none are.
+    """
+
+    not_understood: int = field(default=0, compare=False)
+    example: str = field(default="", compare=False)
+    cut_off: int = field(default=0, compare=False)
+    replaced: int = field(default=0, compare=False)
+    beside: int = field(default=0, compare=False)
+    no_rate: str = field(default="", compare=False)
+
+    @property
+    def computed(self) -> int:
+        """How many rows have a rate that is not logged, but computed."""
+        return sum(int(row.get("lr_computed", 0)) for row in self.train + self.test)
+
+    def warnings(self) -> list[str]:
+        """What whoever reads the rows should know."""
+        unknown = sum(math.isnan(row["lr"]) for row in self.train + self.test)
+        first = f"{self.not_understood:,}, the first: {self.example}"
+        counts = [
+            (unknown, f"rows without a rate, which is {self.no_rate}: {unknown:,}"),
+            (self.not_understood, f"lines that look like results, not understood: {first}"),
+            (self.cut_off, f"results that were cut off, left out: {self.cut_off:,}"),
+            (self.replaced, f"results that a later run in the log replaces: {self.replaced:,}"),
+            (self.beside, f"results of processes beside the one that is read: {self.beside:,}"),
+        ]
+        return [text for count, text in counts if count]
+
+
+class _Rate(NamedTuple):
+    lr: float
+    momentum: float | None
 
 
 @dataclass
@@ -43,70 +79,99 @@ class _Result:
     """What a thread logged of an iteration's training, or of its test.
 
     Attributes:
-        outputs: name and value, by the numbers of net and output.
+        outputs: by the numbers of net and output.
         closed: whether the solver went on after it.
     """
 
-    thread: str
     seconds: float
-    loss: float
-    outputs: dict[tuple[int, int], tuple[str, float]] = field(default_factory=dict)
+    loss: float = math.nan
+    outputs: dict[tuple[int, int], Output] = field(default_factory=dict)
     closed: bool = False
 
 
 @dataclass
 class _Part:
-    """What was logged from a start or a resumption up to the next.
+    """What a thread logged from a start or a resumption up to the next.
 
     Attributes:
-        parameters: the text of the SolverParameter.
+        parameters: the lines of the SolverParameter.
+        first: the number of the first of its lines.
+        last: that of the last.
         rates: by iteration.
-        results: by iteration, and "Train" or "Test".
+        results: by iteration and phase.
     """
 
-    parameters: str = ""
-    rates: dict[int, float] = field(default_factory=dict)
-    results: dict[tuple[int, str], _Result] = field(default_factory=dict)
+    parameters: list[str]
+    first: int
+    last: int
+    rates: dict[int, _Rate] = field(default_factory=dict)
+    results: dict[tuple[int, Phase], _Result] = field(default_factory=dict)
 
-    @property
-    def iterations(self) -> set[int]:
-        return {iteration for iteration, _ in self.results}
+    def begin(self) -> int:
+        """Its first iteration."""
+        return min(chain(self.rates, (iteration for iteration, _ in self.results)))
+
+    def before(self, end: int) -> "_Part":
+        """What it holds of the iterations before one."""
+        return _Part(
+            *(self.parameters, self.first, self.last),
+            {iteration: rate for iteration, rate in self.rates.items() if iteration < end},
+            {key: result for key, result in self.results.items() if key[0] < end},
+        )
+
+    def ran_beside(self, other: "_Part") -> bool:
+        """Whether it and another logged at the same time, for half of the shorter at least."""
+        overlap = min(self.last, other.last) - max(self.first, other.first)
+        shorter = min(self.last - self.first, other.last - other.first)
+        return overlap >= 0 and 2 * overlap >= shorter
 
 
-def read_log(path: Path) -> History:
+def read_log(path: Path) -> Log:
     """What the log of `caffe train` tells, as far as it is written by now.
 
     Rows are in the order of their iterations, one an iteration. Each has
     `iteration`, `lr`, the outputs by name, and `seconds` since the log's first
     line; a train row has the solver's `loss` too, a mean over average_loss
-    iterations. The accuracy of test net #1 is `accuracy#1`, the elements of a
-    vector are `x[0]`, `x[1]` and so on, and an output that is named as another
-    column is `output loss`.
+    iterations. An output of that name is `output loss` there; others are named as
+    in the rows of a run, and the elements of a vector, and the unnamed scores of
+    early 2014, are `x[0]`, `x[1]` and so on. Where the momentum is logged, it is
+    `momentum`.
 
     `lr` is the rate logged for that very iteration. Where none is, it is
     computed, to the six digits of a log, from the solver parameters in the log,
-    if these give the rates that are logged; else it is nan.
+    if all of these are known and give the rates that are logged; else it is nan.
+    If any is computed, `lr_computed` is 1 in the rows of these, and 0 in others.
 
     Where a log holds several runs, each replaces what was logged before it from
-    its own first iteration on. A result that was cut off is left out.
+    its own first iteration on; of processes that ran at the same time, the one
+    with the most results counts. A result that was cut off is left out.
 
     Raises:
         ClrError: the file cannot be read or holds no result of `caffe train`, or
             a rate is to be computed and there is no Caffe.
     """
-    history = History()
-    for part in _read_parts(path):
-        rates = _rates(part)
+    log, parts = _read_parts(path)
+    found = [_rates(part, log) for part in parts]
+    is_any_computed = any(is_computed for rates in found for _, is_computed in rates.values())
+    for part, rates in zip(parts, found, strict=True):
         for (iteration, phase), result in sorted(part.results.items()):
-            row: Row = {"iteration": iteration, "lr": rates[iteration]}
-            rows = history.test
-            if phase == "Train":
+            rate, is_computed = rates[iteration]
+            row: Row = {"iteration": iteration, "lr": rate.lr}
+            if is_any_computed:
+                row["lr_computed"] = int(is_computed)
+            if rate.momentum is not None:
+                row["momentum"] = rate.momentum
+            if phase is Phase.TRAIN:
                 row["loss"] = result.loss
-                rows = history.train
-            rows.append({**row, **_named(result, row), "seconds": result.seconds})
-    if not history.train and not history.test:
-        raise ClrError(f"{path}: no result of an iteration in it: {_REMEDY}, with display set")
-    return history
+            for column, output in _columns(result, phase).items():
+                row[column] = output.value
+                if output.is_loss:
+                    log.losses.add(column)
+            row["seconds"] = result.seconds
+            log.rows(phase).append(row)
+    if not log.train and not log.test:
+        raise ClrError(f"{path}: no result of an iteration in it: {_remedy(log)}")
+    return log
 
 
 def read_rates(path: Path) -> dict[int, float]:
@@ -115,105 +180,167 @@ def read_rates(path: Path) -> dict[int, float]:
     Raises:
         ClrError: the file cannot be read or holds no rate.
     """
-    rates = {
-        iteration: rate
-        for part in _read_parts(path)
-        for iteration, rate in sorted(part.rates.items())
-    }
+    log, parts = _read_parts(path)
+    rates = {iteration: rate.lr for part in parts for iteration, rate in sorted(part.rates.items())}
     if not rates:
-        raise ClrError(f"{path}: no learning rate in it: {_REMEDY}, with display set")
+        raise ClrError(f"{path}: no learning rate in it: {_remedy(log)}")
     return rates
 
 
-def agree(logged: Iterable[float], rates: Iterable[float]) -> list[bool]:
-    """Whether each logged rate is what Caffe prints, in six digits, of the float beside it.
+def agree(logged: Iterable[float], rates: Iterable[float], max_lr: float = 0) -> list[bool]:
+    """Whether each logged rate is the one beside it, at the precision of a log.
 
-    The float's neighbours will do as well: Caffe's powf may be off by one.
+    That is six digits, of which the last may differ by one; and half a unit of
+    a float of max_lr: Caffe patched as in the paper's Appendix A rounds the
+    position in the cycle to float.
     """
     return [
-        any(
-            f"{printed:.6g}" == f"{np.nextafter(np.float32(rate), np.float32(to)):.6g}"
-            for to in (rate, -np.inf, np.inf)
-        )
+        _is_same(printed, float(f"{rate:.6g}"), abs(max_lr) * 2.0**-24)
         for printed, rate in zip(logged, rates, strict=True)
     ]
 
 
-def _read_parts(path: Path) -> list[_Part]:
+def _remedy(log: Log) -> str:
+    """What to do about a log in which nothing is found, and what is in it nevertheless."""
+    return "; ".join([f"{_REMEDY}, with display set", *log.warnings()])
+
+
+def _is_same(printed: float, rate: float, rounding: float) -> bool:
+    if not math.isfinite(printed) or not math.isfinite(rate):
+        return str(printed) == str(rate)
+    smaller = min(abs(printed), abs(rate))
+    last_digit = 10.0 ** (math.floor(math.log10(smaller)) - 5) if smaller else 0
+    return abs(printed - rate) <= 1.001 * last_digit + rounding
+
+
+def _read_parts(path: Path) -> tuple[Log, list[_Part]]:
+    """A Log without rows yet, and the parts that these are in, in order and without overlap."""
     reader, is_binary = _Reader(), False
     try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            for line in file:
-                is_binary = is_binary or "\0" in line
-                if line.endswith("\n"):
-                    reader.read(line)
+        for line in log_lines.read(path):
+            is_binary = is_binary or "\0" in line
+            reader.read(line.replace("\0", ""))
     except OSError as error:
         raise ClrError(f"{path}: cannot be read: {error.strerror}; {_REMEDY}") from None
+    log = reader.log
     parts: list[_Part] = []
-    for part in map(_whole, reader.parts):
-        begun = part.iterations | part.rates.keys()
-        if begun:
-            parts = [_before(min(begun), earlier) for earlier in parts] + [part]
+    for part in _without_those_beside(log, [_whole(log, part) for part in reader.parts]):
+        before = [each.before(part.begin()) for each in parts]
+        log.replaced += sum(len(each.results) for each in parts)
+        log.replaced -= sum(len(each.results) for each in before)
+        parts = [*before, part]
     if is_binary and not parts:
         raise ClrError(f"{path}: is binary, not a log: {_REMEDY}")
-    return parts
+    return log, parts
+
+
+@dataclass
+class _Thread:
+    """Where a thread is.
+
+    Attributes:
+        parameters: of the solver that began in it, if one did and its lines are not torn apart.
+        part: None until it logs something of an iteration, and when a solver begins in it.
+        starts: how many solvers had begun, in whichever thread, when it logged that last.
+        iteration: the iteration that it was.
+        open: the result whose outputs may follow, with its phase and the number of its net.
+    """
+
+    clock: "_Clock"
+    parameters: list[str] = field(default_factory=list)
+    part: _Part | None = None
+    starts: int = 0
+    iteration: int = 0
+    open: tuple[_Result, Phase, int] | None = None
+
+    def close(self, starts: int) -> None:
+        """The solver goes on after a result; but another may do that after it was cut off."""
+        if self.open and starts == self.starts:
+            self.open[0].closed = True
 
 
 class _Reader:
-    """Sorts the lines of a log into parts."""
+    """Sorts the lines of a log into parts.
+
+    Attributes:
+        parts: in the order of their first lines.
+        log: where lines that are not understood are counted.
+    """
 
     def __init__(self) -> None:
-        self.parts = [_Part()]
-        self._clock = _Clock()
-        self._iteration = 0
-        self._open: dict[str, tuple[_Result, int]] = {}  # with the number of the net, by thread
-        self._in_parameters = False
+        self.parts: list[_Part] = []
+        self.log = Log()
+        self._number = 0  # of the line
+        self._clock = _Clock()  # of the thread that logged last
+        self._threads: dict[str, _Thread] = {}
+        self._starts = 0
+        self._parameters: list[str] = []
+        self._head: str | None = None  # of the lines of the parameters, while these are read
 
     def read(self, line: str) -> None:
-        """Read one line; where it was cut and the next run's first follows on it, the latter."""
-        prefixes = list(_GLOG.finditer(line))
-        if prefixes:
-            prefix = prefixes[-1]
-            seconds = self._clock.seconds(prefix)
-            self._read_message(line[prefix.end() :].strip(), prefix["thread"], seconds)
-        elif self._in_parameters:
-            self.parts[-1].parameters += line
-
-    def _read_message(self, message: str, thread: str, seconds: float) -> None:
-        self._in_parameters = message.startswith(_START)
-        if self._in_parameters:
-            self._begin_part("")
-        elif output := _OUTPUT.fullmatch(message):
-            if thread in self._open:
-                result, net = self._open[thread]
-                value = (output["name"], float(output["value"]))
-                result.outputs.setdefault((net, int(output["number"])), value)
-        elif message.startswith(_CLOSING):
-            if thread in self._open:
-                self._open.pop(thread)[0].closed = True
-            if iteration := _ITERATION.fullmatch(message):
-                self._read_iteration(iteration, thread, seconds)
-
-    def _read_iteration(self, line: re.Match[str], thread: str, seconds: float) -> None:
-        iteration = int(line["iteration"])
-        if iteration < self._iteration:
-            self._begin_part(self.parts[-1].parameters)
-        self._iteration = iteration
-        part = self.parts[-1]
-        if line["lr"]:
-            part.rates.setdefault(iteration, float(line["lr"]))
+        """Read one line. The last may be cut off."""
+        self._number += 1
+        messages = log_lines.split(line)
+        for message in messages:
+            self._read_message(message)
+        if messages:
             return
-        phase = "Test" if line["net"] else "Train"
-        begun = _Result(thread, seconds, float(line["loss"] or math.nan))
-        result = part.results.setdefault((iteration, phase), begun)
-        if result.thread == thread:  # another one repeats what the root solver's logged
-            result.closed = False
-            self._open[thread] = (result, int(line["net"] or 0))
+        if self._head is not None:
+            self._parameters.append(log_lines.parameters_line(line, self._head))
+        self._count_if_result(line)
 
-    def _begin_part(self, parameters: str) -> None:
-        self.parts.append(_Part(parameters))
-        self._iteration = 0
-        self._open = {}
+    def _read_message(self, message: Message) -> None:
+        self._head = None
+        if message.thread not in self._threads:
+            self._threads[message.thread] = _Thread(copy.copy(self._clock))
+        thread = self._threads[message.thread]
+        self._clock = thread.clock
+        seconds = thread.clock.seconds(message.stamp)
+        line = log_lines.recognise(message.text)
+        if isinstance(line, Start):
+            self._starts += 1
+            self._parameters = thread.parameters = []
+            self._head = message.head
+            thread.part = thread.open = None
+        elif isinstance(line, Closing):
+            thread.close(self._starts)
+            thread.open = None
+        elif isinstance(line, Iteration):
+            self._read_iteration(line, thread, seconds)
+        elif isinstance(line, Output) and thread.open and thread.open[1] == line.phase:
+            result, _, net = thread.open
+            result.outputs[net, line.number] = line
+        else:
+            self._count_if_result(message.text)
+
+    def _read_iteration(self, line: Iteration, thread: _Thread, seconds: float) -> None:
+        is_rate = line.net is None and line.loss is None
+        # NVCaffe names its last iteration N + 1, and then the rate of N
+        has_gone_back = line.iteration < thread.iteration - is_rate
+        if thread.part is None or has_gone_back:
+            thread.part = _Part(thread.parameters or self._parameters, self._number, self._number)
+            thread.open = None
+            self.parts.append(thread.part)
+        thread.close(self._starts)
+        thread.starts, thread.iteration = self._starts, line.iteration
+        part = thread.part
+        part.last = self._number
+        if line.lr is not None:
+            part.rates[line.iteration] = _Rate(line.lr, line.momentum)
+        if is_rate:
+            return
+        phase = Phase.TRAIN if line.net is None else Phase.TEST
+        result = part.results.setdefault((line.iteration, phase), _Result(seconds))
+        result.closed = False
+        if line.loss is not None:
+            result.loss = line.loss
+        thread.open = (result, phase, line.net or 0)
+
+    def _count_if_result(self, text: str) -> None:
+        if log_lines.looks_like_result(text):
+            self.log.not_understood += 1
+            example = text.strip()[:_LONGEST_EXAMPLE].replace(log_lines.CUT, " (cut off)")
+            self.log.example = self.log.example or example
 
 
 class _Clock:
@@ -244,68 +371,95 @@ class _Clock:
         return self._elapsed.total_seconds()
 
 
-def _whole(part: _Part) -> _Part:
-    """A part without the results that were cut off.
+def _whole(log: Log, part: _Part) -> _Part:
+    """A part without the results that were cut off, which are counted.
 
     One is whole if the solver went on after it, or if it has as many outputs as
     those after which it did. A test without outputs was interrupted.
     """
-    outputs: dict[str, int] = {}
+    outputs: dict[Phase, int] = {}
     for (_, phase), result in part.results.items():
         if result.closed:
             outputs[phase] = max(outputs.get(phase, 0), len(result.outputs))
-    whole = {
-        (iteration, phase): result
-        for (iteration, phase), result in part.results.items()
-        if result.closed or len(result.outputs) >= outputs.get(phase, math.inf)
-        if result.outputs or phase == "Train"
+    some = {
+        key: result
+        for key, result in part.results.items()
+        if result.outputs or key[1] is Phase.TRAIN
     }
-    return _Part(part.parameters, part.rates, whole)
+    whole = {
+        key: result
+        for key, result in some.items()
+        if result.closed or len(result.outputs) >= outputs.get(key[1], math.inf)
+    }
+    log.cut_off += len(some) - len(whole)
+    return _Part(part.parameters, part.first, part.last, part.rates, whole)
 
 
-def _before(end: int, part: _Part) -> _Part:
-    return _Part(
-        part.parameters,
-        {iteration: rate for iteration, rate in part.rates.items() if iteration < end},
-        {key: result for key, result in part.results.items() if key[0] < end},
-    )
+def _without_those_beside(log: Log, parts: list[_Part]) -> list[_Part]:
+    """Of the parts that were logged at the same time the one with the most results.
+
+    The results of the others are counted. One of rates alone adds these.
+    """
+    kept: list[_Part] = []
+    some = [part for part in parts if part.results or part.rates]
+    for part in sorted(some, key=lambda part: (-len(part.results), -len(part.rates))):
+        beside = [other for other in kept if part.ran_beside(other)]
+        if not beside:
+            kept.append(part)
+        elif part.results:
+            log.beside += len(part.results)
+        else:
+            for other in beside:
+                other.rates = part.rates | other.rates
+    return sorted(kept, key=lambda part: part.first)
 
 
-def _rates(part: _Part) -> dict[int, float]:
-    """The rates of all iterations of a part: as logged, else of its policy, else nan."""
-    missing = sorted(part.iterations - part.rates.keys())
-    return part.rates | dict(zip(missing, _computed(part, missing), strict=True))
+def _rates(part: _Part, log: Log) -> dict[int, tuple[_Rate, bool]]:
+    """The rates of all iterations of a part, and whether each is computed; else nan."""
+    rates = {iteration: (rate, False) for iteration, rate in part.rates.items()}
+    missing = sorted({iteration for iteration, _ in part.results} - rates.keys())
+    if missing:
+        computed, why_not = _computed(part, missing)
+        log.no_rate = log.no_rate or why_not
+        for iteration, lr in zip(missing, computed, strict=True):
+            rates[iteration] = (_Rate(lr, None), not math.isnan(lr))
+    return rates
 
 
-def _computed(part: _Part, iterations: list[int]) -> list[float]:
+def _computed(part: _Part, iterations: list[int]) -> tuple[list[float], str]:
+    """The rates of iterations by the solver parameters in the log; nan, and why, if unsure."""
     unknown = [math.nan] * len(iterations)
-    if not iterations or not part.parameters:
-        return unknown
+    if not part.parameters:
+        return unknown, "not logged, and there are no solver parameters in the log"
     solver = prototxt.caffe_pb2().SolverParameter()
     try:
-        text_format.Parse(part.parameters, solver, allow_unknown_field=True)
+        text_format.Parse("".join(part.parameters), solver)
         with np.errstate(all="ignore"):  # a rate may be inf, in Caffe too
-            logged = policies.learning_rate(solver, list(part.rates))
+            scheduled = policies.learning_rate(solver, list(part.rates))
             rates = policies.learning_rate(solver, iterations)
-    except (text_format.ParseError, ValueError):
-        return unknown
-    if not all(agree(part.rates.values(), logged)):
-        return unknown
-    return [float(f"{rate:.6g}") for rate in rates]
+    except text_format.ParseError as error:
+        field = _UNKNOWN_FIELD.search(str(error))
+        why = f"have {field[1]}, which is unknown here" if field else "cannot be read"
+        return unknown, f"not logged, and the solver parameters in the log {why}"
+    except ValueError as error:
+        return unknown, f"not logged, and the solver in the log has no known schedule: {error}"
+    if not all(agree([rate.lr for rate in part.rates.values()], scheduled, solver.max_lr)):
+        return unknown, "not logged, and those that are differ from the solver's in the log"
+    return [float(f"{rate:.6g}") for rate in rates], ""
 
 
-def _named(result: _Result, others: Iterable[str]) -> Row:
-    """A result's outputs by the names of their columns, given the names of others."""
-    outputs = sorted(result.outputs.items())
-    lengths = Counter((net, name) for (net, _), (name, _) in outputs)
-    row: Row = {}
+def _columns(result: _Result, phase: Phase) -> dict[str, Output]:
+    """A result's outputs by the names of their columns."""
+    outputs = sorted(result.outputs.items(), key=lambda item: item[0])
+    lengths = Counter((net, output.name) for (net, _), output in outputs)
+    named: dict[str, Output] = {}
     written: Counter[tuple[int, str]] = Counter()
-    for (net, _), (name, value) in outputs:
-        column = f"output {name}" if name in (*others, "seconds") else name
-        if net:
-            column += f"#{net}"
+    for (net, _), output in outputs:
+        name = output.name
+        taken = name == "loss" and phase is Phase.TRAIN
+        column = history.column("output loss" if taken else name, net)
         if lengths[net, name] > 1:
             column += f"[{written[net, name]}]"
             written[net, name] += 1
-        row[column] = value
-    return row
+        named[column] = output
+    return named

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 
 from caffe_clr.history import History, Row, column
@@ -89,7 +89,9 @@ def over_seeds(seeds: Sequence[list[Row]], name: str) -> list[Row]:
     return rows
 
 
-def is_loss(output: str) -> bool:
-    """Whether an output is one to be lowered, judging by its name (of loss3/top-1: top-1)."""
+def is_loss(output: str, weighted: Container[str] = ()) -> bool:
+    """Whether an output is one to be lowered: by its weight or its name (of loss3/top-1: top-1)."""
+    if output in weighted:
+        return True
     name = output.rpartition("/")[2].lower()
     return "loss" in name or "error" in name

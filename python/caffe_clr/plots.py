@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caffe_clr import metrics, policies
-from caffe_clr.history import History, Phase, Row
+from caffe_clr.history import OWN_COLUMNS, History, Phase, Row
 from caffe_clr.results import Entry, RangeTest
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ _COLOURS = ("#666666", "#0072b2", "#d55e00", "#009e73")
 _CURVE_COLOURS = (*_COLOURS[1:], "#cc79a7", "#56b4e9", "#e69f00", _COLOURS[0])
 _MOST_MARKED = 100  # points of a line
 _LABEL_WIDTH = 0.1  # of the axis
-_NO_CURVES = ("iteration", "epoch", "lr", "momentum", "seconds", "output loss")
 
 Points = dict[float, float]  # values by iteration
 
@@ -296,17 +295,18 @@ def _plot_stages(axes: "Axes", rows: Sequence[Mapping[str, Any]], name: str) -> 
 
 def _curves(history: History) -> tuple[dict[str, Points], dict[str, Points]]:
     """The losses of a history, and its other outputs that are from 0 to 1."""
-    curves: dict[str, Points] = {}
+    losses: dict[str, Points] = {}
+    others: dict[str, Points] = {}
     for phase in Phase:
         for row in history.rows(phase):
             for name, value in row.items():
-                if name not in _NO_CURVES:
+                if name not in (*OWN_COLUMNS, "output loss"):  # which "loss" is the mean of
+                    curves = losses if metrics.is_loss(name, history.losses) else others
                     curves.setdefault(f"{phase} {name}", {})[row["iteration"]] = value
-    losses = {name: curve for name, curve in curves.items() if metrics.is_loss(name)}
     shares = {
         name: curve
-        for name, curve in curves.items()
-        if name not in losses and not any(value < 0 or value > 1 for value in curve.values())
+        for name, curve in others.items()
+        if not any(value < 0 or value > 1 for value in curve.values())
     }
     return losses, shares
 

@@ -137,7 +137,7 @@ def check_new(folder: Path, resume: bool) -> bool:
 
 def read_history(folder: Path) -> History:
     """What the run in a folder has recorded so far; what cannot be read is left out."""
-    return History(*(_read_table(folder, phase)[0] for phase in (Phase.TRAIN, Phase.TEST)))
+    return History(_read_table(folder, Phase.TRAIN)[0], _read_table(folder, Phase.TEST)[0])
 
 
 def damage(folder: Path) -> list[str]:

@@ -9,9 +9,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from caffe_clr import logs, metrics, plots, runs
-from caffe_clr.history import Row, write_csv
+from caffe_clr.cli.console import warn
+from caffe_clr.history import OWN_COLUMNS, History, write_csv
 
-_COLUMNS = ("iteration", "lr", "seconds")
+
+def default_folder(path: Path) -> Path:
+    """Where the results of a log go: beside it, under its name without .gz and .log."""
+    return path.with_name(f"{path.name.removesuffix('.gz').removesuffix('.log')}-results")
 
 
 def show_log(path: Path, out: Path, console: Console) -> None:
@@ -39,24 +43,29 @@ def show_log(path: Path, out: Path, console: Console) -> None:
             console.print(f"First nan or inf at iteration {row['iteration']:,}: {escape(values)}")
             break
     if history.test:
-        console.print(_test_table(history.test))
+        console.print(_test_table(history))
+    if history.computed:
+        console.print(f"{history.computed:,} rates are not logged, but computed: see lr_computed")
+    warn(history.warnings(), console)
     console.print("Wrote", ", ".join(map(str, files)), soft_wrap=True, markup=False)
 
 
 def _is_lost(name: str, value: float) -> bool:
-    return name != "lr" and not math.isfinite(value)
+    return name not in OWN_COLUMNS and not math.isfinite(value)
 
 
-def _test_table(rows: list[Row]) -> Table:
+def _test_table(history: History) -> Table:
+    rows = history.test
     table = Table("output", title="Test", title_justify="left")
     for heading in ("final", "best", "", "at iteration"):
         table.add_column(heading, justify="right")
     for name in dict.fromkeys(chain(*rows)):
-        if name in _COLUMNS:
+        if name in OWN_COLUMNS:
             continue
         tested = [row for row in rows if name in row]
         known = [row for row in tested if not math.isnan(row[name])]
-        choose, kind = (min, "lowest") if metrics.is_loss(name) else (max, "highest")
+        is_loss = metrics.is_loss(name, history.losses)
+        choose, kind = (min, "lowest") if is_loss else (max, "highest")
         best = choose(known or tested, key=lambda row: row[name])
         final, iteration = tested[-1][name], f"{best['iteration']:,}"
         table.add_row(escape(name), f"{final:g}", f"{best[name]:g}", kind, iteration)

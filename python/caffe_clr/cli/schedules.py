@@ -90,7 +90,8 @@ def _comparison(stages: list[Stage], logged: dict[int, float]) -> str:
         if (within := [i for i in logged if stage.first <= i <= stage.last])
         for iteration, rate in zip(within, stage.rates(within), strict=True)
     }
-    same = logs.agree([logged[iteration] for iteration in rates], rates.values())
+    max_lr = max(stage.solver.max_lr for stage in stages)
+    same = logs.agree([logged[iteration] for iteration in rates], rates.values(), max_lr)
     differing = [iteration for iteration, agrees in zip(rates, same, strict=True) if not agrees]
     text = f"Log: {len(logged):,} rates, {len(differing):,} differ from the schedule"
     if differing:

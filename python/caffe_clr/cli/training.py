@@ -213,13 +213,16 @@ def log(
         Path, typer.Argument(metavar="LOGFILE", help="What `caffe train` wrote to standard error.")
     ],
     out: Annotated[
-        Path | None, typer.Option(help="Write into this folder. Default: <LOGFILE>-results.")
+        Path | None,
+        typer.Option(
+            help="Write here. Default: <LOGFILE>-results, where .log and .gz are left out."
+        ),
     ] = None,
 ) -> None:
     """Read a log of caffe train: losses, tests and rates to CSV and PNG.
 
     Example: caffe-clr log train.log
     """
-    from caffe_clr.cli.log_summary import show_log
+    from caffe_clr.cli.log_summary import default_folder, show_log
 
-    show_log(logfile, out or logfile.with_name(f"{logfile.stem}-results"), console)
+    show_log(logfile, out or default_folder(logfile), console)
