@@ -45,7 +45,7 @@ def show_log(path: Path, out: Path, console: Console) -> None:
     if history.test:
         console.print(_test_table(history))
     if history.computed:
-        console.print(f"{history.computed:,} rates are not logged, but computed: see lr_computed")
+        console.print(f"Rates not logged, but computed (lr_computed is 1): {history.computed:,}")
     warn(history.warnings(), console)
     console.print("Wrote", ", ".join(map(str, files)), soft_wrap=True, markup=False)
 
