@@ -438,6 +438,37 @@ def test_the_momentum_is_recorded_with_the_rate(read: Callable[[str], Log], tmp_
     assert (tmp_path / "out" / "train.csv").read_text().startswith("iteration,lr,lr_computed,mom")
 
 
+def test_a_log_of_1cycle_gives_every_rate_and_momentum(tree: Tree, tmp_path: Path) -> None:
+    (tmp_path / "net.prototxt").write_text(NET)
+    text = SOLVER.replace("triangular2", "1cycle").replace("stepsize: 7", "stepsize: 27")
+    text += "momentum: 0.95 cyclical_momentum: 0.85 cyclical_momentum: 27"
+    (tmp_path / "solver.prototxt").write_text(text)
+    (tmp_path / "train.log").write_text(caffe_train(tree, tmp_path))
+    log = logs.read_log(tmp_path / "train.log")
+    assert column(log.train, "lr") == as_logged(tmp_path, column(log.train, "iteration"))
+    assert column(log.test, "lr") == as_logged(tmp_path, column(log.test, "iteration"))
+    assert log.warnings() == []
+    # the last row is of iteration 60, behind the last update
+    assert [list(range(0, 60, 10)), column(log.train[:-1], "momentum")] == [
+        column(log.train[:-1], "iteration"),
+        [0.95, 0.912963, 0.875926, 0.861111, 0.898148, 0.935185],
+    ]
+    assert column([log.test[0], log.test[2]], "momentum") == [0.95, 0.861111]
+    shown(tmp_path / "train.log", tmp_path / "out")
+    assert (tmp_path / "out" / "train.csv").read_text().startswith("iteration,lr,lr_computed,mom")
+
+
+def test_an_output_with_a_name_of_our_own_is_called_as_in_a_run(read: Callable[[str], Log]) -> None:
+    names = ("lr", "momentum", "seconds", "epoch")
+    outputs = "".join(
+        f"I0627 13:03:47.000000 100 solver.cpp:404]     Test net output #{number}: {name} = 7\n"
+        for number, name in enumerate(names, start=1)
+    )
+    row = read(LINES.replace("I0627 13:03:48", outputs + "I0627 13:03:48")).test[0]
+    assert [row[f"{name}#0"] for name in names] == [7] * 4
+    assert (row["lr"], row["seconds"], "momentum" in row) == (0.075, 66, False)
+
+
 def test_rates_that_another_thread_logs_are_those_of_the_results(
     read: Callable[[str], Log],
 ) -> None:
@@ -528,3 +559,4 @@ def test_six_digits_agree_with_the_float_that_caffe_printed() -> None:
     assert logs.agree([0.0123459, 2e-30, 1e-7, 0, 0.100003], rates) == [False] * 5
     # Appendix A rounds the position in a cycle up to 3 to float
     assert logs.agree([0.00059998], [0.0006], max_lr=3) == [True]
+    assert logs.agree([0.00119905], [0.0011991], max_lr=0.8) == [True]  # so does his 1cycle

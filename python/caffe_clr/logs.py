@@ -438,8 +438,10 @@ def _computed(part: _Part, iterations: list[int]) -> tuple[list[float], str]:
             scheduled = policies.learning_rate(solver, list(part.rates))
             rates = policies.learning_rate(solver, iterations)
     except text_format.ParseError as error:
-        field = _UNKNOWN_FIELD.search(str(error))
-        why = f"have {field[1]}, which is unknown here" if field else "cannot be read"
+        unknown_field = _UNKNOWN_FIELD.search(str(error))
+        why = (
+            f"have {unknown_field[1]}, which is unknown here" if unknown_field else "cannot be read"
+        )
         return unknown, f"not logged, and the solver parameters in the log {why}"
     except ValueError as error:
         return unknown, f"not logged, and the solver in the log has no known schedule: {error}"
