@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -31,7 +32,10 @@ def build(
     ] = None,
     source: Annotated[
         Path | None,
-        typer.Option(help="A folder or tarball of Caffe's pinned revision, instead of a download."),
+        typer.Option(
+            help="A folder or tarball of Caffe's pinned revision, instead of a download; or"
+            " a folder with another Caffe, which is copied."
+        ),
     ] = None,
     jobs: Annotated[int | None, typer.Option("--jobs", "-j", help="Compilers at once.")] = None,
     gtests: Annotated[
@@ -152,7 +156,7 @@ def patch_check(tree: Tree, names: Names = None) -> None:
     Example: caffe-clr patch check ~/src/caffe
     """
     checks = series.check(tree, _patches(names))
-    _print_checks(checks, "applies")
+    _print_lines(line for check in checks for line in series.describe(check))
     if all(check.problem == series.ALREADY_APPLIED for check in checks):
         raise ClrError(f"{tree}: every patch is already applied")
     if any(check.problem for check in checks):
@@ -163,9 +167,15 @@ def patch_check(tree: Tree, names: Names = None) -> None:
 def patch_apply(tree: Tree, names: Names = None) -> None:
     """Apply the patches to DIR: all of them, or none.
 
+    DIR may be another release of Caffe than the patches are written for, or a fork: the
+    cyclical policies go where they belong there, and what was put where is printed.
+
     Example: caffe-clr patch apply ~/src/caffe cyclical-learning-rates
     """
-    _print_checks(series.apply(tree, _patches(names)), "applied")
+    patches = _patches(names)
+    checks = series.apply(tree, patches)
+    _print_lines(line for check in checks for line in series.describe(check, "applied"))
+    _print_lines(series.next_steps(tree, patches))
 
 
 @patch_app.command("refresh")
@@ -198,7 +208,6 @@ def _patches(names: list[str] | None) -> list[series.Patch]:
     return series.select(series.load(locations.shipped("caffe_patch")), names or [])
 
 
-def _print_checks(checks: list[series.FileCheck], fitting: str) -> None:
-    for check in checks:
-        outcome = check.problem or (f"{fitting} at an offset" if check.offset else fitting)
-        console.print(f"{check.patch}: {check.file}: {outcome}", markup=False, soft_wrap=True)
+def _print_lines(lines: Iterable[str]) -> None:
+    for line in lines:
+        console.print(line, markup=False, soft_wrap=True)

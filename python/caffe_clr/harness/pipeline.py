@@ -34,7 +34,8 @@ class Options:
 
     Args:
         prefix: the folder to install into.
-        source: a folder or tarball of the pinned revision; fetched where None.
+        source: a folder or tarball of the pinned revision, or a folder with another Caffe;
+            the pinned revision is fetched where None.
         jobs: how many compilers run at once; where None, one on each processor.
         gtests: also build and run Caffe's C++ tests.
         opencv: build with OpenCV; where None, if its development files are there.
@@ -95,7 +96,9 @@ def build(options: Options, report: Report) -> compilation.Tree:
     with _locked(work):
         state = _State(work / "state.json")
         _prepare_source(tree, options, state, report)
-        entries = compilation.definitions(tree.prefix, opencv, options.onednn, cuda)
+        entries = compilation.definitions(
+            tree.prefix, opencv, options.onednn, cuda, unity=not state["other"]
+        )
         configured = _digest(
             entries, state["source"], python, cmake, os.environ.get("CXX"), cuda and cuda.version
         )
@@ -145,15 +148,31 @@ def _prepare_source(
     if options.source is None and state["source"] == wanted and tree.source.is_dir():
         return
     fresh = tree.source.with_name("source.new")
+    other = False
     with report.step("fetch") as step:
-        origin = _unpack(options.source, upstream, patches, fresh)
-        step.note = f"Caffe {upstream.revision} from {origin}, {len(upstream.files)} files verified"
+        try:
+            origin = _unpack(options.source, upstream, patches, fresh)
+            files = len(upstream.files)
+            step.note = f"Caffe {upstream.revision} from {origin}, {files} files verified"
+        except sources.OtherRevisionError:
+            if options.source is None or not options.source.is_dir():
+                raise
+            sources.copy(options.source, fresh)
+            step.note = f"a copy of {options.source}, another Caffe than {upstream.revision}"
+            other = True
+    left_out: dict[str, str] = {}
     with report.step("patch") as step:
-        series.apply(fresh, patches)
+        if other:
+            left_out = series.apply_fitting(fresh, patches)
+            wanted = _digest_of(fresh)
+        else:
+            series.apply(fresh, patches)
         state["source"] = None
         state["files"] = _replace(tree.source, fresh, state["files"] or [])
-        state["source"] = wanted
-        step.note = ", ".join(patch.name for patch in patches)
+        state["source"], state["other"] = wanted, other
+        step.note = ", ".join(patch.name for patch in patches if patch.name not in left_out)
+    for name, reason in left_out.items():
+        report.line("left out", f"{name}: {reason}")
 
 
 def _unpack(
@@ -249,6 +268,12 @@ def _locked(work: Path) -> Iterator[None]:
         except BlockingIOError:
             raise ClrError(f"another build is at work in {work}; wait for it to end") from None
         yield
+
+
+def _digest_of(folder: Path) -> str:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
+    return _digest([str(path.relative_to(folder)) for path in files], hashes)
 
 
 def _digest(*facts: Any) -> str:
