@@ -4,6 +4,8 @@ The trees are made from upstream's by edits: what an old release had not yet,
 and what forks have beside or instead.
 """
 
+import errno
+import os
 import re
 import shutil
 import stat
@@ -390,7 +392,7 @@ def test_a_policy_of_the_same_name_is_told(checkout: Path, feature: list[series.
         LAST_ELSE,
         '  } else if (lr_policy == "decay") {\n    rate = 1;\n' + LAST_ELSE,
     )
-    with pytest.raises(ClrError, match='has the policies "decay"'):
+    with pytest.raises(ClrError, match='has the policies "decay" of its own; take that out'):
         series.apply(checkout, feature)
 
 
@@ -460,13 +462,19 @@ def test_a_folder_that_cannot_be_written_leaves_all_as_it_was(
 
 
 def test_a_file_that_cannot_be_exchanged_leaves_all_as_it_was(
-    checkout: Path, feature: list[series.Patch]
+    checkout: Path, feature: list[series.Patch], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = contents(checkout)
-    (checkout / (GTEST + ".caffe-clr-new")).mkdir()
-    with pytest.raises(ClrError, match="nothing was changed"):
+    exchange = os.replace
+
+    def fail_at_the_solver(old: Path, new: Path) -> None:
+        if new.name == "sgd_solver.cpp" and old.name.endswith("new"):
+            raise PermissionError(errno.EPERM, "Operation not permitted", str(new))
+        exchange(old, new)
+
+    monkeypatch.setattr(os, "replace", fail_at_the_solver)
+    with pytest.raises(ClrError, match=r"sgd_solver\.cpp cannot be written: Operation not perm"):
         series.apply(checkout, feature)
-    (checkout / (GTEST + ".caffe-clr-new")).rmdir()
     assert contents(checkout) == before
 
 

@@ -195,6 +195,8 @@ def apply_fitting(tree: Path, patches: Sequence[Patch]) -> dict[str, str]:
 def describe(check: FileCheck, fitting: str = "applies") -> list[str]:
     """A check in lines to print."""
     outcome = check.problem or (f"{fitting} at an offset" if check.offset else fitting)
+    if check.by_hand and not check.problem:
+        outcome = "would apply"
     if check.left_out:
         outcome = f"left out: {check.left_out}"
     lines = [f"{check.patch}: {check.file}: {outcome}"]
@@ -292,11 +294,13 @@ def _of_file(patch: Patch, placed: placing.Placement, file: placing.FilePlacemen
     if placed.state == placing.APPLIED:
         return FileCheck(patch.name, file.file, ALREADY_APPLIED)
     if placed.state == placing.OWN:
-        own = [part.place for part in parts(placing.OWN)]
-        return FileCheck(patch.name, file.file, "; ".join(own) or None)
+        own = "; ".join(part.place for part in parts(placing.OWN))
+        problem = f"{own} of its own; take that out, then run this again" if own else None
+        return FileCheck(patch.name, file.file, problem)
     if placed.state == placing.PARTLY:
-        there = tuple(f"there: {part.place}" for part in parts(placing.APPLIED, placing.PARTLY))
-        state = placing.PARTLY if there else "lacks it"
+        here = [part for part in parts(placing.APPLIED, placing.PARTLY) if part.needed]
+        there = tuple(f"there: {part.place}" for part in here)
+        state = "is partly applied; take out what is there, or put in what is not"
         return FileCheck(patch.name, file.file, state, notes=there, by_hand=missing)
     lost = "; ".join(part.place for part in parts(placing.LOST))
     problem = f"no place is found for {lost}" if lost else None

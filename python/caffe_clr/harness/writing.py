@@ -8,8 +8,6 @@ from pathlib import Path
 
 from caffe_clr.errors import ClrError
 
-_FRESH, _FORMER = ".caffe-clr-new", ".caffe-clr-old"
-
 
 def write(tree: Path, contents: Mapping[str, bytes]) -> None:
     """Give the files of `tree` these contents, by their paths; new ones are added.
@@ -21,52 +19,53 @@ def write(tree: Path, contents: Mapping[str, bytes]) -> None:
         ClrError: one cannot be written; the folder is as it was.
     """
     targets = {(tree / file).resolve(): content for file, content in contents.items()}
-    made = [_missing_folders(target.parent) for target in targets]
+    made = [folder for target in targets for folder in _missing_folders(target.parent)]
+    beside: list[Path] = []
     exchanged: list[Path] = []
     try:
         for target, content in targets.items():
             target.parent.mkdir(parents=True, exist_ok=True)
-            _beside(target, _FRESH).write_bytes(content)
+            _fresh(target).write_bytes(content)
+            beside.append(_fresh(target))
             if target.exists():
-                _beside(target, _FRESH).chmod(target.stat().st_mode & 0o7777)
-                shutil.copy2(target, _beside(target, _FORMER))
+                _fresh(target).chmod(target.stat().st_mode & 0o7777)
+                shutil.copy2(target, _former(target))
+                beside.append(_former(target))
         for target in targets:
-            os.replace(_beside(target, _FRESH), target)
+            os.replace(_fresh(target), target)
             exchanged.append(target)
     except BaseException as error:
         for target in exchanged:
-            if _beside(target, _FORMER).exists():
-                os.replace(_beside(target, _FORMER), target)
+            if _former(target) in beside:
+                os.replace(_former(target), target)
             else:
                 target.unlink()
-        _tidy(targets)
-        for folder in (folder for folders in made for folder in folders):
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-        if isinstance(error, OSError):
-            place = error.filename or tree
-            raise ClrError(
-                f"{tree}: nothing was changed, since {_plain(place)} cannot be written:"
-                f" {error.strerror}"
-            ) from None
-        raise
-    _tidy(targets)
+        _remove(beside, made)
+        if not isinstance(error, OSError):
+            raise
+        raise ClrError(
+            f"{tree}: nothing was changed, since {error.filename2 or error.filename} cannot be"
+            f" written: {error.strerror}"
+        ) from None
+    _remove(beside, [])
 
 
-def _tidy(targets: Mapping[Path, bytes]) -> None:
-    for target in targets:
-        for suffix in (_FRESH, _FORMER):
-            _beside(target, suffix).unlink(missing_ok=True)
+def _fresh(target: Path) -> Path:
+    return target.with_name(target.name + ".caffe-clr-new")
 
 
-def _beside(target: Path, suffix: str) -> Path:
-    return target.with_name(target.name + suffix)
+def _former(target: Path) -> Path:
+    return target.with_name(target.name + ".caffe-clr-old")
+
+
+def _remove(files: list[Path], folders: list[Path]) -> None:
+    for file in files:
+        file.unlink(missing_ok=True)
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def _missing_folders(folder: Path) -> list[Path]:
     """The folder and its parents that are not there, the innermost first."""
     return [path for path in (folder, *folder.parents) if not path.exists()]
-
-
-def _plain(place: str | Path) -> str:
-    return str(place).removesuffix(_FRESH).removesuffix(_FORMER)
