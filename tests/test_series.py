@@ -176,8 +176,8 @@ def test_what_builds_on_a_patch_that_does_not_apply_is_left_out_with_it(
     assert left_out["onednn"] == "builds on pooling"
     assert (checkout / "src/caffe/util/im2col.cpp").read_text() == "// another one\n"
     assert "triangular2" in (checkout / SGD_SOLVER).read_text()
-    assert "2.8.7" in (checkout / "CMakeLists.txt").read_text()
-    again = series.apply_fitting(checkout, series.select(patches, [FEATURE, "cmake", "im2col"]))
+    assert "VERSION 3.14" in (checkout / "CMakeLists.txt").read_text()
+    again = series.apply_fitting(checkout, series.select(patches, [FEATURE, "im2col"]))
     assert list(again) == ["im2col"]
 
 
