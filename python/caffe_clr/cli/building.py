@@ -112,6 +112,26 @@ def doctor() -> None:
 
 
 @app.command(rich_help_panel=BUILDING)
+def wheel(
+    out: Annotated[Path, typer.Argument(metavar="[OUT]", help="The folder to write it into.")] = (
+        Path("dist")
+    ),
+) -> None:
+    """Pack the built Caffe and this package into a wheel.
+
+    It needs no compiler and no system packages: pip install it into a virtual environment
+    of the same Python, on a system whose C library is as new or newer.
+
+    Example: caffe-clr wheel dist
+    """
+    from caffe_clr.harness import wheel as packing
+
+    with Report(console).step("wheel") as step:
+        file = packing.pack(out)
+        step.note = f"{file}, {file.stat().st_size / 1e6:.0f} MB"
+
+
+@app.command(rich_help_panel=BUILDING)
 def parity(
     solvers: Annotated[
         list[Path] | None,
