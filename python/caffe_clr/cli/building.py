@@ -11,7 +11,7 @@ import typer
 from caffe_clr import locations
 from caffe_clr.cli.app import BUILDING, app, console
 from caffe_clr.errors import ClrError, UsageError
-from caffe_clr.harness import pipeline, series, toolchain
+from caffe_clr.harness import installed, pipeline, series, toolchain
 from caffe_clr.harness.report import Report
 
 patch_app = typer.Typer(no_args_is_help=True, help="Apply the patch series to a Caffe of your own.")
@@ -100,10 +100,16 @@ def build(
 
 @app.command(rich_help_panel=BUILDING)
 def doctor() -> None:
-    """Tell what this machine lacks for building Caffe.
+    """Tell what the installed Caffe is, and what this machine lacks for building one.
 
     Example: caffe-clr doctor
     """
+    caffe = installed.find()
+    found = installed.describe(caffe) if caffe else [("Caffe", "none is installed here")]
+    for word, text in found:
+        console.print(f"{word:<24} {text}", markup=False, soft_wrap=True)
+    if locations.has_programs():
+        return  # it came with this package, and there is nothing to build
     for requirement in toolchain.requirements():
         console.print(f"{requirement.package:<24} {requirement}", soft_wrap=True)
     toolchain.check()

@@ -23,7 +23,7 @@ from typing import Any
 
 from caffe_clr import locations
 from caffe_clr.errors import ClrError, UsageError
-from caffe_clr.harness import commands, compilation, environment, series, toolchain
+from caffe_clr.harness import commands, compilation, environment, installed, series, toolchain
 from caffe_clr.harness import source as sources
 from caffe_clr.harness.report import Report
 
@@ -109,6 +109,7 @@ def build(options: Options, report: Report) -> compilation.Tree:
         with report.step("compile") as step:
             compilation.build(tree, jobs, options.gtests, step.advance)
         _install(tree, configured, state, report)
+        installed.write_record(tree.python / "caffe", *state["made_of"])
         if options.import_here:
             _check_import(tree, state, report)
         if options.gtests:
@@ -145,34 +146,47 @@ def _prepare_source(
     patches = [patch for patch in series.load(folder) if patch.name not in options.without]
     upstream = sources.load_upstream(folder)
     wanted = _digest(upstream.files, series.digest(patches))
-    if options.source is None and state["source"] == wanted and tree.source.is_dir():
+    is_done = state["source"] == wanted and state["made_of"] and tree.source.is_dir()
+    if options.source is None and is_done:
         return
     fresh = tree.source.with_name("source.new")
-    other = False
     with report.step("fetch") as step:
-        try:
-            origin = _unpack(options.source, upstream, patches, fresh)
-            files = len(upstream.files)
-            step.note = f"Caffe {upstream.revision} from {origin}, {files} files verified"
-        except sources.OtherRevisionError:
-            if options.source is None or not options.source.is_dir():
-                raise
-            sources.copy(options.source, fresh)
-            step.note = f"a copy of {options.source}, another Caffe than {upstream.revision}"
-            other = True
+        revision, step.note = _fetch(options.source, upstream, patches, fresh)
     left_out: dict[str, str] = {}
     with report.step("patch") as step:
-        if other:
+        if revision == upstream.revision:
+            series.apply(fresh, patches)
+        else:
             left_out = series.apply_fitting(fresh, patches)
             wanted = _digest_of(fresh)
-        else:
-            series.apply(fresh, patches)
         state["source"] = None
         state["files"] = _replace(tree.source, fresh, state["files"] or [])
-        state["source"], state["other"] = wanted, other
-        step.note = ", ".join(patch.name for patch in patches if patch.name not in left_out)
+        applied = [patch.name for patch in patches if patch.name not in left_out]
+        state["other"] = revision != upstream.revision
+        state["made_of"] = [revision, applied]
+        state["source"] = wanted
+        step.note = ", ".join(applied)
     for name, reason in left_out.items():
         report.line("left out", f"{name}: {reason}")
+
+
+def _fetch(
+    given: Path | None, upstream: sources.Upstream, patches: list[series.Patch], folder: Path
+) -> tuple[str, str]:
+    """Write the source into `folder`; returns its revision, and what to say of it."""
+    try:
+        origin = _unpack(given, upstream, patches, folder)
+    except sources.OtherRevisionError:
+        if given is None or not given.is_dir():
+            raise
+        sources.copy(given, folder)
+        return (
+            f"that of {given.resolve()}",
+            f"a copy of {given}, another Caffe than {upstream.revision}",
+        )
+    files = len(upstream.files)
+    note = f"Caffe {upstream.revision} from {origin}, {files} files verified"
+    return upstream.revision, note
 
 
 def _unpack(
