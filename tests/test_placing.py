@@ -124,7 +124,7 @@ def nvcaffe(tree: Path) -> None:
         tree,
         "optional uint32 rampup_interval = 43 [default = 0];",
         "optional float min_lr = 46 [default = 0];",
-        "reserved 47, 50 to 52;",
+        'reserved 47, 50 to 52; reserved "old";',
         "extensions 100 to max;",
     )
     (tree / SGD_SOLVER).write_text(

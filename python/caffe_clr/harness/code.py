@@ -12,7 +12,7 @@ _COMMENTS_STRINGS = re.compile(
 )
 _FIELD = re.compile(r"\b(optional|repeated|required)\s+([\w.]+)\s+(\w+)\s*=\s*(0x[0-9a-fA-F]+|\d+)")
 _ONEOF_FIELD = re.compile(r"([\w.]+)\s+(\w+)\s*=\s*(\d+)")
-_RANGES = re.compile(r"\b(?:reserved|extensions)\s+([\d\s,tomax]+);")
+_RESERVED = re.compile(r"\b(?:reserved|extensions)\s+([^;]+);")
 _HIGHEST_NUMBER = 2**29 - 1
 
 
@@ -22,7 +22,7 @@ class Text:
     def __init__(self, content: bytes) -> None:
         text = content.decode("latin-1")  # gives every byte back as it was
         self.eol = "\r\n" if text.count("\r\n") * 2 > text.count("\n") else "\n"
-        self._lines = text.splitlines(keepends=True) if "\r" not in text else _split(text)
+        self._lines = re.findall(r"[^\n]*\n|[^\n]+$", text)
 
     @classmethod
     def read(cls, path: Path) -> "Text":
@@ -76,10 +76,6 @@ class Text:
         return None
 
 
-def _split(text: str) -> list[str]:
-    return re.findall(r"[^\n]*\n|[^\n]+$", text)
-
-
 def masked(text: str) -> str:
     """The text with blanks for comments and strings."""
     return _COMMENTS_STRINGS.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), text)
@@ -117,6 +113,11 @@ def function(text: str, name: Name) -> Function | None:
     if end is None:
         return None
     return Function(start, brace, end, text[start:end])
+
+
+def has_class(text: str, name: str) -> bool:
+    """Whether a class is defined in a file."""
+    return re.search(rf"\bclass\s+{name}\b[^;{{}}]*\{{", masked(text)) is not None
 
 
 def last_else(code: str) -> int | None:
@@ -183,13 +184,11 @@ class Message:
 
     @cached_property
     def _ranges(self) -> list[range]:
-        ranges = []
-        for listed in _RANGES.findall(self.body):
-            for item in listed.split(","):
-                first, _, last = (part.strip() for part in item.partition("to"))
-                stop = _HIGHEST_NUMBER if last == "max" else int(last or first)
-                ranges.append(range(int(first), stop + 1))
-        return ranges
+        return [
+            range(int(first), (_HIGHEST_NUMBER if last == "max" else int(last or first)) + 1)
+            for listed in _RESERVED.findall(self.body)
+            for first, last in re.findall(r"(\d+)(?:\s+to\s+(\d+|max))?", listed)
+        ]
 
 
 def message(text: str, name: str) -> Message | None:

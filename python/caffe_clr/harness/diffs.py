@@ -8,6 +8,7 @@ Name = tuple[str, str]  # a class and its member function
 
 _FILE = re.compile(r"^diff --git a/\S+ b/(\S+)$", re.M)
 _HUNK = re.compile(r"^@@ -\d+(?:,(\d+))? \+\d+(?:,(\d+))? @@ ?(.*)$")
+_OPENS_CLASS = re.compile(r"^class (\w+)\b.*\{$")
 _OPENS_FUNCTION = re.compile(r"\b(\w+)<\w+>::(\w+)\(.*\{$")
 
 
@@ -36,7 +37,11 @@ class Run:
 
 @dataclass(frozen=True)
 class FileDiff:
-    """What a patch does to one file; where it adds the file, in one run."""
+    """What a patch does to one file; where it adds the file, in one run.
+
+    Args:
+        context: the lines that stay, and what git shows as the heading of each hunk.
+    """
 
     path: str
     is_new: bool
@@ -45,7 +50,13 @@ class FileDiff:
 
     @property
     def functions(self) -> list[Name]:
+        """The member functions that it changes."""
         return [run.function for run in self.runs if run.function]
+
+    @property
+    def classes(self) -> list[str]:
+        """The classes whose definitions it changes."""
+        return [match[1] for match in map(_OPENS_CLASS.match, self.context) if match]
 
 
 def parse(patch: str) -> list[FileDiff]:
@@ -73,7 +84,7 @@ def _file(path: str, lines: list[str]) -> FileDiff:
             new -= tag in " +"
             hunk.append((tag, line))
             at += 1
-        context += [line for tag, line in hunk if tag == " "]
+        context += [header[3], *(line for tag, line in hunk if tag == " ")]
         runs += _runs(hunk, header[3])
     return FileDiff(path, is_new, tuple(runs), tuple(context))
 

@@ -173,13 +173,11 @@ class _Placer:
 
     def _find(self, diff: FileDiff) -> str | None:
         """The tree's file that holds what the patch changes in `diff`."""
-        own = self.tree / diff.path
-        if own.is_file() and (not diff.functions or _holds(own, diff.functions)):
-            return diff.path
-        for file in sorted(sources(self.tree)) if diff.functions else ():
-            if _holds(self.tree / file, diff.functions):
+        is_there = (self.tree / diff.path).is_file()
+        for file in (*([diff.path] if is_there else []), *sorted(sources(self.tree))):
+            if _holds(self.tree / file, diff):
                 return file
-        return diff.path if own.is_file() else None
+        return diff.path if is_there else None
 
     def _new_file(self, diff: FileDiff, needed: bool) -> FilePlacement:
         lines = diff.runs[0].added
@@ -384,13 +382,14 @@ class _Placer:
         first = next((line.strip("/ #") for line in run.added if line.strip("/ #")), "")
         place = f'"{first}"' + (f" in {_called(run.function)}" if run.function and needed else "")
         scope = self._scope(text, run) if needed else None
-        if run.added and text.find(run.added, scope):
+        if text.find((*run.before[-1:], *run.added, *run.after[:1]), scope):
             return Part(APPLIED, place, run.added, needed)
         at = text.find_exactly(run, scope)
         if at is None:
             at = text.find_nearly(run, scope)
         if at is None:
-            return Part(LOST, place, run.added, needed)
+            is_there = run.added and text.find(run.added, scope)
+            return Part(APPLIED if is_there else LOST, place, run.added, needed)
         text.replace(at, len(run.removed), run.added)
         return Part(FITS, place, run.added, needed)
 
@@ -414,9 +413,12 @@ def _behind(diff: FileDiff, run: Run) -> list[Name | None]:
     return [other.function for other in diff.runs[diff.runs.index(run) + 1 :]]
 
 
-def _holds(path: Path, names: list[Name]) -> bool:
+def _holds(path: Path, diff: FileDiff) -> bool:
+    """Whether a file has one of the functions or classes that a patch changes in another."""
     text = path.read_text("latin-1")
-    return any(code.function(text, name) for name in names)
+    return any(code.function(text, name) for name in diff.functions) or any(
+        code.has_class(text, name) for name in diff.classes
+    )
 
 
 def _called(name: Name | None) -> str:

@@ -321,7 +321,7 @@ def _check_file(scratch: Path, patch: Patch, file: str) -> FileCheck:
 
 
 def _parse(patch: Patch) -> list[diffs.FileDiff]:
-    return diffs.parse(patch.path.read_text())
+    return diffs.parse(patch.path.read_bytes().decode("latin-1"))
 
 
 def _needs(patch: Patch) -> list[str]:
