@@ -161,39 +161,25 @@ def _apart(text: str) -> str:
 def before_the_split(tree: Path) -> None:
     """2015: every solver in solver.cpp; no comments on policies and numbers, no tutorial."""
     release_1_0(tree)
-    sgd_solver = (
-        (tree / SGD_SOLVER)
-        .read_text()
-        .replace(
-            '  } else {\n    LOG(FATAL) << "Unknown l', '  }else {\n    LOG(FATAL) << "Unknown l'
-        )
-    )
-    (tree / SGD_SOLVER).unlink()
-    body = sgd_solver.split("namespace caffe {\n", 1)[1]
-    replace(
-        tree / SOLVER,
-        "INSTANTIATE_CLASS(Solver);\n\n}  // namespace caffe\n",
-        "INSTANTIATE_CLASS(Solver);\n" + body,
-    )
-    replace(tree / SOLVER, '#include "caffe/solver.hpp"', '#include "caffe/sgd.hpp"')
-    replace(
-        tree / SOLVER,
-        '#include "caffe/util/format.hpp"',
-        '#ifdef SOME\n#include <set>\n#endif\n#include "caffe/util/format.hpp"',
-    )
+    replace(tree / SGD_SOLVER, LAST_ELSE, LAST_ELSE.replace("} else", "}else"))
+    bodies = ""
+    for name in ("sgd", "adadelta", "adagrad", "adam", "nesterov", "rmsprop"):
+        file = tree / f"src/caffe/solvers/{name}_solver.cpp"
+        bodies += file.read_text().split("namespace caffe {\n")[1].split("}  // namespace caffe")[0]
+        file.unlink()
+    replace(tree / SOLVER, "INSTANTIATE_CLASS(Solver);\n", f"INSTANTIATE_CLASS(Solver);\n{bodies}")
+    conditional = "#ifdef SOME\n#include <set>\n#endif\n"
+    replace(tree / SOLVER, '#include "caffe/solver.hpp"', f'{conditional}#include "caffe/sgd.hpp"')
     (tree / "include/caffe/sgd_solvers.hpp").rename(tree / "include/caffe/sgd.hpp")
-    for name in ("adadelta", "adagrad", "adam", "nesterov", "rmsprop"):
-        (tree / f"src/caffe/solvers/{name}_solver.cpp").unlink()
-    proto = (tree / PROTO).read_text()
     proto = re.sub(
-        r"\n// NOTE\n.*next available ID: 42.*?\n", "\n", proto, flags=re.DOTALL, count=1
-    )
-    proto = re.sub(
-        r"  // The learning rate decay policy.*?(?=  optional string lr_policy)",
-        "",
-        proto,
+        r"\n// NOTE\n// Update the next available ID when you add a new SolverParameter.*?42.*?\n",
+        "\n",
+        (tree / PROTO).read_text(),
         flags=re.DOTALL,
     )
+    policies = r"  // The learning rate decay policy.*?(?=  optional string lr_policy)"
+    proto = re.sub(policies, "", proto, flags=re.DOTALL)
+    assert "next available ID: 42" not in proto
     (tree / PROTO).write_text(proto)
     shutil.rmtree(tree / "docs")
 

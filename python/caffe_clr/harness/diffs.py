@@ -20,6 +20,7 @@ class Run:
         before: the lines of the new file that stand before it in the patch.
         after: those of the old file that stand behind it.
         function: the member function that it is in; None where the patch does not show that.
+        owner: the class that it is in, likewise.
         opens: whether it stands at the head of that function.
     """
 
@@ -28,6 +29,7 @@ class Run:
     added: tuple[str, ...]
     after: tuple[str, ...]
     function: Name | None
+    owner: str | None
     opens: bool
 
     @property
@@ -56,7 +58,7 @@ class FileDiff:
     @property
     def classes(self) -> list[str]:
         """The classes whose definitions it changes."""
-        return [match[1] for match in map(_OPENS_CLASS.match, self.context) if match]
+        return [run.owner for run in self.runs if run.owner]
 
 
 def parse(patch: str) -> list[FileDiff]:
@@ -103,6 +105,7 @@ def _runs(hunk: list[tuple[str, str]], heading: str) -> list[Run]:
         before = [line for tag, line in hunk[:start] if tag != "-"]
         after = [line for tag, line in hunk[end:] if tag != "+"]
         opened = [m for line in (heading, *before) if (m := _OPENS_FUNCTION.search(line))]
+        classes = [m[1] for line in (heading, *before) if (m := _OPENS_CLASS.match(line))]
         runs.append(
             Run(
                 tuple(before),
@@ -110,6 +113,7 @@ def _runs(hunk: list[tuple[str, str]], heading: str) -> list[Run]:
                 tuple(line for tag, line in hunk[start:end] if tag != "-"),
                 tuple(after),
                 (opened[-1][1], opened[-1][2]) if opened else None,
+                classes[-1] if classes else None,
                 bool(before and _OPENS_FUNCTION.search(before[-1])),
             )
         )

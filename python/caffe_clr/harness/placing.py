@@ -24,6 +24,7 @@ APPLIED = "is already applied"
 PARTLY = "is partly applied"
 OWN = "collides with what this Caffe has of its own"
 LOST = "has no place"
+NO_FILE = "there is no such file"
 
 # Files that Caffe trains without.
 _OPTIONAL = ("docs/", "src/caffe/test/", "python/", "matlab/", "examples/", "tools/extra/")
@@ -33,7 +34,7 @@ _MESSAGE = "SolverParameter"
 _FIELD = re.compile(r"\s*(optional \S+|repeated \S+) (\w+) = (\d+)")
 _NEXT_ID = re.compile(rf"({_MESSAGE} next available ID:\s*)\d+(\s*\(last added:\s*)\w+")
 _POLICY = re.compile(r"\blr_policy(?:\(\))?\s*==\s*\"(\w+)\"")
-_BRANCH = re.compile(r"^ *(?:} else )?if \((.*)\) {\n((?:(?! *}).*\n)+) *}", re.MULTILINE)
+_BRANCH = re.compile(r"^ *(?:} else )?if \((.*)\) {\n((?:(?! *}).*(?:\n|$))+)", re.MULTILINE)
 _DEFINED = re.compile(r"^(?!\s)[\w:<>&* ]*[ &*:](\w+)\([^;{}]*\) {$", re.MULTILINE)
 
 
@@ -159,9 +160,13 @@ class _Placer:
         if diff.is_new:
             return self._new_file(diff, needed)
         file = self._find(diff)
+        owners = {*diff.classes, *(owner for owner, _ in diff.functions)}
+        if file is None and owners and not any(map(self._has_class, owners)):
+            place = f"{NO_FILE}, and no {min(owners)} here"
+            return FilePlacement(diff.path, [Part(LOST, place, (), needed=False)])
         if file is None:
-            lines = tuple(line for run in diff.runs for line in (*run.added, "") if needed)
-            return FilePlacement(diff.path, [Part(LOST, "there is no such file", lines, needed)])
+            lines = tuple(line for run in diff.runs for line in run.added)
+            return FilePlacement(diff.path, [Part(LOST, NO_FILE, lines, needed)])
         text = self.texts.setdefault(file, Text.read(self.tree / file))
         before = text.encoded()
         if file.endswith(".proto"):
@@ -170,6 +175,10 @@ class _Placer:
             parts = [self._run(text, diff, run, needed) for run in diff.runs]
         after = text.encoded()
         return FilePlacement(file, parts, after if after != before else None)
+
+    def _has_class(self, name: str) -> bool:
+        files = sorted(sources(self.tree))
+        return any(code.has_class((self.tree / f).read_text("latin-1"), name) for f in files)
 
     def _find(self, diff: FileDiff) -> str | None:
         """The tree's file that holds what the patch changes in `diff`."""
@@ -273,15 +282,17 @@ class _Placer:
     # C++ and prose
 
     def _run(self, text: Text, diff: FileDiff, run: Run, needed: bool) -> Part:
+        if run.owner and not self._has_class(run.owner):
+            return Part(LOST, f"there is no {run.owner} here", (), needed=False)
         if run.is_comment or not needed:
-            return self._beside(text, run, needed=needed and not run.is_comment)
+            return self._beside(text, run, needed=False)
         if not run.removed and all(line.startswith("#include") for line in run.added):
             return self._includes(text, run)
         defined = _definitions(run)
         if defined:
             return self._define(text, diff, run, defined)
         branch = _BRANCH.search("\n".join(run.added))
-        if branch and run.function and any("lr_policy" in line for line in run.before):
+        if branch and run.function and any("else if (" in line for line in run.added):
             return self._branch(text, run, branch[1], branch[2].rstrip("\n").split("\n"))
         if run.function and run.opens:
             return self._head(text, run)
@@ -300,8 +311,11 @@ class _Placer:
     def _define(self, text: Text, diff: FileDiff, run: Run, names: list[str]) -> Part:
         caller = next((name for name in _behind(diff, run) if name), None)
         place = f"the functions {', '.join(names)} before {_called(caller)}"
+        own = [n for n in names if self._is_own_member(text, run, n)]
+        if own:
+            return Part(OWN, f"there is a function {', '.join(own)} here", run.added)
         blind = code.masked(text.joined)
-        there = [name for name in names if re.search(rf"\b{name}\([^;{{}}]*\)\s*{{", blind)]
+        there = [name for name in names if re.search(rf"\b{name}\([^;{{}}]*\)[^;{{}}]*{{", blind)]
         if there:
             return Part(APPLIED if there == names else PARTLY, place, run.added)
         at = text.find_exactly(run)
@@ -316,9 +330,15 @@ class _Placer:
         text.replace(at, 0, run.added)
         return Part(FITS, place, run.added)
 
+    def _is_own_member(self, text: Text, run: Run, name: str) -> bool:
+        """Whether a class here has a member function of this name that is not the patch's."""
+        owner = re.search(rf"(\w+)<\w+>::{name}\(", "\n".join(run.added))
+        function = code.function(text.joined, (owner[1], name)) if owner else None
+        return function is not None and not self._calls(function.code, run.added)
+
     def _branch(self, text: Text, run: Run, condition: str, body: list[str]) -> Part:
         assert run.function
-        function = code.function(text.joined, run.function)
+        function = self._function(text, run.function)
         called = _called(run.function)
         place = f"the branch for them before the last `else` of {called}"
         lines = (f"  }} else if ({condition}) {{", *body)
@@ -339,7 +359,6 @@ class _Placer:
         ):
             if not re.search(pattern, function.code):
                 return Part(LOST, f"{place}, which has no {lack}", lines)
-        self._compare_declaration(text, function)
         at = text.find_exactly(run)
         if at is not None:
             text.replace(at, len(run.removed), run.added)
@@ -351,15 +370,19 @@ class _Placer:
         text.replace(at, 0, _branch_before(text.lines[at], condition, body))
         return Part(FITS, place, lines)
 
-    def _compare_declaration(self, text: Text, function: code.Function) -> None:
-        at = text.line_of(function.start)
-        if not set(text.lines[at - 1 : at + 1]) <= self.context:
-            self.declared_otherwise = function.code.split("(")[0]
+    def _function(self, text: Text, name: Name | None) -> code.Function | None:
+        """A function of the tree; one that is declared otherwise than in the patch is noted."""
+        function = code.function(text.joined, name) if name else None
+        if function:
+            at = text.line_of(function.start)
+            if not set(text.lines[at - 1 : at + 1]) <= self.context:
+                self.declared_otherwise = _called(name)
+        return function
 
     def _head(self, text: Text, run: Run) -> Part:
         assert run.function
         place = f"the checks at the head of {_called(run.function)}"
-        function = code.function(text.joined, run.function)
+        function = self._function(text, run.function)
         if function is None:
             return Part(LOST, f"{place}, which is not found", run.added)
         if self._calls(function.code, run.added):
@@ -394,7 +417,7 @@ class _Placer:
         return Part(FITS, place, run.added, needed)
 
     def _scope(self, text: Text, run: Run) -> range | None:
-        function = code.function(text.joined, run.function) if run.function else None
+        function = self._function(text, run.function)
         if function is None:
             return None
         return range(text.line_of(function.start), text.line_of(function.end) + 1)

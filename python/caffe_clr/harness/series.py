@@ -304,6 +304,8 @@ def _of_file(patch: Patch, placed: placing.Placement, file: placing.FilePlacemen
         return FileCheck(patch.name, file.file, state, notes=there, by_hand=missing)
     lost = "; ".join(part.place for part in parts(placing.LOST))
     problem = f"no place is found for {lost}" if lost else None
+    if lost == placing.NO_FILE:
+        problem, missing = lost, tuple(("wherever else it is", lines) for _, lines in missing)
     return FileCheck(patch.name, file.file, problem, by_hand=missing)
 
 
