@@ -66,6 +66,8 @@ def pack(out: Path) -> Path:
         tree = _unpack(work / "pure", work / "tree")
         _add_caffe(tree, prefix, libraries, work / "lib")
         _declare(tree)
+        for name in _compiled_here(tree):
+            libraries |= _carry(tree, name)
         linux = _pack(tree, work / "linux")
         repaired = work / "repaired"
         _run(sys.executable, "-m", "auditwheel", "repair", "-w", str(repaired), str(linux))
@@ -77,9 +79,13 @@ def pack(out: Path) -> Path:
         return Path(shutil.move(wheel, out / wheel.name))
 
 
+def _distribution(name: str) -> importlib.metadata.Distribution:
+    return importlib.metadata.distribution(name)
+
+
 def _is_installed(name: str) -> bool:
     try:
-        importlib.metadata.distribution(name)
+        _distribution(name)
     except importlib.metadata.PackageNotFoundError:
         return False
     return True
@@ -134,6 +140,37 @@ def _declare(tree: Path) -> None:
     (info / "WHEEL").write_text(text)
     with (info / "entry_points.txt").open("a") as file:
         file.writelines(f"{tool} = caffe_clr.harness.programs:main\n" for tool in TOOLS)
+
+
+def _compiled_here(tree: Path) -> list[str]:
+    """The requirements that have no wheel for this Python, so that pip compiled them here."""
+    (metadata,) = tree.glob("*.dist-info/METADATA")
+    names = re.findall(r"^Requires-Dist: ([\w.-]+)(?!.*extra ==)", metadata.read_text(), re.M)
+    return [name for name in names if "-linux_" in (_distribution(name).read_text("WHEEL") or "")]
+
+
+def _carry(tree: Path, name: str) -> dict[str, Path]:
+    """Put an installed package into an unpacked wheel, instead of requiring it.
+
+    Returns:
+        The shared libraries that it is linked with.
+    """
+    (metadata,) = tree.glob("*.dist-info/METADATA")
+    required = rf"^Requires-Dist: {name}\b.*\n"
+    metadata.write_text(re.sub(required, "", metadata.read_text(), flags=re.MULTILINE))
+    libraries = {}
+    for file in _distribution(name).files or []:
+        source = Path(str(file.locate()))
+        target = tree / file
+        if re.search(r"licen[cs]e|copying", file.name, re.IGNORECASE):
+            target = metadata.parent / "licenses" / f"LICENSE.{name}"
+        elif file.parts[0].endswith(".dist-info") or file.suffix == ".pyc" or ".." in file.parts:
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, target)
+        if ".so" in file.suffixes:
+            libraries |= _linked(source)
+    return libraries
 
 
 def _add_licenses(tree: Path, libraries: dict[str, Path], root: Path) -> None:
