@@ -101,6 +101,18 @@ def test_the_licences_of_all_that_is_inside_go_with_it(info: Path) -> None:
     assert all((info / "licenses" / name).stat().st_size > 500 for name in names)
 
 
+def test_what_pip_compiled_is_carried_instead_of_required(tmp_path: Path) -> None:
+    info = tmp_path / "caffe_clr-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Requires-Dist: numpy>=1\nRequires-Dist: six>=1.16\n")
+    assert wheel._compiled_here(tmp_path) == []
+    assert wheel._carry(tmp_path, "six") == {}
+    assert (info / "METADATA").read_text() == "Requires-Dist: numpy>=1\n"
+    assert "def ensure_str" in (tmp_path / "six.py").read_text()
+    assert "Benjamin Peterson" in (info / "licenses/LICENSE.six").read_text()
+    assert {path.name for path in tmp_path.iterdir()} == {info.name, "six.py"}
+
+
 def test_doctor_knows_the_caffe_of_the_wheel(site: Path) -> None:
     done = run(site, sys.executable, "-m", "caffe_clr", "doctor")
     assert done.returncode == 0, done.stderr

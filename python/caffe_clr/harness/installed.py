@@ -62,7 +62,9 @@ def find() -> Installed | None:
     if found is None or not found.submodule_search_locations:
         return None
     folder = Path(next(iter(found.submodule_search_locations)))
-    linked = subprocess.run(["ldd", str(folder / "_caffe.so")], capture_output=True, text=True)
+    linked = subprocess.run(
+        ["/usr/bin/ldd", str(folder / "_caffe.so")], capture_output=True, text=True
+    )
     names = re.findall(r"^\s*lib(\S+?)(?:-[0-9a-f]{8})?\.so(?:\.(\S+))? =>", linked.stdout, re.M)
     missing = re.findall(r"(\S+) => not found", linked.stdout)
     problem = f"{', '.join(missing)} is not found" if missing else None

@@ -158,7 +158,7 @@ def _carry(tree: Path, name: str) -> dict[str, Path]:
     (metadata,) = tree.glob("*.dist-info/METADATA")
     required = rf"^Requires-Dist: {name}\b.*\n"
     metadata.write_text(re.sub(required, "", metadata.read_text(), flags=re.MULTILINE))
-    libraries = {}
+    libraries: dict[str, Path] = {}
     for file in _distribution(name).files or []:
         source = Path(str(file.locate()))
         target = tree / file
