@@ -429,7 +429,7 @@ def test_a_place_that_is_not_there_is_named_with_its_lines(
     for line in (
         "  optional float max_lr = 46;",
         "static void CheckBounds(const SolverParameter& param) {",
-        "  } else if (this->param_.has_max_lr() && HasBounds(lr_policy)) {",
+        "    rate = LearningRateWithinBounds(this->param_, this->iter_);",
         "    CheckBounds(this->param_);",
     ):
         assert f"      | {line}\n" in message

@@ -375,7 +375,8 @@ class _Placer:
         function = code.function(text.joined, name) if name else None
         if function:
             at = text.line_of(function.start)
-            if not set(text.lines[at - 1 : at + 1]) <= self.context:
+            is_same = set(text.lines[at - 1 : at + 1]) <= self.context
+            if not is_same and not self.declared_otherwise:
                 self.declared_otherwise = _called(name)
         return function
 
