@@ -18,7 +18,16 @@ from caffe_clr.harness.compilation import Tree
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 COMMANDS = ["train", "plot", "range-test", "stepsize", "schedule", "compare", "log", "demo"]
-COMMANDS += ["build", "doctor", "parity", "test", "data cifar10", "data cifar100", "data digits"]
+COMMANDS += [
+    "build",
+    "doctor",
+    "parity",
+    "test",
+    "wheel",
+    "data cifar10",
+    "data cifar100",
+    "data digits",
+]
 
 
 @pytest.fixture

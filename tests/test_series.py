@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import tarfile
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -130,17 +131,16 @@ def test_the_next_available_field_number_is_kept_true(
 def test_a_patch_that_does_not_fit_changes_nothing_and_says_where(
     checkout: Path, patches: list[series.Patch]
 ) -> None:
-    text = (checkout / SGD_SOLVER).read_text()
-    (checkout / SGD_SOLVER).write_text(text.replace("Return the current learning rate.", "Rate."))
-    (checkout / "docs/tutorial/solver.md").unlink()
+    (checkout / "CMakeLists.txt").write_text("project(Caffe)\n")
+    (checkout / "src/caffe/util/io.cpp").unlink()
     before = snapshot(checkout)
     with pytest.raises(ClrError) as refused:
         series.apply(checkout, patches)
     message = str(refused.value)
     assert "nothing was changed" in message
-    assert re.search(rf"{FEATURE}: {SGD_SOLVER}: does not apply at line \d+", message)
-    assert f"{FEATURE}: docs/tutorial/solver.md: there is no such file" in message
-    assert "caffe.proto" not in message
+    assert re.search(r"cmake: CMakeLists\.txt: does not apply at line \d+", message)
+    assert "opencv: src/caffe/util/io.cpp: there is no such file" in message
+    assert f"{FEATURE}: " not in message
     assert snapshot(checkout) == before
 
 
@@ -151,6 +151,39 @@ def test_a_patched_tree_is_told_from_a_wrong_one(
     series.apply(checkout, feature)
     checks = series.check(checkout, feature)
     assert {check.problem for check in checks} == {"is already applied"}
+
+
+def test_what_builds_on_a_patch_that_does_not_apply_is_left_out_with_it(
+    checkout: Path, patches: list[series.Patch]
+) -> None:
+    (checkout / "src/caffe/util/im2col.cpp").write_text("// another one\n")
+    left_out = series.apply_fitting(checkout, patches)
+    assert list(left_out) == ["im2col", "pooling", "onednn", "batch-norm"]
+    assert re.fullmatch(r"src/caffe/util/im2col.cpp does not apply at .*", left_out["im2col"])
+    assert left_out["onednn"] == "builds on pooling"
+    assert (checkout / "src/caffe/util/im2col.cpp").read_text() == "// another one\n"
+    assert "triangular2" in (checkout / SGD_SOLVER).read_text()
+    assert "VERSION 3.14" in (checkout / "CMakeLists.txt").read_text()
+    again = series.apply_fitting(checkout, series.select(patches, [FEATURE, "im2col"]))
+    assert list(again) == ["im2col"]
+
+
+def test_a_tree_without_a_place_for_the_feature_is_refused(
+    checkout: Path, patches: list[series.Patch]
+) -> None:
+    text = (checkout / SGD_SOLVER).read_text()
+    (checkout / SGD_SOLVER).write_text(text.replace("::PreSolve()", "::Prepare()"))
+    before = snapshot(checkout)
+    with pytest.raises(ClrError, match="head of SGDSolver::PreSolve, which is not found"):
+        series.apply_fitting(checkout, patches)
+    assert snapshot(checkout) == before
+
+
+def test_a_patch_builds_on_earlier_ones(patches: list[series.Patch], patch_folder: Path) -> None:
+    names = [patch.name for patch in patches]
+    needs = tomllib.loads((patch_folder / "needs.toml").read_text())
+    for name, others in needs.items():
+        assert all(names.index(other) < names.index(name) for other in others)
 
 
 def test_an_offset_is_told(checkout: Path, patches: list[series.Patch]) -> None:

@@ -114,6 +114,23 @@ def test_an_already_patched_folder(
     assert "give the unpatched revision 99bd997" in message
 
 
+def test_a_copy_of_another_caffe_has_no_builds_and_no_data(checkout: Path, tmp_path: Path) -> None:
+    own = names(checkout)
+    for left_out in (
+        "build/libcaffe.so", ".build_release/a.o", ".git/HEAD", "out/CMakeCache.txt",
+        "examples/mnist/lmdb/data.mdb", "distribute/lib/libcaffe.a",
+    ):  # fmt: skip
+        (checkout / left_out).parent.mkdir(parents=True, exist_ok=True)
+        (checkout / left_out).write_bytes(b"x")
+    with (checkout / "examples/mnist/lmdb/data.mdb").open("r+b") as file:
+        file.truncate(2**33)
+    (checkout / "Makefile.config").write_text("CPU_ONLY := 1\n")
+    source.copy(checkout, tmp_path / "copy")
+    hidden = {name for name in own if name.startswith(".")}
+    assert names(tmp_path / "copy") >= own - hidden
+    assert names(tmp_path / "copy") <= own | {"Makefile.config"}
+
+
 @pytest.mark.parametrize("bytes_kept", [0, 100, 4_000_000])
 def test_a_tarball_that_was_cut_off(
     tarball: Path, bytes_kept: int, unpack: Unpack, tmp_path: Path

@@ -20,7 +20,7 @@ def checkout() -> Path | None:
 
 
 def shipped(name: str) -> Path:
-    """The folder caffe_patch or models, of the checkout or else of the wheel.
+    """The folder caffe_patch, models or bin, of the checkout or else of the wheel.
 
     Raises:
         ClrError: the installed package lacks the folder.
@@ -29,6 +29,11 @@ def shipped(name: str) -> Path:
     if not folder.is_dir():
         raise ClrError(f"{folder} is missing: the installed package is incomplete, reinstall it")
     return folder
+
+
+def has_programs() -> bool:
+    """Whether this package is one that Caffe came with, as a wheel of `caffe-clr wheel` is."""
+    return checkout() is None and (PACKAGE / "data/bin").is_dir()
 
 
 def cache() -> Path:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +14,7 @@ from caffe_clr.cli.app import BUILDING, app
 from caffe_clr.cli.console import console, resumable
 from caffe_clr.cli.report import ConsoleReport
 from caffe_clr.errors import AGAIN, ClrError, UsageError
-from caffe_clr.harness import pipeline, series, toolchain
+from caffe_clr.harness import installed, pipeline, series, toolchain
 
 patch_app = typer.Typer(no_args_is_help=True, help="Apply the patch series to a Caffe of your own.")
 app.add_typer(patch_app, name="patch", rich_help_panel=BUILDING)
@@ -33,7 +34,10 @@ def build(
     ] = None,
     source: Annotated[
         Path | None,
-        typer.Option(help="A folder or tarball of Caffe's pinned revision, instead of a download."),
+        typer.Option(
+            help="A folder or tarball of Caffe's pinned revision, instead of a download; or"
+            " a folder with another Caffe, which is copied."
+        ),
     ] = None,
     jobs: Annotated[int | None, typer.Option("--jobs", "-j", help="Compilers at once.")] = None,
     gtests: Annotated[
@@ -99,15 +103,41 @@ def build(
 
 @app.command(rich_help_panel=BUILDING)
 def doctor() -> None:
-    """Tell what this machine lacks for building Caffe.
+    """Tell what the installed Caffe is, and what this machine lacks for building one.
 
     Example: caffe-clr doctor
     """
+    caffe = installed.find()
+    found = installed.describe(caffe) if caffe else [("Caffe", "none is installed here")]
+    for word, text in found:
+        console.print(f"{word:<24} {text}", markup=False, soft_wrap=True)
+    if locations.has_programs():
+        return  # it came with this package, and there is nothing to build
     for requirement in toolchain.requirements():
         console.print(f"{requirement.package:<24} {requirement}", soft_wrap=True)
     toolchain.check()
     opencv = "with" if toolchain.has_opencv() else "without"
     console.print(f"Nothing is missing. Caffe would be built {opencv} OpenCV.")
+
+
+@app.command(rich_help_panel=BUILDING)
+def wheel(
+    out: Annotated[Path, typer.Argument(metavar="[OUT]", help="The folder to write it into.")] = (
+        Path("dist")
+    ),
+) -> None:
+    """Pack the built Caffe and this package into a wheel.
+
+    It needs no compiler and no system packages: pip install it into a virtual environment
+    of the same Python, on a system whose C library is as new or newer.
+
+    Example: caffe-clr wheel dist
+    """
+    from caffe_clr.harness import wheel as packing
+
+    with ConsoleReport(console).step("wheel") as step:
+        file = packing.pack(out)
+        step.note = f"{file}, {file.stat().st_size / 1e6:.0f} MB"
 
 
 @app.command(rich_help_panel=BUILDING)
@@ -167,21 +197,28 @@ def patch_check(tree: Tree, names: Names = None) -> None:
 
     Example: caffe-clr patch check ~/src/caffe
     """
-    checks = series.check(tree, _patches(names))
-    _print_checks(checks, "applies")
+    patches = _patches(names)
+    checks = series.check(tree, patches)
+    _print_lines(line for check in checks for line in series.describe(check))
     if all(check.problem == series.ALREADY_APPLIED for check in checks):
         raise ClrError(f"{tree}: every patch is already applied")
     if any(check.problem for check in checks):
-        raise ClrError(f"{tree}: not every patch applies")
+        raise ClrError("\n".join([f"{tree}: not every patch applies", *series.missing(patches)]))
 
 
 @patch_app.command("apply")
 def patch_apply(tree: Tree, names: Names = None) -> None:
     """Apply the patches to DIR: all of them, or none.
 
+    DIR may be another release of Caffe than the patches are written for, or a fork: the
+    cyclical policies go where they belong there, and what was put where is printed.
+
     Example: caffe-clr patch apply ~/src/caffe cyclical-learning-rates
     """
-    _print_checks(series.apply(tree, _patches(names)), "applied")
+    patches = _patches(names)
+    checks = series.apply(tree, patches)
+    _print_lines(line for check in checks for line in series.describe(check, "applied"))
+    _print_lines(series.next_steps(tree, patches))
 
 
 @patch_app.command("refresh")
@@ -214,7 +251,6 @@ def _patches(names: list[str] | None) -> list[series.Patch]:
     return series.select(series.load(locations.shipped("caffe_patch")), names or [])
 
 
-def _print_checks(checks: list[series.FileCheck], fitting: str) -> None:
-    for check in checks:
-        outcome = check.problem or (f"{fitting} at an offset" if check.offset else fitting)
-        console.print(f"{check.patch}: {check.file}: {outcome}", markup=False, soft_wrap=True)
+def _print_lines(lines: Iterable[str]) -> None:
+    for line in lines:
+        console.print(line, markup=False, soft_wrap=True)

@@ -74,9 +74,13 @@ class Cuda:
 
 
 def definitions(
-    prefix: Path, opencv: bool, onednn: bool, cuda: Cuda | None = None
+    prefix: Path, opencv: bool, onednn: bool, cuda: Cuda | None = None, unity: bool = True
 ) -> dict[str, str]:
-    """The CMake cache entries of a build; each option of Caffe is spelled out."""
+    """The CMake cache entries of a build; each option of Caffe is spelled out.
+
+    Args:
+        unity: compile sources in batches, which takes names that are unique over files.
+    """
     linking = "-Wl,--as-needed"  # a library that is not called need not be there
     return {
         "CMAKE_BUILD_TYPE": "Release",
@@ -85,7 +89,7 @@ def definitions(
         # The sanitizers' test compiles with the same options.
         "CMAKE_EXPORT_COMPILE_COMMANDS": "ON",
         # Sources in batches, with a header compiled once, take a third of the time.
-        "CMAKE_UNITY_BUILD": "ON",
+        "CMAKE_UNITY_BUILD": "ON" if unity else "OFF",
         "CMAKE_UNITY_BUILD_BATCH_SIZE": "16",
         "CMAKE_PROJECT_INCLUDE": str(Path(__file__).with_name("precompile.cmake")),
         # A fused multiply-add, where the machine has one, would change a rate's last bit.

@@ -23,7 +23,15 @@ from typing import Any
 
 from caffe_clr import locations
 from caffe_clr.errors import ClrError, UsageError
-from caffe_clr.harness import commands, compilation, environment, series, source, toolchain
+from caffe_clr.harness import (
+    commands,
+    compilation,
+    environment,
+    installed,
+    series,
+    source,
+    toolchain,
+)
 from caffe_clr.harness.report import Report
 
 
@@ -33,7 +41,8 @@ class Options:
 
     Args:
         prefix: the folder to install into.
-        source: a folder or tarball of the pinned revision; fetched where None.
+        source: a folder or tarball of the pinned revision, or a folder with another Caffe;
+            the pinned revision is fetched where None.
         jobs: how many compilers run at once; where None, one on each processor.
         gtests: also build and run Caffe's C++ tests.
         opencv: build with OpenCV; where None, if its development files are there.
@@ -94,7 +103,9 @@ def build(options: Options, report: Report) -> compilation.Tree:
     with _locked(work):
         state = _State(work / "state.json")
         _prepare_source(tree, options, state, report)
-        entries = compilation.definitions(tree.prefix, opencv, options.onednn, cuda)
+        entries = compilation.definitions(
+            tree.prefix, opencv, options.onednn, cuda, unity=not state["other"]
+        )
         configured = _digest(
             entries, state["source"], python, cmake, os.environ.get("CXX"), cuda and cuda.version
         )
@@ -105,6 +116,7 @@ def build(options: Options, report: Report) -> compilation.Tree:
         with report.step("compile") as step:
             compilation.build(tree, jobs, options.gtests, step.advance)
         _install(tree, configured, state, report)
+        installed.write_record(tree.python / "caffe", *state["made_of"])
         if options.import_here:
             _check_import(tree, state, report)
         if options.gtests:
@@ -141,18 +153,47 @@ def _prepare_source(
     patches = [patch for patch in series.load(folder) if patch.name not in options.without]
     upstream = source.load_upstream(folder)
     wanted = _digest(upstream.files, series.digest(patches))
-    if options.source is None and state["source"] == wanted and tree.source.is_dir():
+    is_done = state["source"] == wanted and state["made_of"] and tree.source.is_dir()
+    if options.source is None and is_done:
         return
     fresh = tree.source.with_name("source.new")
     with report.step("fetch") as step:
-        origin = _unpack(options.source, upstream, patches, fresh)
-        step.note = f"Caffe {upstream.revision} from {origin}, {len(upstream.files)} files verified"
+        revision, step.note = _fetch(options.source, upstream, patches, fresh)
+    left_out: dict[str, str] = {}
     with report.step("patch") as step:
-        series.apply(fresh, patches)
+        if revision == upstream.revision:
+            series.apply(fresh, patches)
+        else:
+            left_out = series.apply_fitting(fresh, patches)
+            wanted = _digest_of(fresh)
         state["source"] = None
         state["files"] = _replace(tree.source, fresh, state["files"] or [])
+        applied = [patch.name for patch in patches if patch.name not in left_out]
+        state["other"] = revision != upstream.revision
+        state["made_of"] = [revision, applied]
         state["source"] = wanted
-        step.note = ", ".join(patch.name for patch in patches)
+        step.note = ", ".join(applied)
+    for name, reason in left_out.items():
+        report.line("left out", f"{name}: {reason}")
+
+
+def _fetch(
+    given: Path | None, upstream: source.Upstream, patches: list[series.Patch], folder: Path
+) -> tuple[str, str]:
+    """Write the source into `folder`; returns its revision, and what to say of it."""
+    try:
+        origin = _unpack(given, upstream, patches, folder)
+    except source.OtherRevisionError:
+        if given is None or not given.is_dir():
+            raise
+        source.copy(given, folder)
+        return (
+            f"that of {given.resolve()}",
+            f"a copy of {given}, another Caffe than {upstream.revision}",
+        )
+    files = len(upstream.files)
+    note = f"Caffe {upstream.revision} from {origin}, {files} files verified"
+    return upstream.revision, note
 
 
 def _unpack(
@@ -248,6 +289,12 @@ def _locked(work: Path) -> Iterator[None]:
         except BlockingIOError:
             raise ClrError(f"another build is at work in {work}; wait for it to end") from None
         yield
+
+
+def _digest_of(folder: Path) -> str:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
+    return _digest([str(path.relative_to(folder)) for path in files], hashes)
 
 
 def _digest(*facts: Any) -> str:

@@ -10,11 +10,13 @@ import re
 import shutil
 import subprocess
 import tempfile
+import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from caffe_clr.errors import ClrError, UsageError
+from caffe_clr.harness import diffs, placing, writing
 
 PROTO = "src/caffe/proto/caffe.proto"  # by which Caffe's source is known
 
@@ -24,7 +26,10 @@ _EXPORT = [
     *("--no-signature", "--full-index", "--no-stat", "--no-renames"),
 ]
 
-ALREADY_APPLIED = "is already applied"
+FEATURE = "cyclical-learning-rates"  # the patch that all the rest is for
+_SOLVER = "triangular.prototxt"  # beside the patches
+
+ALREADY_APPLIED = placing.APPLIED
 
 
 @dataclass(frozen=True)
@@ -41,12 +46,33 @@ class Patch:
 
 @dataclass(frozen=True)
 class FileCheck:
-    """Whether a patch applies to one file; `problem` is None where it does."""
+    """What becomes of a patch in one file.
+
+    Args:
+        patch: its name.
+        file: as the tree names it.
+        problem: why it does not apply; None where it does.
+        offset: whether it applies to other lines than the patch says.
+        left_out: why a file that Caffe trains without stays as it is.
+        notes: what goes where, of a patch that is placed.
+        by_hand: lines to put in by hand, each list with its place, where some have none.
+    """
 
     patch: str
     file: str
     problem: str | None
     offset: bool = False
+    left_out: str | None = None
+    notes: tuple[str, ...] = ()
+    by_hand: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+
+@dataclass
+class Trial:
+    """Patches tried on a copy: what became of each, file by file, and what the files then hold."""
+
+    checks: list[FileCheck] = field(default_factory=list)
+    contents: dict[str, bytes] = field(default_factory=dict)
 
 
 def load(folder: Path) -> list[Patch]:
@@ -92,41 +118,119 @@ def digest(patches: Sequence[Patch]) -> str:
 
 
 def check(tree: Path, patches: Sequence[Patch]) -> list[FileCheck]:
-    """Try the patches, one after another and file by file, on a copy of what they change.
+    """Try the patches, one after another and file by file, on a copy.
 
     Raises:
         ClrError: `tree` is not a folder with Caffe's source.
     """
+    return attempt(tree, patches).checks
+
+
+def attempt(tree: Path, patches: Sequence[Patch]) -> Trial:
+    """The same, with what the files would then hold.
+
+    A patch that does not apply leaves the copy as it is, for the next one.
+    """
     if not tree.is_dir():
         raise ClrError(f"{tree} is not a folder")
-    files = {file for patch in patches for file in patch.files}
     if not (tree / PROTO).is_file():
         raise ClrError(f"{tree} is not Caffe's source: it has no {PROTO}")
+    trial = Trial()
     with tempfile.TemporaryDirectory(prefix="caffe-clr-") as temporary:
         scratch = Path(temporary)
-        for file in files:
+        for file in placing.sources(tree) | {file for patch in patches for file in patch.files}:
             if (tree / file).is_file():
                 (scratch / file).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(tree / file, scratch / file)
-        return [_check_file(scratch, patch, file) for patch in patches for file in patch.files]
+        for patch in patches:
+            checks = _attempt(scratch, patch)
+            trial.checks += checks
+            if not any(check.problem for check in checks):
+                files = {check.file for check in checks if (scratch / check.file).is_file()}
+                trial.contents |= {file: (scratch / file).read_bytes() for file in files}
+    return trial
 
 
 def apply(tree: Path, patches: Sequence[Patch]) -> list[FileCheck]:
     """Apply the patches to `tree`: all of them, or none.
 
     Raises:
-        ClrError: one would not apply; says which, file by file.
+        ClrError: one would not apply; says which, file by file. Or a file cannot be written.
     """
-    checks = check(tree, patches)
-    problems = [f"  {c.patch}: {c.file}: {c.problem}" for c in checks if c.problem]
-    if problems:
-        listed = "\n".join(problems)
+    trial = attempt(tree, patches)
+    if any(check.problem for check in trial.checks):
+        told = [check for check in trial.checks if check.problem or check.by_hand]
+        lines = [line for check in told for line in describe(check)] + missing(patches)
+        listed = "\n".join(lines)
         raise ClrError(f"{tree}: nothing was changed, since not every patch applies:\n{listed}")
+    writing.write(tree, trial.contents)
+    return trial.checks
+
+
+def apply_fitting(tree: Path, patches: Sequence[Patch]) -> dict[str, str]:
+    """Apply those patches to `tree` that apply to it, or are there already.
+
+    Returns:
+        Why the others were left out, by name.
+
+    Raises:
+        ClrError: the feature's own patch does not apply; nothing was changed.
+    """
+    left_out: dict[str, str] = {}
     for patch in patches:
-        done = _git_apply(tree, patch)
-        if done.returncode:
-            raise ClrError(f"{tree}: {patch.path.name} could not be applied:\n{done.stderr}")
-    return checks
+        lacking = [name for name in _needs(patch) if name in left_out]
+        if lacking:
+            left_out[patch.name] = f"builds on {lacking[0]}"
+            continue
+        trial = attempt(tree, [patch])
+        problems = [c for c in trial.checks if c.problem]
+        if not problems:
+            writing.write(tree, trial.contents)
+        elif any(check.problem != ALREADY_APPLIED for check in problems):
+            if patch.name == FEATURE:
+                apply(tree, [patch])  # which tells why it cannot be
+            left_out[patch.name] = f"{problems[0].file} {problems[0].problem}"
+    return left_out
+
+
+def describe(check: FileCheck, fitting: str = "applies") -> list[str]:
+    """A check in lines to print."""
+    outcome = check.problem or (f"{fitting} at an offset" if check.offset else fitting)
+    if check.by_hand and not check.problem:
+        outcome = "would apply"
+    if check.left_out:
+        outcome = f"left out: {check.left_out}"
+    lines = [f"{check.patch}: {check.file}: {outcome}"]
+    lines += [f"    {note}" for note in check.notes]
+    for place, added in check.by_hand:
+        lines += [f"    to put in by hand: {place}", *(f"      | {line}" for line in added)]
+    return lines
+
+
+def missing(patches: Sequence[Patch]) -> list[str]:
+    """Which patches these build on that are not among them, in lines to print."""
+    names = {patch.name for patch in patches}
+    return [
+        f"{patch.name} builds on {name}: name both, unless that one is applied"
+        for patch in patches
+        for name in _needs(patch)
+        if name not in names
+    ]
+
+
+def next_steps(tree: Path, patches: Sequence[Patch]) -> list[str]:
+    """What to do with a tree that patches with policies were applied to, in lines to print."""
+    shown = [p.path.with_name(_SOLVER) for p in patches if _is_placeable(p)]
+    if not shown:
+        return []
+    ways = {"Makefile": f"make -j4 -C {tree}", "CMakeLists.txt": f"cmake --build {tree}/build"}
+    build = " or ".join(way for file, way in ways.items() if (tree / file).is_file())
+    return [
+        f"Next, build it as you always do: {build or 'its libraries and tools'}",
+        "To see that it works, run a solver that needs no data:",
+        f'    {tree}/build/tools/caffe train --solver={shown[0]} 2>&1 | grep "lr ="',
+        "which must log the rates 1, 2, 3, 4, 5, 4, 3, 2, 1.",
+    ]
 
 
 def refresh(repository: Path, folder: Path) -> dict[str, bytes]:
@@ -156,6 +260,67 @@ def _files(patch: Path) -> tuple[str, ...]:
     return tuple(re.findall(r"^diff --git a/\S+ b/(\S+)$", patch.read_text(), re.MULTILINE))
 
 
+def _attempt(scratch: Path, patch: Patch) -> list[FileCheck]:
+    """Apply a patch to a copy: as git does, or else by placing it, if it is one to be placed."""
+    placed = placing.place(scratch, _parse(patch)) if _is_placeable(patch) else None
+    if placed and placed.state in (placing.APPLIED, placing.PARTLY, placing.OWN):
+        return _of_placement(patch, placed)
+    fits = _git_apply(scratch, patch, "--check").returncode == 0
+    if placed is None or (fits and not placed.taken):
+        before = {file: _read(scratch / file) for file in patch.files}
+        checks = [_check_file(scratch, patch, file) for file in patch.files]
+        if any(check.problem for check in checks):
+            for file, content in before.items():
+                _restore(scratch / file, content)
+        return checks
+    if placed.state == placing.FITS:
+        for done in placed.files:
+            if done.content is not None:
+                _restore(scratch / done.file, done.content)
+    return _of_placement(patch, placed)
+
+
+def _of_placement(patch: Patch, placed: placing.Placement) -> list[FileCheck]:
+    files = [file for file in placed.files if placed.state == placing.FITS or file.is_needed]
+    return [_of_file(patch, placed, file) for file in files]
+
+
+def _of_file(patch: Patch, placed: placing.Placement, file: placing.FilePlacement) -> FileCheck:
+    def parts(*states: str) -> list[placing.Part]:
+        return [part for part in file.parts if part.state in states and part.is_code]
+
+    if placed.state == placing.FITS:
+        notes = [part.place for part in parts(placing.FITS)]
+        if file.file.endswith(".proto"):
+            notes += [placed.reason]
+        left_out = [part.place for part in file.parts if part.state == placing.LOST]
+        notes += [f"left out: {place}" for place in left_out if file.content is not None]
+        return FileCheck(
+            patch.name,
+            file.file,
+            None,
+            left_out=left_out[0] if file.content is None and left_out else None,
+            notes=tuple(notes),
+        )
+    by_hand = tuple((part.place, part.lines) for part in parts(placing.FITS, placing.LOST))
+    if placed.state == placing.APPLIED:
+        return FileCheck(patch.name, file.file, ALREADY_APPLIED)
+    if placed.state == placing.OWN:
+        own = "; ".join(part.place for part in parts(placing.OWN))
+        problem = f"{own} of its own; take that out, then run this again" if own else None
+        return FileCheck(patch.name, file.file, problem)
+    if placed.state == placing.PARTLY:
+        here = [part for part in parts(placing.APPLIED, placing.PARTLY) if part.needed]
+        there = tuple(f"there: {part.place}" for part in here)
+        state = "is partly applied; take out what is there, or put in what is not"
+        return FileCheck(patch.name, file.file, state, notes=there, by_hand=by_hand)
+    lost = "; ".join(part.place for part in parts(placing.LOST))
+    problem = f"no place is found for {lost}" if lost else None
+    if lost == placing.NO_FILE:
+        problem, by_hand = lost, tuple(("wherever else it is", lines) for _, lines in by_hand)
+    return FileCheck(patch.name, file.file, problem, by_hand=by_hand)
+
+
 def _check_file(scratch: Path, patch: Patch, file: str) -> FileCheck:
     done = _git_apply(scratch, patch, f"--include={file}")
     if done.returncode == 0:
@@ -164,9 +329,35 @@ def _check_file(scratch: Path, patch: Patch, file: str) -> FileCheck:
         return FileCheck(patch.name, file, ALREADY_APPLIED)
     if not (scratch / file).exists():
         return FileCheck(patch.name, file, "there is no such file")
-    place = re.search(r"patch failed: .*:(\d+)", done.stderr)
-    where = f" at line {place[1]}" if place else ": the file already exists"
+    failed = re.search(r"patch failed: .*:(\d+)", done.stderr)
+    where = f" at line {failed[1]}" if failed else ": the file already exists"
     return FileCheck(patch.name, file, f"does not apply{where}")
+
+
+def _parse(patch: Patch) -> list[diffs.FileDiff]:
+    return diffs.parse(patch.path.read_bytes().decode("latin-1"))
+
+
+def _needs(patch: Patch) -> list[str]:
+    """The patches that another one builds on, as needs.toml beside them has it."""
+    needs: dict[str, list[str]] = tomllib.loads(patch.path.with_name("needs.toml").read_text())
+    return needs.get(patch.name, [])
+
+
+def _is_placeable(patch: Patch) -> bool:
+    return placing.is_placeable(_parse(patch))
+
+
+def _read(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
+
+
+def _restore(path: Path, content: bytes | None) -> None:
+    if content is None:
+        path.unlink(missing_ok=True)
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
 
 
 def _git_apply(tree: Path, patch: Patch, *options: str) -> subprocess.CompletedProcess[str]:

@@ -24,6 +24,7 @@ from caffe_clr.errors import ClrError
 from caffe_clr.harness import series
 
 _TIMEOUT_SECONDS = 30
+_LARGEST_SOURCE = 8_000_000  # bytes
 _FILES_NAMED = 10  # in a message about files that differ
 
 
@@ -43,6 +44,10 @@ class Upstream:
 
 class SourceError(ClrError):
     """A folder or archive that does not hold the pinned revision."""
+
+
+class OtherRevisionError(SourceError):
+    """One that holds another Caffe."""
 
 
 def load_upstream(patches: Path) -> Upstream:
@@ -105,6 +110,31 @@ def unpack(source: Path, upstream: Upstream, patches: list[series.Patch], folder
         raise
 
 
+def copy(source: Path, folder: Path) -> None:
+    """Write what a build needs of another Caffe than the pinned one into a new `folder`.
+
+    Data sets, weights and what earlier builds left are not among it.
+    """
+
+    def ignored(parent: str, names: list[str]) -> list[str]:
+        paths = [Path(parent, name) for name in names]
+        return [path.name for path in paths if not _is_source(path)]
+
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        shutil.copytree(source, folder, ignore=ignored)
+    except (OSError, shutil.Error) as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise SourceError(f"{source} cannot be read: {error}") from None
+
+
+def _is_source(path: Path) -> bool:
+    if path.is_dir():
+        built = path.name in ("build", "distribute") or (path / "CMakeCache.txt").exists()
+        return not (built or path.name.startswith(".") or path.is_symlink())
+    return path.is_file() and path.stat().st_size <= _LARGEST_SOURCE
+
+
 def _check(
     source: Path,
     found: dict[str, str],
@@ -122,7 +152,7 @@ def _check(
         # the files that a patch adds were not read
         checks = [c for c in series.check(folder, [patch]) if c.file in upstream.files]
         if checks and all(check.problem == series.ALREADY_APPLIED for check in checks):
-            raise SourceError(
+            raise OtherRevisionError(
                 f"{source} is already patched with {patch.path.name}; give the unpatched"
                 f" revision {upstream.revision}"
             )
@@ -130,7 +160,7 @@ def _check(
     listed += [f"  {path}: differs" for path in differing]
     if len(listed) > _FILES_NAMED:
         listed[_FILES_NAMED:] = [f"  and {len(listed) - _FILES_NAMED} more"]
-    raise SourceError(
+    raise OtherRevisionError(
         f"{source} is not Caffe's revision {upstream.revision}; of its {len(upstream.files)} files"
         f" {len(missing)} are missing and {len(differing)} differ:\n" + "\n".join(listed)
     )

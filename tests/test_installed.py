@@ -1,0 +1,110 @@
+"""What the installed Caffe is said to be, and what it lacks."""
+
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from caffe_clr.errors import ClrError
+from caffe_clr.harness import installed, pipeline, series, source, toolchain
+from caffe_clr.harness.compilation import Tree
+from caffe_clr.harness.report import Report
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def has_layer(name: str) -> bool:
+    code = f"import caffe; print({name!r} in caffe.layer_type_list())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout == "True\n"
+
+
+def test_the_version_is_the_packages(run_cli: Cli) -> None:
+    done = run_cli("--version")
+    assert (done.returncode, done.stdout) == (0, f"caffe-clr {metadata.version('caffe-clr')}\n")
+
+
+def test_doctor_tells_what_the_installed_caffe_is(
+    tree: Tree, upstream: source.Upstream, patches: list[series.Patch], run_cli: Cli
+) -> None:
+    done = run_cli("doctor", OMP_NUM_THREADS="3")
+    told = dict(re.findall(r"^(\w+) +(.*)$", done.stdout, re.MULTILINE))
+    assert told["Caffe"] == str(tree.python / "caffe")
+    assert told["revision"] == upstream.revision
+    assert told["patches"].split(", ") == [patch.name for patch in patches]
+    assert told["CUDA"] == "no: trains on the CPU alone"
+    assert "cuDNN" not in told
+    assert re.fullmatch(r"\d+", told["oneDNN"])
+    assert told["threads"] == "3, as OMP_NUM_THREADS has it"
+    if has_layer("ImageData"):
+        assert re.fullmatch(r"\d+", told["OpenCV"])
+    else:
+        assert told["OpenCV"].startswith("no: no layers ImageData and WindowData")
+
+
+@pytest.fixture
+def moved(tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of pycaffe that Python finds first."""
+    monkeypatch.syspath_prepend(tmp_path)
+    return Path(shutil.copytree(tree.python / "caffe", tmp_path / "caffe"))
+
+
+def described() -> dict[str, str]:
+    caffe = installed.find()
+    assert caffe
+    return dict(installed.describe(caffe))
+
+
+def test_a_caffe_of_another_origin_has_no_known_revision(moved: Path) -> None:
+    (moved / "caffe-clr.json").unlink()
+    assert described()["Caffe"] == str(moved)
+    assert described()["revision"] == "unknown: it was not built by this caffe-clr"
+    (moved / "caffe-clr.json").write_text("{")
+    assert "unknown" in described()["revision"]
+
+
+def test_a_caffe_without_the_threads_of_the_series(moved: Path) -> None:
+    installed.write_record(moved, "that of /src/caffe", ("cyclical-learning-rates",))
+    assert described()["revision"] == "that of /src/caffe"
+    assert described()["threads"].startswith("those of BLAS alone")
+
+
+def test_a_caffe_that_lost_its_library_is_broken(
+    moved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extension = (moved / "_caffe.so").read_bytes()
+    (moved / "_caffe.so").write_bytes(extension.replace(b"libcaffe.so.1.0.0", b"libcaffe.so.9.9.9"))
+    assert "libcaffe.so.9.9.9 is not found" in described()["broken"]
+
+
+def test_no_caffe_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert installed.find() is None
+
+
+def test_another_caffe_is_copied_and_patched(
+    checkout: Path, tmp_path: Path, build_report: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As far as CMake, which this tree stops; the rest is as for the pinned revision."""
+    (checkout / "CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.14)\nproject(Mine)\n"
+    )
+    (checkout / "Makefile.config").write_text("CPU_ONLY := 1\n")
+    before = {path: path.read_bytes() for path in checkout.rglob("*") if path.is_file()}
+    work = tmp_path / "work"
+    options = pipeline.Options(
+        prefix=tmp_path / "prefix", source=checkout, work=work, import_here=False
+    )
+    monkeypatch.setattr(toolchain, "has_opencv", lambda: False)
+    with pytest.raises(ClrError, match="cmake failed"):
+        pipeline.build(options, build_report)
+    assert {path: path.read_bytes() for path in before} == before
+    assert (work / "source/Makefile.config").read_text() == "CPU_ONLY := 1\n"
+    solver = (work / "source/src/caffe/solvers/sgd_solver.cpp").read_text()
+    assert "triangular2" in solver

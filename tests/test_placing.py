@@ -1,0 +1,584 @@
+"""The feature patch on Caffes that it was not written for: old releases, forks, patched trees.
+
+The trees are made from upstream's by edits: what an old release had not yet,
+and what forks have beside or instead.
+"""
+
+import errno
+import os
+import re
+import shutil
+import stat
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from caffe_clr.errors import ClrError
+from caffe_clr.harness import code, diffs, series
+from caffe_clr.harness.compilation import Tree
+
+FEATURE = "cyclical-learning-rates"
+PROTO = "src/caffe/proto/caffe.proto"
+SGD_SOLVER = "src/caffe/solvers/sgd_solver.cpp"
+SOLVER = "src/caffe/solver.cpp"
+TUTORIAL = "docs/tutorial/solver.md"
+GTEST = "src/caffe/test/test_cyclical_learning_rate.cpp"
+LAST_ELSE = '  } else {\n    LOG(FATAL) << "Unknown learning rate policy: "'
+Edits = Callable[[Path], None]
+
+
+def replace(file: Path, old: str, new: str) -> None:
+    text = file.read_text()
+    assert old in text, f"{file}: {old}"
+    file.write_text(text.replace(old, new))
+
+
+def add_field(tree: Path, *declarations: str) -> None:
+    """Fields where the older ones are, as forks add them, and not in the comment above."""
+    added = "".join(f"  {declaration}\n" for declaration in declarations)
+    replace(tree / PROTO, "  optional string net = 24;\n", f"  optional string net = 24;\n{added}")
+
+
+def release_1_0(tree: Path) -> None:
+    """April 2017: no field `weights`, no checks of gamma and stepsize in GetLearningRate."""
+    replace(tree / PROTO, "43 (last added: weights)", "42 (last added: layer_wise_reduce)")
+    proto = (tree / PROTO).read_text()
+    proto = re.sub(r"\n  // Path to caffemodel file.*?weights = 42;\n", "", proto, flags=re.DOTALL)
+    assert "weights = 42" not in proto
+    (tree / PROTO).write_text(proto)
+    solver = re.sub(r"    CHECK_G.\(this.*\n", "", (tree / SGD_SOLVER).read_text())
+    (tree / SGD_SOLVER).write_text(solver)
+    solver = re.sub(
+        r"^( *)for \(int w_idx.*?^\1}\n", "", (tree / SOLVER).read_text(), flags=re.S | re.M
+    )
+    solver = re.sub(r"// Load weights from.*?^}\n", "", solver, flags=re.DOTALL | re.MULTILINE)
+    assert "LoadNetWeights" not in solver
+    (tree / SOLVER).write_text(solver)
+
+
+def release_candidate_3(tree: Path) -> None:
+    """January 2016."""
+    release_1_0(tree)
+    replace(tree / PROTO, "42 (last added: layer_wise_reduce)", "41 (last added: type)")
+
+
+def windows(tree: Path) -> None:
+    """The lines of Windows."""
+    release_1_0(tree)
+    for file in (PROTO, SGD_SOLVER, TUTORIAL):
+        text = (tree / file).read_text()
+        (tree / file).write_bytes(text.replace("\n", "\r\n").encode())
+
+
+def single_shot_detector(tree: Path) -> None:
+    """Fields 43 and 44 are taken, a policy comes after the others, and in the comment too."""
+    release_1_0(tree)
+    add_field(
+        tree,
+        'optional string eval_type = 42 [default = "classification"];',
+        "optional bool show_per_class_result = 43 [default = false];",
+        "repeated int32 plateau_winsize = 44;",
+    )
+    replace(
+        tree / SGD_SOLVER,
+        LAST_ELSE,
+        '  } else if (lr_policy == "plateau") {\n    if (this->iter_ > 3) {\n'
+        "      rate = 1;\n    } else {\n      rate = 2;\n    }\n" + LAST_ELSE,
+    )
+    replace(
+        tree / PROTO,
+        "(iter - stepsize))))\n  //\n",
+        "(iter - stepsize))))\n  //    - plateau: wait for the loss\n  //\n",
+    )
+
+
+def opencl(tree: Path) -> None:
+    """One of the two numbers is taken, and headers are written otherwise."""
+    replace(tree / SGD_SOLVER, "template <typename Dtype>", "template<typename Dtype>")
+    add_field(tree, "optional int32 device = 43;")
+
+
+def intel(tree: Path) -> None:
+    """A warm-up comes before the policies, and the numbers have gaps."""
+    release_1_0(tree)
+    add_field(
+        tree,
+        "optional int32 warmup_iter = 48 [default = 0];",
+        "repeated int32 plateau_winsize = 44;",
+        "// optional int32 retired = 60;",
+    )
+    replace(
+        tree / SGD_SOLVER,
+        '  if (lr_policy == "fixed") {',
+        "\n\n  if (this->iter_ < this->param_.warmup_iter()) {\n    rate = 0;\n"
+        '  } else if (lr_policy == "fixed") {',
+    )
+
+
+def nvcaffe(tree: Path) -> None:
+    """Rates are float, GetLearningRate is const, braces stand alone, other fields go on."""
+    release_1_0(tree)
+    add_field(
+        tree,
+        "optional uint32 rampup_interval = 43 [default = 0];",
+        "optional float min_lr = 46 [default = 0];",
+        'reserved 47, 50 to 52; reserved "old";',
+        "extensions 100 to max;",
+    )
+    (tree / SGD_SOLVER).write_text(
+        _apart((tree / SGD_SOLVER).read_text())
+        .replace("namespace caffe {", "namespace caffe\n{")
+        .replace("#include <string>\n#include <vector>\n\n", "")
+        .replace(
+            "  return rate;",
+            "  if (rate < this->param_.min_lr())\n  {\n    rate = 0;\n  }\n  return rate;",
+        )
+        .replace(
+            "template <typename Dtype>\nDtype SGDSolver<Dtype>::GetLearningRate()",
+            "template<typename Dtype>\nfloat SGDSolver<Dtype>::GetLearningRate() const",
+        )
+        .replace("  Dtype rate;", "  float rate;")
+    )
+    header = tree / "include/caffe/sgd_solvers.hpp"
+    replace(header, "Dtype GetLearningRate();", "float GetLearningRate() const;")
+    replace(
+        tree / "include/caffe/solver.hpp", "  int current_step_;", "  mutable int current_step_;"
+    )
+
+
+def _apart(text: str) -> str:
+    """GetLearningRate and PreSolve with each brace on a line of its own."""
+    start = text.index("Dtype SGDSolver<Dtype>::GetLearningRate()")
+    end = text.index("template", text.index("::PreSolve()"))
+    part = re.sub(r"^( *)} else", r"\1}\n\1else", text[start:end], flags=re.MULTILINE)
+    part = re.sub(r"^( *)(.*\)) {$", r"\1\2\n\1{", part, flags=re.MULTILINE)
+    part = re.sub(r"^( *)else {$", r"\1else\n\1{", part, flags=re.MULTILINE)
+    return text[:start] + part + text[end:]
+
+
+def before_the_split(tree: Path) -> None:
+    """2015: every solver in solver.cpp; no comments on policies and numbers, no tutorial."""
+    release_1_0(tree)
+    replace(tree / SGD_SOLVER, LAST_ELSE, LAST_ELSE.replace("} else", "}else"))
+    bodies = ""
+    for name in ("sgd", "adadelta", "adagrad", "adam", "nesterov", "rmsprop"):
+        file = tree / f"src/caffe/solvers/{name}_solver.cpp"
+        bodies += file.read_text().split("namespace caffe {\n")[1].split("}  // namespace caffe")[0]
+        file.unlink()
+    replace(tree / SOLVER, "INSTANTIATE_CLASS(Solver);\n", f"INSTANTIATE_CLASS(Solver);\n{bodies}")
+    conditional = "#ifdef SOME\n#include <set>\n#endif\n"
+    replace(tree / SOLVER, '#include "caffe/solver.hpp"', f'{conditional}#include "caffe/sgd.hpp"')
+    (tree / "include/caffe/sgd_solvers.hpp").rename(tree / "include/caffe/sgd.hpp")
+    proto = re.sub(
+        r"\n// NOTE\n// Update the next available ID when you add a new SolverParameter.*?42.*?\n",
+        "\n",
+        (tree / PROTO).read_text(),
+        flags=re.DOTALL,
+    )
+    policies = r"  // The learning rate decay policy.*?(?=  optional string lr_policy)"
+    proto = re.sub(policies, "", proto, flags=re.DOTALL)
+    assert "next available ID: 42" not in proto
+    (tree / PROTO).write_text(proto)
+    shutil.rmtree(tree / "docs")
+
+
+TREES = {
+    edits.__name__: edits
+    for edits in (
+        release_1_0, release_candidate_3, windows, single_shot_detector, opencl, intel, nvcaffe,
+        before_the_split,
+    )
+}  # fmt: skip
+NUMBERS = {
+    "release_1_0": (43, 44),
+    "release_candidate_3": (43, 44),
+    "windows": (43, 44),
+    "single_shot_detector": (45, 46),
+    "opencl": (44, 45),
+    "intel": (49, 50),
+    "nvcaffe": (48, 49),
+    "before_the_split": (43, 44),
+}
+# Appendix A of the paper, as people have pasted it
+PASTED_POLICY = """  } else if (lr_policy == "triangular") {
+    int itr = this->iter_ - this->param_.start_lr_policy();
+    rate = itr > 0 ? this->param_.max_lr() : this->param_.base_lr();
+"""
+PASTED_FIELDS = ("optional float start_lr_policy = 51;", "optional float max_lr = 52;")
+
+
+@pytest.fixture
+def checkout(pristine: Path, tmp_path: Path) -> Path:
+    """A copy of upstream's source without what no solver needs, for one test to change."""
+    left_out = shutil.ignore_patterns("layers", "test", "util", "gtest", "examples", "data")
+    shutil.copytree(pristine / "src", tmp_path / "caffe/src", ignore=left_out)
+    shutil.copytree(pristine / "include", tmp_path / "caffe/include")
+    (tmp_path / "caffe/src/caffe/test").mkdir()
+    for name in (TUTORIAL, "Makefile", "CMakeLists.txt"):
+        (tmp_path / "caffe" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(pristine / name, tmp_path / "caffe" / name)
+    return tmp_path / "caffe"
+
+
+@pytest.fixture(params=TREES)
+def fork(request: pytest.FixtureRequest, checkout: Path) -> Path:
+    """One of the trees, in a folder of its name."""
+    TREES[request.param](checkout)
+    return checkout.rename(checkout.with_name(request.param))
+
+
+@pytest.fixture
+def feature(patches: list[series.Patch]) -> list[series.Patch]:
+    return series.select(patches, [FEATURE])
+
+
+@pytest.fixture
+def one_cycle(patches: list[series.Patch]) -> list[series.Patch]:
+    return series.select(patches, ["one-cycle"])
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def solver_file(tree: Path) -> Path:
+    return tree / (SGD_SOLVER if (tree / SGD_SOLVER).is_file() else SOLVER)
+
+
+def body(tree: Path, function: str) -> str:
+    found = code.function(solver_file(tree).read_text(), ("SGDSolver", function))
+    assert found
+    return found.code
+
+
+def fields(tree: Path) -> dict[str, int]:
+    message = code.message((tree / PROTO).read_text(), "SolverParameter")
+    assert message
+    numbers = [field.number for field in message.fields]
+    assert sorted(set(numbers)) == sorted(numbers)
+    return {field.name: field.number for field in message.fields}
+
+
+def test_every_part_finds_its_place(fork: Path, feature: list[series.Patch]) -> None:
+    untouched = {SGD_SOLVER, SOLVER, PROTO, TUTORIAL, GTEST}
+    before = {name: c for name, c in contents(fork).items() if name not in untouched}
+    checks = series.apply(fork, feature)
+    assert not [check.problem for check in checks if check.problem]
+    numbers = fields(fork)
+    assert (numbers["start_lr_policy"], numbers["max_lr"]) == NUMBERS[fork.name]
+    rate = body(fork, "GetLearningRate")
+    ours = rate.index("HasBounds(lr_policy)")
+    assert rate.index('== "sigmoid"') < ours < rate.rindex("else")
+    assert rate.count("LearningRateWithinBounds(this->param_, this->iter_)") == 1
+    assert re.match(r"\S+\(\)\s*{\s+if \(HasBounds\(", body(fork, "PreSolve"))
+    assert {n: c for n, c in contents(fork).items() if n not in untouched} == before
+    assert {check.problem for check in series.check(fork, feature)} == {"is already applied"}
+
+
+@pytest.mark.parametrize(
+    ("name", "names"),
+    [
+        ("release_1_0", [FEATURE, "one-cycle"]),
+        ("nvcaffe", [FEATURE]),
+        ("before_the_split", [FEATURE, "one-cycle"]),
+    ],
+)
+def test_what_was_placed_compiles(
+    name: str, names: list[str], checkout: Path, patches: list[series.Patch], tmp_path: Path
+) -> None:
+    TREES[name](checkout)
+    series.apply(checkout, series.select(patches, names))
+    generated = tmp_path / "caffe/proto"
+    generated.mkdir(parents=True, exist_ok=True)
+    proto = checkout / PROTO
+    subprocess.run(
+        ["protoc", f"-I{proto.parent}", f"--cpp_out={generated}", proto.name], check=True
+    )
+    folders = (checkout / "include", tmp_path, Path("/usr/include/hdf5/serial"))
+    command = ["g++", "-w", "-fsyntax-only", "-DCPU_ONLY", *(f"-I{folder}" for folder in folders)]
+    files = [solver_file(checkout), *(checkout / "src/caffe/solvers").glob("ada*_solver.cpp")]
+    done = subprocess.run([*command, *files], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_lines_of_windows_stay_its_own(
+    checkout: Path, feature: list[series.Patch], tmp_path: Path
+) -> None:
+    plain = tmp_path / "plain"
+    shutil.copytree(checkout, plain)
+    for file in (PROTO, SGD_SOLVER, TUTORIAL):
+        text = (checkout / file).read_bytes()
+        (checkout / file).write_bytes(text.replace(b"\n", b"\r\n"))
+    series.apply(plain, feature)
+    series.apply(checkout, feature)
+    for file in (PROTO, SGD_SOLVER, TUTORIAL, GTEST):
+        expected = (plain / file).read_bytes().replace(b"\n", b"\r\n")
+        assert (checkout / file).read_bytes() == expected, file
+
+
+@pytest.mark.parametrize(
+    ("name", "note"),
+    [
+        ("release_1_0", "45 (last added: max_lr)"),
+        ("single_shot_detector", "47 (last added: max_lr)"),
+        ("intel", "51 (last added: max_lr)"),
+        ("before_the_split", None),
+    ],
+)
+def test_the_next_available_number_is_brought_up_to_date(
+    name: str, note: str | None, checkout: Path, feature: list[series.Patch]
+) -> None:
+    TREES[name](checkout)
+    series.apply(checkout, feature)
+    found = re.search(r"SolverParameter next available ID: (.*)", (checkout / PROTO).read_text())
+    assert (found and found[1]) == note
+
+
+def test_fields_go_to_the_end_where_their_neighbours_are_others(
+    checkout: Path, feature: list[series.Patch]
+) -> None:
+    replace(
+        checkout / PROTO,
+        "  repeated int32 stepvalue = 34;\n\n",
+        "  repeated int32 stepvalue = 34;\n",
+    )
+    series.apply(checkout, feature)
+    message = (checkout / PROTO).read_text().split("message SolverParameter {")[1]
+    assert message.split("\n}\n")[0].endswith("optional float max_lr = 44;")
+
+
+def test_what_caffe_trains_without_is_left_out(checkout: Path, feature: list[series.Patch]) -> None:
+    before_the_split(checkout)
+    checks = {check.file: check for check in series.apply(checkout, feature)}
+    assert checks[TUTORIAL].left_out == "there is no such file"
+    assert "no caffe/sgd_solvers.hpp here" in str(checks[GTEST].left_out)
+    assert not (checkout / GTEST).exists()
+    assert SOLVER in checks
+
+
+def test_a_gtest_that_would_not_compile_is_left_out(
+    checkout: Path, feature: list[series.Patch]
+) -> None:
+    nvcaffe(checkout)
+    checks = {check.file: check for check in series.apply(checkout, feature)}
+    assert "GetLearningRate is declared otherwise" in str(checks[GTEST].left_out)
+    assert not (checkout / GTEST).exists()
+
+
+@pytest.mark.parametrize("name", ["pristine", "intel"])
+def test_a_pasted_fragment_of_the_paper_is_told(
+    name: str, checkout: Path, feature: list[series.Patch]
+) -> None:
+    if name in TREES:
+        TREES[name](checkout)
+    add_field(checkout, *PASTED_FIELDS)
+    replace(checkout / SGD_SOLVER, LAST_ELSE, PASTED_POLICY + LAST_ELSE)
+    before = contents(checkout)
+    with pytest.raises(ClrError) as refused:
+        series.apply(checkout, feature)
+    message = str(refused.value)
+    assert "nothing was changed" in message
+    assert 'SGDSolver::GetLearningRate has the policies "triangular"' in message
+    assert "SolverParameter has optional float start_lr_policy = 51" in message
+    assert contents(checkout) == before
+
+
+def test_a_policy_of_the_same_name_is_told(checkout: Path, feature: list[series.Patch]) -> None:
+    replace(
+        checkout / SGD_SOLVER,
+        LAST_ELSE,
+        '  } else if (lr_policy == "decay") {\n    rate = 1;\n' + LAST_ELSE,
+    )
+    with pytest.raises(ClrError, match='has the policies "decay" of its own; take that out'):
+        series.apply(checkout, feature)
+
+
+def test_a_tree_with_part_of_the_patch_is_told(checkout: Path, feature: list[series.Patch]) -> None:
+    release_1_0(checkout)
+    series.apply(checkout, feature)
+    checks = "  if (HasBounds(this->param_.lr_policy())) {\n    CheckBounds(this->param_);\n  }\n"
+    replace(checkout / SGD_SOLVER, checks, "")
+    before = contents(checkout)
+    with pytest.raises(ClrError) as refused:
+        series.apply(checkout, feature)
+    message = str(refused.value)
+    assert f"{SGD_SOLVER}: is partly applied" in message
+    assert "there: the functions HasBounds, CheckBounds" in message
+    assert "by hand: the checks at the head of SGDSolver::PreSolve" in message
+    assert "      |     CheckBounds(this->param_);\n" in message
+    assert contents(checkout) == before
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("::PreSolve() {", "::Prepare() {", "the head of SGDSolver::PreSolve, which is not found"),
+        ("lr_policy = this->param_.lr_policy()", "lr_policy = Policy()", "which has no `lr_policy"),
+        ("  Dtype rate;", "  Dtype r;", "which has no `rate`"),
+        (
+            '  } else {\n    LOG(FATAL) << "Unknown l',
+            '  }\n  { CHECK(rate) << "',
+            "which is not found",
+        ),
+    ],
+)
+def test_a_place_that_is_not_there_is_named_with_its_lines(
+    old: str, new: str, told: str, checkout: Path, feature: list[series.Patch]
+) -> None:
+    single_shot_detector(checkout)
+    text = (checkout / SGD_SOLVER).read_text()
+    assert old in text
+    text = text.replace(old, new)
+    if "rate" in told:
+        text = re.sub(r"\brate\b", "r", text)
+    (checkout / SGD_SOLVER).write_text(text)
+    before = contents(checkout)
+    with pytest.raises(ClrError) as refused:
+        series.apply(checkout, feature)
+    message = str(refused.value)
+    assert told in message
+    for line in (
+        "  optional float max_lr = 46;",
+        "static void CheckBounds(const SolverParameter& param) {",
+        "    rate = LearningRateWithinBounds(this->param_, this->iter_);",
+        "    CheckBounds(this->param_);",
+    ):
+        assert f"      | {line}\n" in message
+    assert contents(checkout) == before
+
+
+def test_a_folder_that_cannot_be_written_leaves_all_as_it_was(
+    checkout: Path, feature: list[series.Patch]
+) -> None:
+    shutil.rmtree((checkout / GTEST).parent)
+    (checkout / GTEST).parent.write_text("a file where a folder should be")
+    before = contents(checkout)
+    with pytest.raises(ClrError, match=r"nothing was changed, since .* cannot be written"):
+        series.apply(checkout, feature)
+    assert contents(checkout) == before
+
+
+def test_a_file_that_cannot_be_exchanged_leaves_all_as_it_was(
+    checkout: Path, feature: list[series.Patch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = contents(checkout)
+    exchange = os.replace
+
+    def fail_at_the_solver(old: Path, new: Path) -> None:
+        if new.name == "sgd_solver.cpp" and old.name.endswith("new"):
+            raise PermissionError(errno.EPERM, "Operation not permitted", str(new))
+        exchange(old, new)
+
+    monkeypatch.setattr(os, "replace", fail_at_the_solver)
+    with pytest.raises(ClrError, match=r"sgd_solver\.cpp cannot be written: Operation not perm"):
+        series.apply(checkout, feature)
+    assert contents(checkout) == before
+
+
+def test_permissions_are_kept(checkout: Path, feature: list[series.Patch]) -> None:
+    (checkout / SGD_SOLVER).chmod(0o754)
+    series.apply(checkout, feature)
+    assert stat.S_IMODE((checkout / SGD_SOLVER).stat().st_mode) == 0o754
+
+
+@pytest.mark.parametrize("name", [name for name in TREES if name != "nvcaffe"])
+def test_one_cycle_follows_the_feature(
+    name: str, checkout: Path, feature: list[series.Patch], one_cycle: list[series.Patch]
+) -> None:
+    TREES[name](checkout)
+    before = fields(checkout)
+    series.apply(checkout, [*feature, *one_cycle])
+    numbers = fields(checkout)
+    assert numbers.keys() - before.keys() == {"start_lr_policy", "max_lr", "cyclical_momentum"}
+    assert "GetMomentum();" in body(checkout, "ComputeUpdateValue")
+    assert 'momentum << ", momentum = " << GetMomentum();' in body(checkout, "ApplyUpdate")
+    assert "CheckMomentum(this->param_);" in body(checkout, "PreSolve")
+    text = solver_file(checkout).read_text()
+    assert 'lr_policy == "decay" ||' in text
+    assert text.index("static double CyclicalMomentum") < text.index("::GetLearningRate() {")
+    for patches in (feature, one_cycle):
+        assert {c.problem for c in series.check(checkout, patches)} == {"is already applied"}
+
+
+def test_one_cycle_is_placed_on_a_tree_that_has_the_feature(
+    checkout: Path, feature: list[series.Patch], one_cycle: list[series.Patch], tmp_path: Path
+) -> None:
+    single_shot_detector(checkout)
+    at_once = tmp_path / "at_once"
+    shutil.copytree(checkout, at_once)
+    series.apply(checkout, feature)
+    series.apply(checkout, one_cycle)
+    series.apply(at_once, [*feature, *one_cycle])
+    assert contents(checkout) == contents(at_once)
+    assert fields(checkout)["cyclical_momentum"] == 47
+    assert "next available ID: 48 (last added: cyclical_momentum)" in (checkout / PROTO).read_text()
+
+
+def test_one_cycle_without_the_feature_changes_nothing(
+    checkout: Path, one_cycle: list[series.Patch]
+) -> None:
+    release_1_0(checkout)
+    before = contents(checkout)
+    with pytest.raises(ClrError, match="nothing was changed") as refused:
+        series.apply(checkout, one_cycle)
+    assert 'no place is found for "lr_policy == "exp_range"' in str(refused.value)
+    assert f"one-cycle builds on {FEATURE}: name both" in str(refused.value)
+    assert contents(checkout) == before
+
+
+def test_where_one_cycle_has_no_place_the_lines_are_told(
+    checkout: Path, feature: list[series.Patch], one_cycle: list[series.Patch]
+) -> None:
+    nvcaffe(checkout)
+    before = contents(checkout)
+    with pytest.raises(ClrError) as refused:
+        series.apply(checkout, [*feature, *one_cycle])
+    assert 'sgd_solvers.hpp: no place is found for "Dtype GetMomentum();"' in str(refused.value)
+    assert "      |   Dtype GetMomentum();\n" in str(refused.value)
+    assert contents(checkout) == before
+
+
+def test_the_command_tells_what_it_did_and_what_to_do_next(
+    checkout: Path, patch_folder: Path, run_cli: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    single_shot_detector(checkout)
+    before = contents(checkout)
+    checked = run_cli("patch", "check", checkout, FEATURE)
+    assert checked.returncode == 0, checked.stderr
+    assert contents(checkout) == before
+    done = run_cli("patch", "apply", checkout, FEATURE)
+    assert done.returncode == 0, done.stderr
+    for expected in (
+        f"{FEATURE}: {PROTO}: applied\n    start_lr_policy = 45, max_lr = 46 in SolverParameter\n",
+        "43 is show_per_class_result, 44 is plateau_winsize here",
+        "    the branch for them before the last `else` of SGDSolver::GetLearningRate\n",
+        f"make -j4 -C {checkout} or cmake --build {checkout}/build\n",
+        f"caffe train --solver={patch_folder}/triangular.prototxt",
+    ):
+        assert expected in done.stdout
+    applied = done.stdout.split("Next, build")[0].replace(": applied\n", ": applies\n")
+    assert checked.stdout == applied
+    again = run_cli("patch", "check", checkout, FEATURE)
+    assert again.stderr == f"error: {checkout}: every patch is already applied\n"
+
+
+def test_the_solver_that_shows_the_policies_logs_their_rates(
+    patch_folder: Path, tree: Tree
+) -> None:
+    solver = patch_folder / "triangular.prototxt"
+    done = subprocess.run(
+        [tree.caffe, "train", f"--solver={solver}"], capture_output=True, text=True
+    )
+    assert re.findall(r"lr = (\S+)", done.stderr) == [*"123454321"]
+
+
+def test_runs_of_a_patch_are_read_with_what_stands_around_them(
+    patches: list[series.Patch],
+) -> None:
+    for patch in patches:
+        parsed = diffs.parse(patch.path.read_text())
+        assert tuple(diff.path for diff in parsed) == patch.files
+        assert all(diff.runs for diff in parsed if "new file" not in diff.path)
