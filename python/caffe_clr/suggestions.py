@@ -4,25 +4,33 @@ The paper takes two rates from the plot of accuracy against rate: base_lr where
 the accuracy starts to increase, max_lr where it slows, becomes ragged or starts
 to fall. Each is a rule here, on a curve smoothed by a running median, so that
 one bad test decides nothing. Heights are shares of the gain: from the median of
-the tests before the rise to the best of the smoothed curve.
+the tests before the rise to the best of the smoothed curve. A gain that does
+not stand out of the noise is none.
 
-    rises    the rate that parts the tests best: those before it below a tenth of the gain,
+    rises    the rate that parts the tests best: those before it below a fourteenth of the gain,
              those from it to the top above; a bump and the way back decide nothing
-    learns   the same of the training loss, upside down
     slows    the first rate at which the smoothed curve has nine tenths of the gain, unless
              that is in the last fifth of the range
-    ragged   the first rate after the rise after which two of five tests fall a tenth of the
-             gain below the best of the smoothed curve before them
+    ragged   the first rate, once half is gained, after which two of five tests fall below the
+             best of the smoothed curve before them by more than a tenth of the gain and the noise
     holds    the last rate at which the smoothed curve has nine tenths of the gain
     falls    the same, if the smoothed curve ends a fifth of the gain lower, or the run diverged
-    loss     the rate of the lowest smoothed training loss
 
-base_lr is by rises or learns, whichever curve stands out of its noise more: a
-loss is a mean over many batches, an accuracy a count over a few hundred images.
-max_lr is the lower of slows and falls. A ragged curve that holds its height, as
-those of super-convergence do (Smith and Topin, arXiv 1708.07120), is no reason
-to stay below; ragged decides where the others say nothing. The paper's rule of
-thumb for base_lr, a third or a quarter of max_lr, is given beside.
+The training loss, upside down, is a second witness by the same rules:
+
+    learns   where it parts as in rises
+    loss     the rate of the lowest smoothed loss
+
+base_lr is by rises or learns, whichever curve stands out of its noise more. max_lr is
+the lower of slows and falls, of the accuracy, or of the loss where the accuracy
+hardly stands out of its noise. A ragged curve that holds its height, as those of
+super-convergence do (Smith and Topin, arXiv 1708.07120), is no reason to stay
+below; ragged decides where the others say nothing. The paper's rule of thumb for
+base_lr, a third or a quarter of max_lr, is given beside.
+
+A bound is of high confidence if its curve stands out of the noise and the other
+curve says the same; low if the other says something else. How often each rule and
+each confidence is right: `python -m benchmarks suggestions`.
 """
 
 import math
@@ -35,15 +43,15 @@ from numpy.typing import ArrayLike, NDArray
 Curve = NDArray[np.float64]
 
 FEWEST_TESTS = 8
-_RISEN = 0.07
+_RISEN = 0.07  # low, since a rise may be slow at first; the parting evens out the noise
 _SLOWED = 0.9
 _END = 0.2  # of the range of rates; a straight rise reaches _SLOWED there
 _LEARNED = 0.5
 _DIP = 0.1
 _DIPS, _TESTS_BEHIND = 2, 5
 _FALLEN = 0.2
-_CLEAR = 4  # a gain of so many standard deviations of the noise is one
-_SURE = 10  # and of so many is beyond doubt
+_CLEAR = 4  # a gain of so many standard deviations of the noise is one: noise alone seldom gains 3
+_SURE = 10  # where the noise of one test is a tenth of the gain, as _RISEN and _SLOWED are
 _AGREE = 2  # rates within this factor say the same
 _ROUNDS = 2  # start and rise depend on each other
 _GUESS = 0.1  # of the standard deviation of a guess: what an uneven share of classes gives
@@ -110,25 +118,20 @@ def suggest(
         The suggestions. A bound that the curve does not support has the rate
         None and says why.
     """
-    tested = _finite(rates, accuracies)
-    trained = _finite(loss_rates, losses)
-    witness = _Curve(*trained, _TRAINING_LOSS) if trained[0].size >= FEWEST_TESTS else None
-    if tested[0].size >= FEWEST_TESTS:
-        curve = _Curve(*tested, _TEST_LOSS if is_loss else _ACCURACY)
-    elif witness:
-        curve = witness
-    else:
-        return _none(_too_few(tested[0].size, diverged_at))
+    test = _curve(rates, accuracies, _TEST_LOSS if is_loss else _ACCURACY)
+    loss = _curve(loss_rates, losses, _TRAINING_LOSS)
+    curve, witness = test or loss, loss if test else None
+    if curve is None:
+        return _none(_too_few(np.isfinite(accuracies).sum(), diverged_at))
     if witness and curve.clearness < min(_SURE, witness.clearness):
         curve, witness = witness, curve
-    if reason := _not_learned(curve, chance if curve.words is _ACCURACY else None):
+    if reason := _not_learned(curve, witness, chance):
         return _none(reason if diverged_at is None else f"{reason}; {_below(diverged_at)}")
     limits = (curve.slows(), curve.ragged(), curve.holds(), curve.falls(diverged_at))
     max_lr = _max_lr(*limits, curve, witness)
     base_lr = _base_lr(curve, witness, max_lr)
-    seen = [curve] if witness in (None, curve) else [curve, witness]
-    rises = [each.rises() for each in seen]
-    lowest = [witness.lowest()] if witness else []
+    rises = [each.rises() for each in (test, loss) if each]
+    lowest = [loss.best()] if loss else []
     return Suggestions(base_lr, max_lr, [*rises, *_thumb(max_lr), *limits, *lowest])
 
 
@@ -137,12 +140,13 @@ class _Words:
     """What a curve is called, and what it does where it gets better and worse."""
 
     name: str
+    above: str = "below"
     increase: str = "decrease"
     rise: str = "fall"
     fall: str = "rise"
 
 
-_ACCURACY = _Words("accuracy", "increase", "rise", "fall")
+_ACCURACY = _Words("accuracy", "above", "increase", "rise", "fall")
 _TEST_LOSS = _Words("loss")
 _TRAINING_LOSS = _Words("training loss")
 
@@ -183,12 +187,11 @@ class _Curve:
 
     def _begins(self) -> int:
         """Where to part the tests up to the top, so that the fewest are on the wrong side."""
-        top = int(np.argmax(self.smooth >= self.level(_SLOWED)))
+        top = max(1, int(np.argmax(self.smooth >= self.level(_SLOWED))))
         risen = self.height[: top + 1] >= self.level(_RISEN)
-        # of the first test alone, of the first two, and so on
-        before, after = np.cumsum(risen), np.cumsum(~risen[::-1])[::-1]
-        wrong = before + np.append(after[1:], 0)
-        return int(np.argmin(wrong)) + 1
+        too_high = np.cumsum(risen)[:-1]  # before the first test, before the second, and so on
+        too_low = np.cumsum(~risen[::-1])[::-1][1:]
+        return 1 + int(np.argmin(too_high + too_low))
 
     def _noise(self) -> float:
         # about the line through both neighbours, whose mean has half the variance of a test
@@ -236,7 +239,7 @@ class _Curve:
             return Rule("max_lr", "falls", rate, f"the {name} {fall}s for good after {rate:.3g}")
         return Rule("max_lr", "falls", None, f"the {name} does not {fall} for good")
 
-    def lowest(self) -> Rule:
+    def best(self) -> Rule:
         rate = float(self.rates[int(np.argmax(self.smooth))])
         return Rule("max_lr", "loss", rate, f"the training loss is lowest at {rate:.3g}")
 
@@ -252,7 +255,7 @@ def _max_lr(
     lasts = holds.rate is not None and holds.rate > _AGREE * chosen.rate
     if lasts:
         reason += f"; {holds.reason}, so that a larger max_lr is worth a try"
-    seen = witness.slows().rate or witness.rates[-1] if witness and witness is not curve else None
+    seen = (witness.slows().rate or float(witness.rates[-1])) if witness else None
     confidence = _confidence(chosen.rate, seen, curve)
     if confidence == "high" and (lasts or chosen is ragged):
         confidence = "medium"
@@ -270,7 +273,7 @@ def _base_lr(curve: _Curve, witness: _Curve | None, max_lr: Suggestion) -> Sugge
     if chosen.begins <= 1:
         reason = f"{rises.reason}, the first rate tested: it may be lower"
         return Suggestion(rate, rises.name, "low", reason)
-    seen = other.rises().rate if other and other is not chosen else None
+    seen = other.rises().rate if other else None
     return Suggestion(rate, rises.name, _confidence(rate, seen, chosen), rises.reason)
 
 
@@ -294,23 +297,32 @@ def _thumb(max_lr: Suggestion) -> list[Rule]:
     ]
 
 
-def _not_learned(curve: _Curve, chance: float | None) -> str | None:
+def _not_learned(curve: _Curve, witness: _Curve | None, chance: float | None) -> str | None:
     """Why a curve has no bounds, if it has none."""
-    if curve.clearness < _CLEAR:
+    denied = witness is not None and witness.clearness < _CLEAR and curve.clearness < _SURE
+    if curve.clearness < _CLEAR or denied:
         return (
-            f"the {curve.words.name} does not {curve.words.rise} clearly from where it starts:"
-            " test higher or lower rates, or over more epochs"
+            f"the {curve.words.name} does not {curve.words.rise} clearly {curve.words.above} where"
+            " it starts: test higher or lower rates, or over more epochs"
         )
     best = float(curve.smooth.max())
-    if chance is not None and best < chance + _GUESS * math.sqrt(chance * (1 - chance)):
-        return f"the accuracy is at best {best:.3g}, little above the {chance:.3g} of a guess"
-    return None
+    if curve.words is not _ACCURACY or chance is None:
+        return None
+    if best >= chance + _GUESS * math.sqrt(chance * (1 - chance)):
+        return None
+    return (
+        f"the accuracy is {best:.3g} at best, and {chance:.3g} by guessing: test higher or lower"
+        " rates, or over more epochs"
+    )
 
 
 def _too_few(tests: int, diverged_at: float | None) -> str:
     if diverged_at is not None:
-        return f"{tests} tests came before: {_below(diverged_at)}"
-    return f"{tests} tests are too few, it takes {FEWEST_TESTS}: test over more iterations, or more often"
+        return f"{tests} tests came before it: {_below(diverged_at)}"
+    return (
+        f"{tests} tests are too few, it takes {FEWEST_TESTS}:"
+        " test over more iterations, or more often"
+    )
 
 
 def _below(diverged_at: float) -> str:
@@ -322,10 +334,11 @@ def _none(reason: str) -> Suggestions:
     return Suggestions(nothing, nothing, ())
 
 
-def _finite(rates: ArrayLike, values: ArrayLike) -> tuple[Curve, Curve]:
+def _curve(rates: ArrayLike, values: ArrayLike, words: _Words) -> _Curve | None:
+    """The curve of the values that are finite, if they are enough."""
     at, value = np.asarray(rates, np.float64), np.asarray(values, np.float64)
     kept = np.isfinite(value)
-    return at[kept], value[kept]
+    return _Curve(at[kept], value[kept], words) if kept.sum() >= FEWEST_TESTS else None
 
 
 def _deviation(differences: Curve) -> float:
