@@ -28,6 +28,7 @@ from caffe_clr import (
     policies,
     prototxt,
     range_test,
+    recorded,
     runs,
     training,
 )
@@ -162,17 +163,40 @@ def find_bounds(solver_file: Path, out: Path | None, console: Console, **options
 
         result = range_test.range_test(solver_file, folder, on_progress=show, **options)
     seeds = ", ".join(map(str, result.seeds))
-    picture = folder / "range_test.png"
-    plots.plot_range_test(result, f"LR range test of {solver_file}, seed {seeds}", picture)
-    console.print(_bounds_table(result))
-    for field, bound in result.suggestions.bounds.items():
+    title = f"LR range test of {solver_file}, seed {seeds}"
+    _show_bounds(result, title, folder / "range_test.png", console)
+    return result
+
+
+def suggest(curve: Path, output: str | None, picture: Path | None, console: Console) -> None:
+    """Suggest bounds as recorded.read does, and show them."""
+    result = recorded.read(curve, output)
+    console.print(f"Judged by: {result.measure.name}, {len(result.rows)} values")
+    _show_bounds(result, str(curve), picture, console)
+
+
+def _show_bounds(result: RangeTest, title: str, picture: Path | None, console: Console) -> None:
+    """Say what a range test found.
+
+    Raises:
+        ClrError: nothing can be said of the bounds.
+    """
+    if result.diverged_at is not None:
+        console.print(f"[bold]{result.stopped}[/bold]", soft_wrap=True)
+    if result.suggestions.rules:
+        console.print(_bounds_table(result))
+    bounds = result.suggestions.bounds
+    for field, bound in bounds.items():
         rate = "no suggestion" if bound.rate is None else f"{bound.rate:.2g}"
         confidence = f" ({bound.confidence} confidence)" if bound.rate is not None else ""
         console.print(f"[bold]{field}[/bold] {rate}{confidence}: {bound.reason}", soft_wrap=True)
-    console.print(f"Plot: {picture}", soft_wrap=True)
+    if picture and result.rows:
+        plots.plot_range_test(result, title, picture)
+        console.print(f"Plot: {picture}", soft_wrap=True)
     if result.solver:
         console.print(f"Solver: {result.solver}", soft_wrap=True)
-    return result
+    if result.diverged_at is None and not any(bound.rate for bound in bounds.values()):
+        raise ClrError("the range test supports no bounds, as said above")
 
 
 def compare(

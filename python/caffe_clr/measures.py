@@ -61,6 +61,26 @@ def measure_of(parameter: Any, name: str) -> Measure:
     return Measure("loss", of_test=False, is_accuracy=False)
 
 
+def chance(parameter: Any, name: str) -> float | None:
+    """The accuracy of a guess: 1 / classes, if the layer that scores them is found.
+
+    Args:
+        parameter: a SolverParameter whose first test net has an Accuracy layer.
+        name: what to call it: its file.
+    """
+    layers = prototxt.test_nets(parameter, name)[0].parameter.layer
+    wanted, classes = "", 0
+    for layer in reversed(layers):
+        if layer.type == "Accuracy" and not wanted:
+            wanted = layer.bottom[0]
+        elif wanted in layer.top and layer.bottom:
+            classes = layer.inner_product_param.num_output or layer.convolution_param.num_output
+            if classes:
+                break
+            wanted = layer.bottom[0]
+    return 1 / classes if classes else None
+
+
 def over_seeds(seeds: Sequence[list[Row]], name: str) -> list[Row]:
     """The values under `name` where all seeds have one: iteration, lr, mean, low, high."""
     rows = []

@@ -134,7 +134,9 @@ def plot_range_test(result: RangeTest, title: str, path: Path) -> None:
             _plain(axes)
     grid[0][0].set(ylabel=result.measure.label)
     grid[1][0].set(ylabel="training loss")
-    figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    if any(bound.rate is not None for bound in result.suggestions.bounds.values()):
+        labels = grid[0][0].get_legend_handles_labels()
+        figure.legend(*labels, loc="outside lower center", ncols=2)
     figure.suptitle(title)
     figure.savefig(path, dpi=150)
 

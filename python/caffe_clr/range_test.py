@@ -28,8 +28,8 @@ class RangeTest:
     `rows` has a row for each test: iteration, lr, the measure (a mean over the
     seeds) and, of several seeds, its lowest and highest value as measure_low
     and measure_high. `losses` has the mean training loss at each display, with
-    its lr. diverged_at is the lowest rate at which a seed diverged. solver is
-    the solver file with what was suggested.
+    its lr. diverged_at is the lowest rate at which a seed diverged, and stopped
+    says so. solver is the solver file with what was suggested.
     """
 
     measure: Measure
@@ -39,6 +39,7 @@ class RangeTest:
     diverged_at: float | None
     suggestions: Suggestions
     solver: Path | None
+    stopped: str = ""
 
 
 def range_test(
@@ -111,7 +112,8 @@ def range_test(
         if error is not None and not isinstance(error, DivergedError):
             raise error
     measure = measures.measure_of(parameter, str(solver_file))
-    rows, losses, diverged_at = _collect(folders, measure, sweep)
+    rows, losses = _collect(folders, measure)
+    diverged_at, stopped = _divergence(folders, sweep)
     found = suggestions.suggest(
         [row["lr"] for row in rows],
         [row[measure.name] for row in rows],
@@ -119,9 +121,10 @@ def range_test(
         losses=[row["loss"] for row in losses],
         diverged_at=diverged_at,
         is_loss=not measure.is_accuracy,
+        chance=measures.chance(parameter, str(solver_file)) if measure.is_accuracy else None,
     )
     solver = _write_solver(parameter, solver_file, found, out, images)
-    result = RangeTest(measure, seeds, rows, losses, diverged_at, found, solver)
+    result = RangeTest(measure, seeds, rows, losses, diverged_at, found, solver, stopped)
     runs.write_csv(rows, out / "range_test.csv")
     _write_json(result, solver_file, sweep, out)
     return result
@@ -172,18 +175,24 @@ def _first_seed(parameter: Any, seed: int | None) -> int:
     return int(parameter.random_seed) if parameter.random_seed >= 0 else 1
 
 
-def _collect(
-    folders: Sequence[Path], measure: Measure, sweep: Any
-) -> tuple[list[Row], list[Row], float | None]:
-    """The measure and the loss over the seeds, where all of them have it, and the divergence."""
+def _collect(folders: Sequence[Path], measure: Measure) -> tuple[list[Row], list[Row]]:
+    """The measure and the loss over the seeds, where all of them have it."""
     histories = [runs.read_history(folder) for folder in folders]
     tests = _over_seeds([measure.rows(history) for history in histories], measure.name)
-    losses = _over_seeds([history.train for history in histories], "loss")
-    statuses = [runs.read_status(folder) for folder in folders]
-    ends = [status["iteration"] for status in statuses if status["status"] == "diverged"]
-    if not ends:
-        return tests, losses, None
-    return tests, losses, float(policies.learning_rate(sweep, min(ends)))
+    return tests, _over_seeds([history.train for history in histories], "loss")
+
+
+def _divergence(folders: Sequence[Path], sweep: Any) -> tuple[float | None, str]:
+    """The lowest rate at which a seed diverged, and what was said of it."""
+    diverged = [
+        (status["iteration"], status["message"].partition(";")[0])  # the remedy is another
+        for status in map(runs.read_status, folders)
+        if status["status"] == "diverged"
+    ]
+    if not diverged:
+        return None, ""
+    iteration, message = min(diverged)
+    return float(policies.learning_rate(sweep, iteration)), f"Stopped early: {message}"
 
 
 def _over_seeds(seeds: Sequence[list[Row]], name: str) -> list[Row]:

@@ -188,7 +188,7 @@ class _Curve:
     def _begins(self) -> int:
         """Where to part the tests up to the top, so that the fewest are on the wrong side."""
         top = max(1, int(np.argmax(self.smooth >= self.level(_SLOWED))))
-        risen = self.height[: top + 1] >= self.level(_RISEN)
+        risen = _running_median(self.height, 3)[: top + 1] >= self.level(_RISEN)
         too_high = np.cumsum(risen)[:-1]  # before the first test, before the second, and so on
         too_low = np.cumsum(~risen[::-1])[::-1][1:]
         return 1 + int(np.argmin(too_high + too_low))

@@ -1,0 +1,135 @@
+"""Range tests that were trained and recorded by whatever means: logs, run folders and CSV."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from caffe_clr import logs, measures, plots, runs, suggestions
+from caffe_clr.errors import ClrError, UsageError
+from caffe_clr.measures import Measure
+from caffe_clr.range_test import RangeTest
+from caffe_clr.runs import Row
+
+_LOSSES = ("loss", "train_loss")  # what the training loss is called in a CSV
+_NO_OUTPUT = {"iteration", "epoch", "lr", "seconds"}
+_BAND = ("_low", "_high")  # over the seeds of a range test
+_SOFTMAX_LOST = (87.3, 87.4)  # what SoftmaxWithLoss gives for NaN, in six digits: 87.3365
+
+
+@dataclass
+class _Recorded:
+    """The rows of a range test, each with its lr; `train` has the loss as `loss`."""
+
+    test: list[Row]
+    train: list[Row]
+    has_diverged: bool = False
+    seeds: Sequence[int] = (1,)
+
+
+def read(path: Path, output: str | None = None) -> RangeTest:
+    """Suggest bounds from what was recorded while the rate rose.
+
+    Args:
+        path: a log of `caffe train`, the folder of a run or of a range test, or a
+            CSV with a column lr, one of an output and, if it was recorded, one of
+            the training loss: loss or train_loss. Where the rate falls again, as
+            after half a cycle, what comes after is left out.
+        output: what to judge by. Default: the last accuracy, the last other
+            output, or the training loss.
+
+    Raises:
+        UsageError: the rate does not rise, or there is no such output.
+        ClrError: the file cannot be read, or has no rates.
+    """
+    recorded = _read(path)
+    rates = [row["lr"] for row in recorded.test + recorded.train if math.isfinite(row["lr"])]
+    if not rates or min(rates) == max(rates):
+        found = f"it is {rates[0]:g} throughout" if rates else "there is none in it"
+        raise UsageError(f"{path}: the rate does not rise, {found}; see `caffe-clr range-test`")
+    test, train = _rising(recorded.test), _rising(recorded.train)
+    lost = [row["lr"] for row in train if _is_lost(row["loss"])]
+    diverged_at = min(lost, default=max(rates) if recorded.has_diverged else None)
+    if lost:
+        test, train = ([row for row in rows if row["lr"] < min(lost)] for rows in (test, train))
+    measure = _measure(path, test, output)
+    rows = [row for row in (test if measure.of_test else train) if measure.name in row]
+    found = suggestions.suggest(
+        [row["lr"] for row in rows],
+        [row[measure.name] for row in rows],
+        loss_rates=[row["lr"] for row in train],
+        losses=[row["loss"] for row in train],
+        diverged_at=diverged_at,
+        is_loss=not measure.is_accuracy,
+    )
+    stopped = f"Diverged at rate {diverged_at:.4g}" if diverged_at is not None else ""
+    return RangeTest(measure, recorded.seeds, rows, train, diverged_at, found, None, stopped)
+
+
+def _read(path: Path) -> _Recorded:
+    if path.is_dir():
+        if (path / "range_test.json").is_file():
+            return _read_range_test(path)
+        status, history = runs.read_status(path), runs.read_history(path)
+        return _Recorded(history.test, history.train, status["status"] == "diverged")
+    if path.suffix == ".csv":
+        return _read_csv(path)
+    history = logs.read_log(path)
+    return _Recorded(history.test, history.train)
+
+
+def _read_range_test(folder: Path) -> _Recorded:
+    about = json.loads((folder / "range_test.json").read_text())
+    seeds = [runs.read_history(folder / f"seed_{seed}").train for seed in about["seeds"]]
+    losses = [{**row, "loss": row["mean"]} for row in measures.over_seeds(seeds, "loss")]
+    tests = runs.read_csv(folder / "range_test.csv")
+    return _Recorded(tests, losses, about["diverged_at"] is not None, about["seeds"])
+
+
+def _read_csv(path: Path) -> _Recorded:
+    try:
+        rows = runs.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise ClrError(f"{path}: is no CSV of numbers: {error}") from None
+    if not any("lr" in row for row in rows):
+        raise ClrError(f"{path}: no column lr in it; name the rates' so")
+    rows = [row for row in rows if "lr" in row]
+    names = [name for name in _LOSSES if any(name in row for row in rows)]
+    train = [{**row, "loss": row[name]} for name in names[:1] for row in rows if name in row]
+    test = [{name: row[name] for name in row if name not in _LOSSES} for row in rows]
+    return _Recorded([row for row in test if row.keys() - _NO_OUTPUT], train)
+
+
+def _rising(rows: Sequence[Row]) -> list[Row]:
+    """The rows up to the highest rate, from the last before it on that is not above the next."""
+    rows = [row for row in rows if math.isfinite(row["lr"])]
+    if not rows:
+        return []
+    top = max(range(len(rows)), key=lambda index: rows[index]["lr"])
+    first = top
+    while first and rows[first - 1]["lr"] <= rows[first]["lr"]:
+        first -= 1
+    rising = rows[first : top + 1]
+    return [row for row, after in pairwise(rising) if row["lr"] < after["lr"]] + rising[-1:]
+
+
+def _is_lost(loss: float) -> bool:
+    return not math.isfinite(loss) or _SOFTMAX_LOST[0] < loss < _SOFTMAX_LOST[1]
+
+
+def _measure(path: Path, rows: Sequence[Row], output: str | None) -> Measure:
+    """What to judge by, among the outputs of the tests."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    outputs = [name for name in names if name not in _NO_OUTPUT and not name.endswith(_BAND)]
+    if output is not None:
+        if output not in outputs:
+            raise UsageError(f"{path}: no output {output}; there are {', '.join(outputs)}")
+        return Measure(output, of_test=True, is_accuracy=not plots.is_loss(output))
+    accuracies = [name for name in outputs if not plots.is_loss(name)]
+    if accuracies:
+        return Measure(accuracies[-1], of_test=True, is_accuracy=True)
+    if outputs:
+        return Measure(outputs[-1], of_test=True, is_accuracy=False)
+    return Measure("loss", of_test=False, is_accuracy=False)
