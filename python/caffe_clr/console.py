@@ -183,20 +183,22 @@ def _show_bounds(result: RangeTest, title: str, picture: Path | None, console: C
     """
     if result.diverged_at is not None:
         console.print(f"[bold]{result.stopped}[/bold]", soft_wrap=True)
+    bounds = result.suggestions.bounds
     if result.suggestions.rules:
         console.print(_bounds_table(result))
-    bounds = result.suggestions.bounds
-    for field, bound in bounds.items():
-        rate = "no suggestion" if bound.rate is None else f"{bound.rate:.2g}"
-        confidence = f" ({bound.confidence} confidence)" if bound.rate is not None else ""
-        console.print(f"[bold]{field}[/bold] {rate}{confidence}: {bound.reason}", soft_wrap=True)
+        for field, bound in bounds.items():
+            rate = "no suggestion" if bound.rate is None else f"{bound.rate:.2g}"
+            sure = f" ({bound.confidence} confidence)" if bound.rate is not None else ""
+            console.print(f"[bold]{field}[/bold] {rate}{sure}: {bound.reason}", soft_wrap=True)
+    elif result.diverged_at is not None:
+        console.print(f"No bounds: {bounds['max_lr'].reason}", soft_wrap=True)
     if picture and result.rows:
         plots.plot_range_test(result, title, picture)
         console.print(f"Plot: {picture}", soft_wrap=True)
     if result.solver:
         console.print(f"Solver: {result.solver}", soft_wrap=True)
-    if result.diverged_at is None and not any(bound.rate for bound in bounds.values()):
-        raise ClrError("the range test supports no bounds, as said above")
+    if result.diverged_at is None and not result.suggestions.rules:
+        raise ClrError(f"no bounds: {bounds['max_lr'].reason}")
 
 
 def compare(

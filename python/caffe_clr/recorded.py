@@ -45,18 +45,19 @@ def read(path: Path, output: str | None = None) -> RangeTest:
         ClrError: the file cannot be read, or has no rates.
     """
     recorded = _read(path)
-    rates = [row["lr"] for row in recorded.test + recorded.train if math.isfinite(row["lr"])]
-    if not rates or min(rates) == max(rates):
-        found = f"it is {rates[0]:g} throughout" if rates else "there is none in it"
-        raise UsageError(f"{path}: the rate does not rise, {found}; see `caffe-clr range-test`")
     test, train = _rising(recorded.test), _rising(recorded.train)
+    rates = [row["lr"] for row in test + train]
+    if len(set(rates)) < 2:
+        raise UsageError(
+            f"{path}: no rates in it that rise, as in a range test: see `caffe-clr range-test`"
+        )
     lost = [row["lr"] for row in train if _is_lost(row["loss"])]
     diverged_at = min(lost, default=max(rates) if recorded.has_diverged else None)
     if lost:
         test, train = ([row for row in rows if row["lr"] < min(lost)] for rows in (test, train))
     measure = _measure(path, test, output)
     rows = [row for row in (test if measure.of_test else train) if measure.name in row]
-    found = suggestions.suggest(
+    suggested = suggestions.suggest(
         [row["lr"] for row in rows],
         [row[measure.name] for row in rows],
         loss_rates=[row["lr"] for row in train],
@@ -65,7 +66,7 @@ def read(path: Path, output: str | None = None) -> RangeTest:
         is_loss=not measure.is_accuracy,
     )
     stopped = f"Diverged at rate {diverged_at:.4g}" if diverged_at is not None else ""
-    return RangeTest(measure, recorded.seeds, rows, train, diverged_at, found, None, stopped)
+    return RangeTest(measure, recorded.seeds, rows, train, diverged_at, suggested, None, stopped)
 
 
 def _read(path: Path) -> _Recorded:
@@ -103,7 +104,7 @@ def _read_csv(path: Path) -> _Recorded:
 
 
 def _rising(rows: Sequence[Row]) -> list[Row]:
-    """The rows up to the highest rate, from the last before it on that is not above the next."""
+    """The rows of the rise that ends at the highest rate; of equal rates, the last."""
     rows = [row for row in rows if math.isfinite(row["lr"])]
     if not rows:
         return []

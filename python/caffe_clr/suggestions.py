@@ -50,11 +50,13 @@ _LEARNED = 0.5
 _DIP = 0.1
 _DIPS, _TESTS_BEHIND = 2, 5
 _FALLEN = 0.2
-_CLEAR = 4  # a gain of so many standard deviations of the noise is one: noise alone seldom gains 3
+_CLEAR = 4  # a gain of so many standard deviations of the noise is one; noise alone gains 2 or 3
 _SURE = 10  # where the noise of one test is a tenth of the gain, as _RISEN and _SLOWED are
 _AGREE = 2  # rates within this factor say the same
 _ROUNDS = 2  # start and rise depend on each other
 _GUESS = 0.1  # of the standard deviation of a guess: what an uneven share of classes gives
+_MORE = "test over more iterations, or more often"
+_OTHER = "test higher or lower rates, or over more epochs"
 
 
 @dataclass(frozen=True)
@@ -122,11 +124,14 @@ def suggest(
     loss = _curve(loss_rates, losses, _TRAINING_LOSS)
     curve, witness = test or loss, loss if test else None
     if curve is None:
-        return _none(_too_few(np.isfinite(accuracies).sum(), diverged_at))
+        tests = int(np.isfinite(np.asarray(accuracies, np.float64)).sum())
+        return _none(f"{tests} tests are too few, it takes {FEWEST_TESTS}", diverged_at, _MORE)
     if witness and curve.clearness < min(_SURE, witness.clearness):
         curve, witness = witness, curve
     if reason := _not_learned(curve, witness, chance):
-        return _none(reason if diverged_at is None else f"{reason}; {_below(diverged_at)}")
+        return _none(reason, diverged_at, _OTHER)
+    if witness and witness.clearness < _CLEAR:
+        witness = None
     limits = (curve.slows(), curve.ragged(), curve.holds(), curve.falls(diverged_at))
     max_lr = _max_lr(*limits, curve, witness)
     base_lr = _base_lr(curve, witness, max_lr)
@@ -299,38 +304,23 @@ def _thumb(max_lr: Suggestion) -> list[Rule]:
 
 def _not_learned(curve: _Curve, witness: _Curve | None, chance: float | None) -> str | None:
     """Why a curve has no bounds, if it has none."""
-    denied = witness is not None and witness.clearness < _CLEAR and curve.clearness < _SURE
-    if curve.clearness < _CLEAR or denied:
-        return (
-            f"the {curve.words.name} does not {curve.words.rise} clearly {curve.words.above} where"
-            " it starts: test higher or lower rates, or over more epochs"
-        )
+    words = curve.words
+    if curve.clearness < _CLEAR:
+        return f"the {words.name} does not {words.rise} clearly {words.above} where it starts"
+    if witness and witness.clearness < _CLEAR and curve.clearness < _SURE:
+        return f"the {words.name} {words.rise}s little, and the {witness.words.name} shows nothing"
     best = float(curve.smooth.max())
-    if curve.words is not _ACCURACY or chance is None:
+    if words is not _ACCURACY or chance is None:
         return None
     if best >= chance + _GUESS * math.sqrt(chance * (1 - chance)):
         return None
-    return (
-        f"the accuracy is {best:.3g} at best, and {chance:.3g} by guessing: test higher or lower"
-        " rates, or over more epochs"
-    )
+    return f"the accuracy is {best:.3g} at best, and {chance:.3g} by guessing"
 
 
-def _too_few(tests: int, diverged_at: float | None) -> str:
+def _none(reason: str, diverged_at: float | None, remedy: str) -> Suggestions:
     if diverged_at is not None:
-        return f"{tests} tests came before it: {_below(diverged_at)}"
-    return (
-        f"{tests} tests are too few, it takes {FEWEST_TESTS}:"
-        " test over more iterations, or more often"
-    )
-
-
-def _below(diverged_at: float) -> str:
-    return f"the training diverges at {diverged_at:.3g}: let the range end below that"
-
-
-def _none(reason: str) -> Suggestions:
-    nothing = Suggestion(None, "", "low", reason)
+        remedy = f"let the range end below {diverged_at:.3g}, where the training diverges"
+    nothing = Suggestion(None, "", "low", f"{reason}: {remedy}")
     return Suggestions(nothing, nothing, ())
 
 
