@@ -59,5 +59,14 @@ def test_the_commands_are_listed(root: Path) -> None:
         [sys.executable, "-m", "benchmarks", "--help"], cwd=root, capture_output=True, text=True
     )
     assert done.returncode == 0
-    for command in ("iteration", "rate", "reference", "build", "accuracy", "within-epoch"):
+    commands = (
+        "iteration",
+        "rate",
+        "reference",
+        "build",
+        "accuracy",
+        "within-epoch",
+        "suggestions",
+    )
+    for command in commands:
         assert f" {command} " in done.stdout

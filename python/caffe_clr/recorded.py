@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +12,7 @@ from caffe_clr.errors import ClrError, UsageError
 from caffe_clr.measures import Measure
 from caffe_clr.range_test import RangeTest
 from caffe_clr.runs import Row
+from caffe_clr.suggestions import Suggestions
 
 _LOSSES = ("loss", "train_loss")  # what the training loss is called in a CSV
 _NO_OUTPUT = {"iteration", "epoch", "lr", "seconds"}
@@ -29,7 +30,12 @@ class _Recorded:
     seeds: Sequence[int] = (1,)
 
 
-def read(path: Path, output: str | None = None) -> RangeTest:
+def read(
+    path: Path,
+    output: str | None = None,
+    *,
+    suggest: Callable[..., Suggestions] = suggestions.suggest,
+) -> RangeTest:
     """Suggest bounds from what was recorded while the rate rose.
 
     Args:
@@ -39,6 +45,7 @@ def read(path: Path, output: str | None = None) -> RangeTest:
             after half a cycle, what comes after is left out.
         output: what to judge by. Default: the last accuracy, the last other
             output, or the training loss.
+        suggest: the rules.
 
     Raises:
         UsageError: the rate does not rise, or there is no such output.
@@ -57,7 +64,7 @@ def read(path: Path, output: str | None = None) -> RangeTest:
         test, train = ([row for row in rows if row["lr"] < min(lost)] for rows in (test, train))
     measure = _measure(path, test, output)
     rows = [row for row in (test if measure.of_test else train) if measure.name in row]
-    suggested = suggestions.suggest(
+    suggested = suggest(
         [row["lr"] for row in rows],
         [row[measure.name] for row in rows],
         loss_rates=[row["lr"] for row in train],
