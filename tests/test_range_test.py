@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from google.protobuf import text_format
 
-from caffe_clr import policies, prototxt, runs
+from caffe_clr import measures, policies, prototxt, runs
 from caffe_clr.errors import ClrError, UsageError
 from caffe_clr.range_test import RangeTest, range_test
 
@@ -173,6 +173,9 @@ def test_a_diverging_sweep_ends_early_and_keeps_its_rows(tmp_path: Path) -> None
     again = range_test(DIGITS, out, **sweep, resume=True)
     assert (again.rows, again.diverged_at) == (found.rows, found.diverged_at)
 
+    assert found.stopped.startswith(f"Stopped early: diverged at iteration {end}, rate ")
+    assert ";" not in found.stopped
+    assert "let the range end below" in found.suggestions.max_lr.reason
     # at these rates the net learns nothing
     assert found.solver is None
     assert {path.name for path in out.iterdir()} == {*FILES, "seed_1701"}
@@ -192,6 +195,36 @@ def test_a_sweep_that_does_not_stop_early_goes_on_until_the_loss_is_no_number(
     higher = range_test(DIGITS, tmp_path / "higher", **sweep | {"max_lr": 1e6}, stop_early=False)
     assert higher.diverged_at is not None
     assert all(np.isfinite(row["loss"]) for row in higher.losses[:-1])
+
+
+def test_a_net_of_ten_classes_guesses_one_in_ten() -> None:
+    assert measures.chance(prototxt.read_solver(DIGITS), str(DIGITS)) == 0.1
+
+
+def test_the_classes_are_found_behind_other_layers(
+    write_solver: Callable[..., Path], tmp_path: Path
+) -> None:
+    net = tmp_path / "net.prototxt"
+    net.write_text("""
+        layer {
+          name: "data" type: "DummyData" top: "data" top: "label"
+          dummy_data_param { shape { dim: 2 dim: 3 dim: 8 dim: 8 } shape { dim: 2 } }
+        }
+        layer {
+          name: "conv" type: "Convolution" bottom: "data" top: "conv"
+          convolution_param { num_output: 25 kernel_size: 1 }
+        }
+        layer { name: "relu" type: "ReLU" bottom: "conv" top: "conv" }
+        layer {
+          name: "pool" type: "Pooling" bottom: "conv" top: "pool"
+          pooling_param { pool: AVE global_pooling: true }
+        }
+        layer { name: "top" type: "Accuracy" bottom: "pool" bottom: "label" top: "top" }
+    """)
+    solver = prototxt.read_solver(write_solver(net=str(net)))
+    assert measures.chance(solver, "solver.prototxt") == 1 / 25
+    net.write_text(net.read_text().replace("num_output: 25 kernel_size: 1", ""))
+    assert measures.chance(solver, "solver.prototxt") is None
 
 
 def test_seeds_are_compared_as_far_as_all_of_them_came(tmp_path: Path) -> None:

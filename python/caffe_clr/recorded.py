@@ -77,6 +77,8 @@ def read(
 
 
 def _read(path: Path) -> _Recorded:
+    if not path.exists():
+        raise ClrError(f"{path}: there is no such file or folder")
     if path.is_dir():
         if (path / "range_test.json").is_file():
             return _read_range_test(path)
