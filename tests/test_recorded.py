@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
-from caffe_clr import recorded, runs
+from caffe_clr import plots, recorded, runs
 from caffe_clr.errors import ClrError, UsageError
 from caffe_clr.recorded import read
 
@@ -152,3 +153,20 @@ def test_every_recorded_curve_supports_both_bounds(root: Path) -> None:
         assert base_lr is not None, file
         assert max_lr is not None, file
         assert base_lr < max_lr / 2, file
+
+
+@pytest.mark.parametrize(("highest", "labels"), [(0.05, 2), (0.0045, 0)])
+def test_bounds_that_are_none_have_no_legend(
+    highest: float, labels: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Figure] = []
+    save = Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda self, *to, **how: (drawn.append(self), save(self, *to, **how))
+    )
+    rates = np.linspace(0.001, highest, 50)
+    heights = np.interp(rates, [0.005, 0.02], [0.1, 0.8])
+    found = read(table(tmp_path / "curve.csv", lr=rates, accuracy=heights))
+    plots.plot_range_test(found, "a curve", tmp_path / "curve.png")
+    (figure,) = drawn
+    assert [len(legend.get_texts()) for legend in figure.legends] == ([labels] if labels else [])

@@ -26,7 +26,7 @@ class _Recorded:
 
     test: list[Row]
     train: list[Row]
-    has_diverged: bool = False
+    diverged_at: float | None = None
     seeds: Sequence[int] = (1,)
 
 
@@ -54,12 +54,12 @@ def read(
     recorded = _read(path)
     test, train = _rising(recorded.test), _rising(recorded.train)
     rates = [row["lr"] for row in test + train]
-    if len(set(rates)) < 2:
+    if len(set(rates)) < 2 and recorded.diverged_at is None:
         raise UsageError(
             f"{path}: no rates in it that rise, as in a range test: see `caffe-clr range-test`"
         )
     lost = [row["lr"] for row in train if _is_lost(row["loss"])]
-    diverged_at = min(lost, default=max(rates) if recorded.has_diverged else None)
+    diverged_at = min(lost, default=recorded.diverged_at)
     if lost:
         test, train = ([row for row in rows if row["lr"] < min(lost)] for rows in (test, train))
     measure = _measure(path, test, output)
@@ -83,7 +83,8 @@ def _read(path: Path) -> _Recorded:
         if (path / "range_test.json").is_file():
             return _read_range_test(path)
         status, history = runs.read_status(path), runs.read_history(path)
-        return _Recorded(history.test, history.train, status["status"] == "diverged")
+        rates = history.rates().values() if status["status"] == "diverged" else ()
+        return _Recorded(history.test, history.train, max(rates, default=None))
     if path.suffix == ".csv":
         return _read_csv(path)
     history = logs.read_log(path)
@@ -95,7 +96,7 @@ def _read_range_test(folder: Path) -> _Recorded:
     seeds = [runs.read_history(folder / f"seed_{seed}").train for seed in about["seeds"]]
     losses = [{**row, "loss": row["mean"]} for row in measures.over_seeds(seeds, "loss")]
     tests = runs.read_csv(folder / "range_test.csv")
-    return _Recorded(tests, losses, about["diverged_at"] is not None, about["seeds"])
+    return _Recorded(tests, losses, about["diverged_at"], about["seeds"])
 
 
 def _read_csv(path: Path) -> _Recorded:
