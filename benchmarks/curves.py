@@ -106,7 +106,7 @@ TUNED = {
     "risen": _Plan(onset=(0.1, 0.5), starts_risen=True),
     "flat": _Plan(learns=False),
 }
-# not looked at while the rules were made
+# held out while the rules were made
 HELD_OUT = {
     "two bumps": _Plan(onset=(0.4, 0.7), knee=(0.4, 0.75), bumps=2, falls="collapses"),
     "dips": _Plan(dips=2, ragged=0.05),

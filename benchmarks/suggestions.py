@@ -132,13 +132,13 @@ def _kinds(counts: dict[str, Counts], seeds: str) -> Table:
     notes = [
         f"{seeds}. right: within a factor of {_WITHIN} of the truth, or none where there is none;",
         "(none / wrong): no rate where there is one, and a rate that is not right",
-        f"Not looked at while the rules were made: {', '.join(curves.HELD_OUT)}",
+        f"held out while the rules were made: {', '.join(curves.HELD_OUT)}",
     ]
     table = tables.table("Suggested bounds, % right (none / wrong)", "kind", headings, notes)
     for kind in curves.KINDS:
         table.add_row(kind, *(counts[rules].by_kind[kind, name].shown() for name, rules in columns))
     table.add_section()
-    for title, kinds in (("all", curves.KINDS), ("not looked at", curves.HELD_OUT)):
+    for title, kinds in (("all", curves.KINDS), ("held out", curves.HELD_OUT)):
         totals = [
             sum((counts[rules].by_kind[kind, name] for kind in kinds), Count())
             for name, rules in columns
