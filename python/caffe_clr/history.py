@@ -9,7 +9,7 @@ from pathlib import Path
 
 Row = dict[str, float]
 
-_OWN = ("iteration", "epoch", "lr", "momentum", "seconds")  # columns that are not a net's
+OWN = ("iteration", "epoch", "lr", "momentum", "seconds")  # columns that are not a net's
 
 
 class Phase(StrEnum):
@@ -60,7 +60,7 @@ def column(output: str, net: int = 0) -> str:
     >>> column("accuracy"), column("accuracy", 1), column("lr")
     ('accuracy', 'accuracy#1', 'lr#0')
     """
-    return f"{output}#{net}" if net or output in _OWN else output
+    return f"{output}#{net}" if net or output in OWN else output
 
 
 def write_csv(rows: Sequence[Row], path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caffe_clr import metrics, policies
-from caffe_clr.history import History, Phase, Row
+from caffe_clr.history import OWN, History, Phase, Row
 from caffe_clr.results import Entry, RangeTest
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _COLOURS = ("#666666", "#0072b2", "#d55e00", "#009e73")
 _CURVE_COLOURS = (*_COLOURS[1:], "#cc79a7", "#56b4e9", "#e69f00", _COLOURS[0])
 _MOST_MARKED = 100  # points of a line
 _LABEL_WIDTH = 0.1  # of the axis
-_NO_CURVES = ("iteration", "epoch", "lr", "momentum", "seconds", "output loss")
+_NO_CURVES = (*OWN, "output loss")
 
 Points = dict[float, float]  # values by iteration
 
@@ -139,7 +139,9 @@ def plot_range_test(result: RangeTest, title: str, path: Path) -> None:
             _plain(axes)
     grid[0][0].set(ylabel=result.metric.label)
     grid[1][0].set(ylabel="training loss")
-    figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    if any(bound.rate is not None for bound in result.suggestions.bounds.values()):
+        labels = grid[0][0].get_legend_handles_labels()
+        figure.legend(*labels, loc="outside lower center", ncols=2)
     figure.suptitle(title)
     figure.savefig(path, dpi=150)
 
