@@ -31,6 +31,20 @@ def table(path: Path, **columns: Iterable[float]) -> Path:
     return path
 
 
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures that the test draws."""
+    drawn: list[Figure] = []
+    save = Figure.savefig
+
+    def keep(self: Figure, *to: Any, **how: Any) -> None:
+        drawn.append(self)
+        save(self, *to, **how)
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    return drawn
+
+
 def bounds(found: Any) -> tuple[float | None, float | None]:
     return found.suggestions.base_lr.rate, found.suggestions.max_lr.rate
 
@@ -139,6 +153,20 @@ def test_what_is_no_range_test_is_refused(tmp_path: Path) -> None:
         read(tmp_path)
     with pytest.raises(ClrError, match=r"none\.csv: there is no such file"):
         read(tmp_path / "none.csv")
+    for damaged in ("", "[]", '{"seeds": [1]}', '{"seeds": [], "diverged_at": null}'):
+        (tmp_path / "range_test.json").write_text(damaged)
+        with pytest.raises(ClrError, match=r"range_test\.json: cannot be read; name the range_te"):
+            read(tmp_path)
+
+
+def test_an_accuracy_beside_a_loss_that_is_no_number_is_no_result(tmp_path: Path) -> None:
+    path = run_folder(tmp_path / "run")
+    lines = (path / "test.csv").read_text().splitlines(keepends=True)
+    lines[21] = f"200,{RATES[20]},1,nan\n"
+    (path / "test.csv").write_text("".join(lines))
+    found = read(path)
+    assert len(found.rows) == RATES.size - 1
+    assert 200 not in [row["iteration"] for row in found.rows]
 
 
 def test_every_recorded_curve_supports_both_bounds(root: Path) -> None:
@@ -154,21 +182,29 @@ def test_every_recorded_curve_supports_both_bounds(root: Path) -> None:
         assert base_lr < max_lr / 2, file
 
 
+def test_the_mean_of_three_recorded_seeds_has_a_band(
+    root: Path, tmp_path: Path, figures: list[Figure]
+) -> None:
+    results = root / "models" / "cifar10_full" / "results"
+    mean = recorded.read(results / "range_test.csv")
+    seeds = [recorded.read(results / f"range_test_{seed}.csv").rows for seed in (1, 2, 3)]
+    for row, *values in zip(mean.rows, *seeds, strict=True):
+        accuracies = [value["accuracy"] for value in values]
+        assert row["accuracy"] == pytest.approx(sum(accuracies) / 3)
+        assert row["accuracy_low"] == min(accuracies)
+        assert row["accuracy_high"] == max(accuracies)
+    plots.plot_range_test(mean, "three seeds", tmp_path / "three.png")
+    plots.plot_range_test(recorded.read(results / "range_test_1.csv"), "one", tmp_path / "one.png")
+    assert [len(figure.axes[0].collections) for figure in figures] == [1, 0]
+
+
 @pytest.mark.parametrize(("highest", "labels"), [(0.05, 2), (0.0045, 0)])
 def test_bounds_that_are_none_have_no_legend(
-    highest: float, labels: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    highest: float, labels: int, tmp_path: Path, figures: list[Figure]
 ) -> None:
-    drawn: list[Figure] = []
-    save = Figure.savefig
-
-    def keep(self: Figure, *to: Any, **how: Any) -> None:
-        drawn.append(self)
-        save(self, *to, **how)
-
-    monkeypatch.setattr(Figure, "savefig", keep)
     rates = np.linspace(0.001, highest, 50)
     heights = np.interp(rates, [0.005, 0.02], [0.1, 0.8])
     found = read(table(tmp_path / "curve.csv", lr=rates, accuracy=heights))
     plots.plot_range_test(found, "a curve", tmp_path / "curve.png")
-    (figure,) = drawn
+    (figure,) = figures
     assert [len(legend.get_texts()) for legend in figure.legends] == ([labels] if labels else [])

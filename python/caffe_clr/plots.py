@@ -116,7 +116,7 @@ def plot_range_test(result: RangeTest, title: str, path: Path) -> None:
     for column, (upper, lower) in enumerate(zip(*grid, strict=True)):
         shown = rates > 0 if column else rates >= 0
         upper.plot(rates[shown], values[shown], color=_COLOURS[1], marker=".", markersize=4)
-        if len(result.seeds) > 1:
+        if f"{name}_low" in result.rows[0]:
             low, high = (
                 scale * np.array([row[f"{name}_{end}"] for row in result.rows])
                 for end in ("low", "high")

@@ -97,11 +97,12 @@ def _read_range_test(folder: Path) -> _Recorded:
     try:
         about = json.loads(path.read_text())
         seeds, diverged_at = [int(seed) for seed in about["seeds"]], about["diverged_at"]
-    except (OSError, ValueError, KeyError, TypeError):
+        trained = [runs.read_history(folder / f"seed_{seed}").train for seed in seeds]
+        losses = metrics.over_seeds(trained, "loss")
+    except (OSError, ValueError, LookupError, TypeError):
         raise ClrError(f"{path}: cannot be read; name the range_test.csv beside it") from None
-    trained = [runs.read_history(folder / f"seed_{seed}").train for seed in seeds]
-    losses = [{**row, "loss": row["mean"]} for row in metrics.over_seeds(trained, "loss")]
-    return _Recorded(_read_numbers(folder / "range_test.csv"), losses, diverged_at, seeds)
+    train = [{**row, "loss": row["mean"]} for row in losses]
+    return _Recorded(_read_numbers(folder / "range_test.csv"), train, diverged_at, seeds)
 
 
 def _read_csv(path: Path) -> _Recorded:
