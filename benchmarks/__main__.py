@@ -103,6 +103,21 @@ def within_epoch(
     within.show(solver, snapshot, csv)
 
 
+@app.command()
+def suggestions(
+    seeds: Annotated[int, typer.Option(min=1, help="How many curves of each kind.")] = 60,
+    first: Annotated[int, typer.Option(min=0, help="The first of their seeds.")] = 5000,
+    before: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also judge by a suggestions.py of another commit."),
+    ] = None,
+) -> None:
+    """How often suggested bounds are right, on curves that are made up or recorded."""
+    from benchmarks import suggestions as judged
+
+    judged.show(seeds, first, Path(__file__).parents[1], before)
+
+
 def _threads(given: str | None) -> list[int]:
     if given is None:
         return sorted({1, len(os.sched_getaffinity(0))})

@@ -17,7 +17,17 @@ from caffe_clr.experiments import datasets
 from caffe_clr.harness.compilation import Tree
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-COMMANDS = ["train", "plot", "range-test", "stepsize", "schedule", "compare", "log", "demo"]
+COMMANDS = [
+    "train",
+    "plot",
+    "range-test",
+    "suggest",
+    "stepsize",
+    "schedule",
+    "compare",
+    "log",
+    "demo",
+]
 COMMANDS += [
     "build",
     "doctor",
@@ -178,6 +188,49 @@ def test_range_test_prints_what_it_writes(run_cli: Run, tmp_path: Path) -> None:
     assert imread(tmp_path / "found" / "range_test.png").size
     trained = run_cli("train", "found/triangular2_solver.prototxt", "--out", "run")
     assert trained.returncode == 0, trained.stderr
+
+
+@pytest.mark.usefixtures("digits")
+def test_range_test_says_first_that_it_diverged(run_cli: Run, tmp_path: Path) -> None:
+    done = run_cli(
+        *("range-test", "models/digits/fixed_solver.prototxt", "--out", "found"),
+        *("--min-lr", "0.001", "--max-lr", "5000", "--iterations", "400"),
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    first, second = [line for line in done.stdout.splitlines() if "range test" not in line][:2]
+    stopped = re.fullmatch(r"Stopped early: diverged at iteration \d+, rate ([\d.]+): .*", first)
+    assert stopped
+    below = f"{float(stopped[1]):.3g}, where the training diverges"
+    assert re.fullmatch(rf"No bounds: .*: let the range end below {below}", second)
+    assert not {"┏", "What each rule says"} & set(done.stdout.split())
+    assert imread(tmp_path / "found" / "range_test.png").size
+    again = run_cli("suggest", "found")
+    assert again.returncode == 0, again.stderr
+    assert "No bounds: " in again.stdout
+
+
+@pytest.mark.usefixtures("digits")
+def test_a_range_test_that_says_nothing_fails(run_cli: Run) -> None:
+    done = run_cli(
+        *("range-test", "models/digits/fixed_solver.prototxt", "--out", "found"),
+        *("--min-lr", "0", "--max-lr", "1e-9", "--iterations", "100"),
+    )
+    assert done.returncode == 1
+    assert re.search(r"error: no bounds: .*: test higher or lower rates", done.stderr)
+
+
+def test_suggest_prints_bounds_and_draws_them(run_cli: Run, root: Path, tmp_path: Path) -> None:
+    curve = root / "tests" / "recorded" / "cifar10_range_test.csv"
+    done = run_cli("suggest", curve, "--plot", "curve.png")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Judged by: accuracy, 51 values" in done.stdout
+    assert "base_lr 0.0007 (high confidence): the training loss starts to decr" in done.stdout
+    assert "max_lr 0.0065 (medium confidence): the increase slows" in done.stdout
+    assert imread(tmp_path / "curve.png").size
+    assert "Solver:" not in done.stdout
+    refused = run_cli("suggest", curve, "--plot", "curve.pdf")
+    assert refused.returncode == 2
+    assert "name a file that ends in .png" in refused.stderr
 
 
 @pytest.mark.parametrize(

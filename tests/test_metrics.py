@@ -18,12 +18,16 @@ def layer(name: str, kind: str, **fields: Any) -> str:
     return f'layer {{ name: "{name}" type: "{kind}" top: "{name}"{parameters} }}'
 
 
-def metric_of(*layers: str) -> metrics.Metric:
+def solver_of(*layers: str) -> prototxt.SolverFile:
     solver = text_format.Parse(
         f"net_param {{ {' '.join(layers)} }} test_iter: 1 test_interval: 1",
         prototxt.caffe_pb2().SolverParameter(),
     )
-    return metrics.metric_of(prototxt.SolverFile(solver))
+    return prototxt.SolverFile(solver)
+
+
+def metric_of(*layers: str) -> metrics.Metric:
+    return metrics.metric_of(solver_of(*layers))
 
 
 LOSS = layer("entropy", "SoftmaxWithLoss")
@@ -90,3 +94,24 @@ def test_googlenets_own_classifier(root: Path, tree: Tree) -> None:
     solver = prototxt.read_solver(root / "models/googlenet/triangular2_solver.prototxt")
     solver.net = str(tree.source / solver.net)
     assert metrics.metric_of(prototxt.SolverFile(solver)).name == "loss3/top-1"
+
+
+def test_chance_in_a_net_of_ten_classes_is_one_in_ten(root: Path) -> None:
+    solver = prototxt.open_solver(root / "models/digits/fixed_solver.prototxt")
+    assert metrics.chance(solver) == 0.1
+
+
+def test_the_classes_are_found_behind_other_layers() -> None:
+    def chance(count: str, *after: str) -> float | None:
+        convolution = layer("conv", "Convolution", convolution_param=count)
+        relu = 'layer { name: "relu" type: "ReLU" bottom: "conv" top: "conv" }'
+        pool = 'layer { name: "pool" type: "Pooling" bottom: "conv" top: "pool" }'
+        return metrics.chance(solver_of(convolution, relu, pool, *after))
+
+    top_1 = TOP_1.replace(" top:", ' bottom: "pool" top:')
+    top_5 = TOP_5.replace(" top:", ' bottom: "pool" top:')
+    assert chance("num_output: 25", top_1) == 1 / 25
+    assert chance("num_output: 25", top_1, top_5) == 1 / 25
+    assert chance("num_output: 25", top_5) == 5 / 25
+    assert chance("", top_1) is None
+    assert chance("num_output: 25", LOSS) is None

@@ -232,6 +232,9 @@ def test_a_diverging_sweep_ends_early_and_keeps_its_rows(tmp_path: Path) -> None
     again = range_test(DIGITS, out, Options(**sweep, resume=True))
     assert (again.rows, again.diverged_at) == (found.rows, found.diverged_at)
 
+    assert found.stopped.startswith(f"Stopped early: diverged at iteration {end}, rate ")
+    assert ";" not in found.stopped
+    assert "let the range end below" in found.suggestions.max_lr.reason
     # at these rates the net learns nothing
     assert found.solver is None
     assert {path.name for path in out.iterdir()} == {*FILES, "seed_1701"}

@@ -4,6 +4,7 @@ import math
 import statistics
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from caffe_clr.history import History, Row, column
 from caffe_clr.prototxt import Net, SolverFile
@@ -59,16 +60,40 @@ def metric_of(solver: SolverFile) -> Metric:
 
 
 def _metric_of_test(net: Net, number: int) -> Metric:
-    layers = net.parameter.layer
-    accuracies = [layer for layer in layers if layer.type == "Accuracy" and layer.top]
-    of_first_guess = [layer for layer in accuracies if layer.accuracy_param.top_k == 1]
-    if accuracies:
-        chosen = (of_first_guess or accuracies)[-1]
-        return Metric(column(chosen.top[0], number), of_test=True, is_accuracy=True)
-    for layer in layers:
+    accuracy = _accuracy_of(net)
+    if accuracy is not None:
+        return Metric(column(accuracy.top[0], number), of_test=True, is_accuracy=True)
+    for layer in net.parameter.layer:
         if layer.top and (layer.type.endswith("Loss") or any(layer.loss_weight)):
             return Metric(column(layer.top[0], number), of_test=True, is_accuracy=False)
     return _TRAINING_LOSS
+
+
+def _accuracy_of(net: Net) -> Any | None:
+    """The layer whose accuracy a net is judged by, if it has one."""
+    layers = [layer for layer in net.parameter.layer if layer.type == "Accuracy" and layer.top]
+    of_first_guess = [layer for layer in layers if layer.accuracy_param.top_k == 1]
+    return next(reversed(of_first_guess or layers), None)
+
+
+def chance(solver: SolverFile) -> float | None:
+    """The accuracy of a guess: top_k / classes, where the layer that scores these is found.
+
+    None of a solver that is not judged by an accuracy.
+    """
+    net = next(iter(solver.tested_nets.values()), None)
+    accuracy = _accuracy_of(net) if net else None
+    if net is None or accuracy is None:
+        return None
+    wanted = accuracy.bottom[:1]
+    for layer in reversed(net.parameter.layer):
+        if not set(wanted) & set(layer.top):
+            continue
+        classes = layer.inner_product_param.num_output or layer.convolution_param.num_output
+        if classes:
+            return float(min(1, accuracy.accuracy_param.top_k / classes))
+        wanted = layer.bottom[:1]
+    return None
 
 
 def over_seeds(seeds: Sequence[list[Row]], name: str) -> list[Row]:

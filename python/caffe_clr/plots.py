@@ -115,7 +115,7 @@ def plot_range_test(result: RangeTest, title: str, path: Path) -> None:
     for column, (upper, lower) in enumerate(zip(*grid, strict=True)):
         shown = rates > 0 if column else rates >= 0
         upper.plot(rates[shown], values[shown], color=_COLOURS[1], marker=".", markersize=4)
-        if len(result.seeds) > 1:
+        if f"{name}_low" in result.rows[0]:
             low, high = (
                 scale * np.array([row[f"{name}_{end}"] for row in result.rows])
                 for end in ("low", "high")
@@ -138,7 +138,9 @@ def plot_range_test(result: RangeTest, title: str, path: Path) -> None:
             _plain(axes)
     grid[0][0].set(ylabel=result.metric.label)
     grid[1][0].set(ylabel="training loss")
-    figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    if any(bound.rate is not None for bound in result.suggestions.bounds.values()):
+        labels = grid[0][0].get_legend_handles_labels()
+        figure.legend(*labels, loc="outside lower center", ncols=2)
     figure.suptitle(title)
     figure.savefig(path, dpi=150)
 

@@ -130,7 +130,8 @@ def range_test(
         if error is not None and not isinstance(error, DivergedError):
             raise error
     metric = metrics.metric_of(solver)
-    rows, losses, diverged_at = _collect(folders, metric, sweep)
+    rows, losses = _collect(folders, metric)
+    diverged_at, stopped = _divergence(folders, sweep)
     found = suggestions.suggest(
         [row["lr"] for row in rows],
         [row[metric.name] for row in rows],
@@ -138,9 +139,10 @@ def range_test(
         losses=[row["loss"] for row in losses],
         diverged_at=diverged_at,
         is_loss=not metric.is_accuracy,
+        chance=metrics.chance(solver),
     )
     suggested = _write_solver(solver, policy, found, out, options.images)
-    result = RangeTest(metric, seeds, rows, losses, diverged_at, found, suggested)
+    result = RangeTest(metric, seeds, rows, losses, diverged_at, found, suggested, stopped)
     write_csv(rows, out / "range_test.csv")
     _write_json(result, solver_file, sweep, out)
     return result
@@ -217,18 +219,24 @@ def _first_seed(parameter: Any, seed: int | None) -> int:
     return int(parameter.random_seed) if parameter.random_seed >= 0 else 1
 
 
-def _collect(
-    folders: Sequence[Path], metric: Metric, sweep: Any
-) -> tuple[list[Row], list[Row], float | None]:
-    """The metric and the loss over the seeds, where all of them have it, and the divergence."""
+def _collect(folders: Sequence[Path], metric: Metric) -> tuple[list[Row], list[Row]]:
+    """The metric and the loss over the seeds, where all of them have it."""
     histories = [runs.read_history(folder) for folder in folders]
     tests = _over_seeds([metric.rows(history) for history in histories], metric.name)
-    losses = _over_seeds([history.train for history in histories], "loss")
-    statuses = [runs.read_status(folder) for folder in folders]
-    ends = [status["iteration"] for status in statuses if status["status"] == Status.DIVERGED]
-    if not ends:
-        return tests, losses, None
-    return tests, losses, float(policies.learning_rate(sweep, min(ends)))
+    return tests, _over_seeds([history.train for history in histories], "loss")
+
+
+def _divergence(folders: Sequence[Path], sweep: Any) -> tuple[float | None, str]:
+    """The lowest rate at which a seed diverged, and what was said of it."""
+    diverged = [
+        (status["iteration"], status["message"].partition(";")[0])  # the remedy is another
+        for status in map(runs.read_status, folders)
+        if status["status"] == Status.DIVERGED
+    ]
+    if not diverged:
+        return None, ""
+    iteration, message = min(diverged)
+    return float(policies.learning_rate(sweep, iteration)), f"Stopped early: {message}"
 
 
 def _over_seeds(seeds: Sequence[list[Row]], name: str) -> list[Row]:

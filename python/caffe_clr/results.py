@@ -71,8 +71,8 @@ class RangeTest:
     `rows` has a row for each test: iteration, lr, the metric (a mean over the
     seeds) and, of several seeds, its lowest and highest value as metric_low
     and metric_high. `losses` has the mean training loss at each display, with
-    its lr. diverged_at is the lowest rate at which a seed diverged. solver is
-    the solver file with what was suggested.
+    its lr. diverged_at is the lowest rate at which a seed diverged, and stopped
+    says so. solver is the solver file with what was suggested.
     """
 
     metric: Metric
@@ -82,3 +82,4 @@ class RangeTest:
     diverged_at: float | None
     suggestions: Suggestions
     solver: Path | None
+    stopped: str = ""

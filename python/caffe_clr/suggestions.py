@@ -3,24 +3,34 @@
 The paper takes two rates from the plot of accuracy against rate: base_lr where
 the accuracy starts to increase, max_lr where it slows, becomes ragged or starts
 to fall. Each is a rule here, on a curve smoothed by a running median, so that
-one bad test decides nothing; heights are measured from the first accuracy to
-where the best tenth of the smoothed curve begins: its gain.
+one bad test decides nothing. Heights are shares of the gain: from the median of
+the tests before the rise to the best of the smoothed curve. A gain that does
+not stand out of the noise is none.
 
-    rises    the first rate at which the accuracy, by the median of three tests, is a tenth of
-             the gain above its start
-    slows    the first rate at which the smoothed curve has 95 % of the gain, unless that is in
-             the last fifth of the range
-    ragged   the first rate after which two of five tests fall a tenth of the gain below the
-             best of the smoothed curve before them, once that has risen
-    holds    the last rate at which the smoothed curve has 95 % of the gain
+    rises    the rate that parts the tests best: those before it below a fourteenth of the gain,
+             those from it to the top above; a bump and the way back decide nothing
+    slows    the first rate at which the smoothed curve has nine tenths of the gain, unless
+             that is in the last fifth of the range
+    ragged   the first rate, once half is gained, after which two of five tests fall below the
+             best of the smoothed curve before them by more than a tenth of the gain and the noise
+    holds    the last rate at which the smoothed curve has nine tenths of the gain
     falls    the same, if the smoothed curve ends a fifth of the gain lower, or the run diverged
-    loss     the rate of the lowest smoothed training loss
 
-max_lr is the lower of slows and falls. A ragged curve that holds its height, as
-those of super-convergence do (Smith and Topin, arXiv 1708.07120), is no reason
-to stay below; ragged decides where the others say nothing, and else makes the
-suggestion less sure. The paper's rule of thumb for base_lr, a third or a
-quarter of max_lr, is given beside.
+The training loss, upside down, is a second witness by the same rules:
+
+    learns   where it parts as in rises
+    loss     the rate of the lowest smoothed loss
+
+base_lr is by rises or learns, whichever curve stands out of its noise more. max_lr is
+the lower of slows and falls, of the accuracy, or of the loss where the accuracy
+hardly stands out of its noise. A ragged curve that holds its height, as those of
+super-convergence do (Smith and Topin, arXiv 1708.07120), is no reason to stay
+below; ragged decides where the others say nothing. The paper's rule of thumb for
+base_lr, a third or a quarter of max_lr, is given beside.
+
+A bound is of high confidence if its curve stands out of the noise and the other
+curve says the same; low if the other says something else. How often each rule and
+each confidence is right: `python -m benchmarks suggestions`.
 """
 
 import math
@@ -33,15 +43,20 @@ from numpy.typing import ArrayLike, NDArray
 Curve = NDArray[np.float64]
 
 FEWEST_TESTS = 8
-_PLATEAU = 0.9  # the quantile of the smoothed curve that its height is taken from
-_RISEN = 0.1
-_SLOWED = 0.95
+_RISEN = 0.07  # low, since a rise may be slow at first; the parting evens out the noise
+_SLOWED = 0.9
 _END = 0.2  # of the range of rates; a straight rise reaches _SLOWED there
+_LEARNED = 0.5
 _DIP = 0.1
 _DIPS, _TESTS_BEHIND = 2, 5
 _FALLEN = 0.2
-_HOLDS_ON = 2  # times max_lr: the optimum is within a factor of two of the largest (section 3.3)
-_CLEAR = 5  # a gain of so many standard deviations of the noise is one
+_CLEAR = 5  # a gain of so many standard deviations of the noise is one; noise alone gains 2 to 4
+_SURE = 10  # where the noise of one test is a tenth of the gain, as _RISEN and _SLOWED are
+_AGREE = 2  # rates within this factor say the same
+_ROUNDS = 2  # start and rise depend on each other
+_GUESS = 0.1  # of the standard deviation of a guess: what an uneven share of classes gives
+_MORE = "test over more iterations, or more often"
+_OTHER = "test higher or lower rates, or over more epochs"
 
 
 @dataclass(frozen=True)
@@ -86,131 +101,195 @@ def suggest(
     losses: ArrayLike = (),
     diverged_at: float | None = None,
     is_loss: bool = False,
+    chance: float | None = None,
 ) -> Suggestions:
     """Suggest base_lr and max_lr from the curve of a range test.
 
     Args:
         rates: the learning rates of the tests, rising, shape (tests,).
         accuracies: the accuracy at each, same shape, a mean over seeds where
-            there are several; values that are not finite are left out.
+            there are several; values that are not finite are left out. Of
+            fewer than 8 tests, the training loss is judged instead.
         loss_rates: the rates at which the training loss was recorded, rising.
         losses: the training loss at each of them.
         diverged_at: the rate at which the training diverged, if it did.
         is_loss: `accuracies` are losses, of which lower is better.
+        chance: the accuracy of a guess, where it is known: 1 / classes.
 
     Returns:
         The suggestions. A bound that the curve does not support has the rate
         None and says why.
     """
-    at = np.asarray(rates, np.float64)
-    height = np.asarray(accuracies, np.float64) * (-1 if is_loss else 1)
-    kept = np.isfinite(height)
-    at, height = at[kept], height[kept]
-    if at.size < FEWEST_TESTS:
-        return _none(
-            f"{at.size} tests are too few, it takes {FEWEST_TESTS}:"
-            " test over more iterations, or more often"
-        )
-    curve = _Curve(at, height)
-    if curve.gain < _CLEAR * curve.noise or curve.gain <= 0:
-        return _none(
-            "the accuracy does not rise clearly above where it starts: test higher or lower"
-            " rates, or over more epochs"
-        )
+    test = _curve(rates, accuracies, _TEST_LOSS if is_loss else _ACCURACY)
+    loss = _curve(loss_rates, losses, _TRAINING_LOSS)
+    curve, witness = test or loss, loss if test else None
+    if curve is None:
+        tests = int(np.isfinite(np.asarray(accuracies, np.float64)).sum())
+        return _none(f"{tests} tests are too few, it takes {FEWEST_TESTS}", diverged_at, _MORE)
+    if witness and curve.clearness < min(_SURE, witness.clearness):
+        curve, witness = witness, curve
+    if reason := _not_learned(curve, witness, chance):
+        return _none(reason, diverged_at, _OTHER)
+    if witness and witness.clearness < _CLEAR:
+        witness = None
     limits = (curve.slows(), curve.ragged(), curve.holds(), curve.falls(diverged_at))
-    loss = _lowest_loss(np.asarray(loss_rates, np.float64), np.asarray(losses, np.float64))
-    max_lr = _max_lr(*limits, loss, curve)
-    base_lr = _base_lr(curve.rises(), max_lr, curve)
-    return Suggestions(base_lr, max_lr, [curve.rises(), *_thumb(max_lr), *limits, loss])
+    max_lr = _max_lr(*limits, curve, witness)
+    base_lr = _base_lr(curve, witness, max_lr)
+    rises = [each.rises() for each in (test, loss) if each]
+    lowest = [loss.best()] if loss else []
+    return Suggestions(base_lr, max_lr, [*rises, *_thumb(max_lr), *limits, *lowest])
+
+
+@dataclass(frozen=True)
+class _Words:
+    """What a curve is called, and what it does where it gets better and worse."""
+
+    name: str
+    above: str = "below"
+    increase: str = "decrease"
+    rise: str = "fall"
+    fall: str = "rise"
+
+
+_ACCURACY = _Words("accuracy", "above", "increase", "rise", "fall")
+_TEST_LOSS = _Words("loss")
+_TRAINING_LOSS = _Words("training loss")
 
 
 class _Curve:
-    """Accuracy against rate, as measured (`height`) and smoothed (`smooth`)."""
+    """Height against rate, as measured (`height`) and smoothed (`smooth`); a loss is upside down.
 
-    def __init__(self, rates: Curve, height: Curve) -> None:
+    Attributes:
+        begins: the index of the first test that has risen.
+        start: the median of the tests before.
+        gain: how far the best of the smoothed curve is above that.
+        noise: the standard deviation of a test, by its neighbours, or by those before the
+            rise where that is larger: a net that guesses may guess the same for a while.
+    """
+
+    def __init__(self, rates: Curve, values: Curve, words: _Words) -> None:
         self.rates = rates
-        self.height = height
-        self.smooth = _smoothed(height)
-        self.start = float(height[0])
-        self.gain = float(np.quantile(self.smooth, _PLATEAU)) - self.start
-        # the scatter about the line through both neighbours; 1.4826: a median as a deviation
-        residuals = height[1:-1] - (height[:-2] + height[2:]) / 2
-        self.noise = 1.4826 * float(np.median(np.abs(residuals))) / np.sqrt(1.5)
+        self.words = words
+        self.height = values if words is _ACCURACY else -values
+        self.smooth = _smoothed(self.height)
+        self.start = float(self.height[0])
+        for _ in range(_ROUNDS):
+            self.gain = float(self.smooth.max()) - self.start
+            self.begins = self._begins()
+            self.start = float(np.median(self.height[: self.begins]))
+        self.gain = float(self.smooth.max()) - self.start
+        self.noise = self._noise()
+
+    @property
+    def clearness(self) -> float:
+        """The gain in standard deviations of the noise."""
+        if self.gain <= 0:
+            return 0.0
+        return self.gain / self.noise if self.noise else math.inf
 
     def level(self, share: float) -> float:
         return self.start + share * self.gain
 
+    def _begins(self) -> int:
+        """Where to part the tests up to the top, so that the fewest are on the wrong side."""
+        top = max(1, int(np.argmax(self.smooth >= self.level(_SLOWED))))
+        risen = _running_median(self.height, 3)[: top + 1] >= self.level(_RISEN)
+        too_high = np.cumsum(risen)[:-1]  # before the first test, before the second, and so on
+        too_low = np.cumsum(~risen[::-1])[::-1][1:]
+        return 1 + int(np.argmin(too_high + too_low))
+
+    def _noise(self) -> float:
+        # about the line through both neighbours, whose mean has half the variance of a test
+        scatter = self.height[1:-1] - (self.height[:-2] + self.height[2:]) / 2
+        before = self.height[: self.begins] - self.start
+        return max(_deviation(scatter) / math.sqrt(1.5), _deviation(before))
+
     def rises(self) -> Rule:
-        risen = self.height >= self.level(_RISEN)
-        lasting = (_running_median(self.height, 3) >= self.level(_RISEN)) & (self.rates > 0)
-        first = int(np.argmax(lasting if lasting.any() else risen))
-        return Rule(
-            *("base_lr", "rises", float(self.rates[first])),
-            f"the accuracy starts to increase at {self.rates[first]:.3g}",
-        )
+        rate = float(self.rates[self.begins])
+        reason = f"the {self.words.name} starts to {self.words.increase} at {rate:.3g}"
+        return Rule("base_lr", "learns" if self.words is _TRAINING_LOSS else "rises", rate, reason)
 
     def slows(self) -> Rule:
         first = int(np.argmax(self.smooth >= self.level(_SLOWED)))
         if self.rates[first] >= self.rates[-1] - _END * (self.rates[-1] - self.rates[0]):
-            return Rule("max_lr", "slows", None, "the accuracy still rises at the highest rate")
+            reason = f"the {self.words.name} still {self.words.rise}s at the highest rate"
+            return Rule("max_lr", "slows", None, reason)
         rate = float(self.rates[first])
-        return Rule("max_lr", "slows", rate, f"the increase slows at {rate:.3g}")
+        return Rule("max_lr", "slows", rate, f"the {self.words.increase} slows at {rate:.3g}")
 
     def ragged(self) -> Rule:
         best = np.maximum.accumulate(self.smooth)
-        dips = (best >= self.level(_RISEN)) & (best - self.height > _DIP * self.gain)
-        for index in range(self.rates.size - 1):
+        dips = best - self.height > max(_DIP * self.gain, _CLEAR * self.noise)
+        learned = int(np.argmax(self.smooth >= self.level(_LEARNED)))
+        for index in range(learned, self.rates.size - 1):
             behind = dips[index + 1 : index + 1 + _TESTS_BEHIND]
             if behind[0] and behind.sum() >= _DIPS:
                 rate = float(self.rates[index])
-                return Rule("max_lr", "ragged", rate, f"the accuracy becomes ragged at {rate:.3g}")
-        return Rule("max_lr", "ragged", None, "the accuracy does not become ragged")
+                reason = f"the {self.words.name} becomes ragged at {rate:.3g}"
+                return Rule("max_lr", "ragged", rate, reason)
+        return Rule("max_lr", "ragged", None, f"the {self.words.name} does not become ragged")
 
     def holds(self) -> Rule:
         last = int(np.flatnonzero(self.smooth >= self.level(_SLOWED))[-1])
         rate = float(self.rates[last])
-        return Rule("max_lr", "holds", rate, f"the accuracy holds up to {rate:.3g}")
+        return Rule("max_lr", "holds", rate, f"the {self.words.name} holds up to {rate:.3g}")
 
     def falls(self, diverged_at: float | None) -> Rule:
         rate = self.holds().rate
+        name, fall = self.words.name, self.words.fall
         if diverged_at is not None:
             reason = f"the training diverges at {diverged_at:.3g}, after {rate:.3g}"
             return Rule("max_lr", "falls", rate, reason)
         if self.smooth[-1] < self.level(1 - _FALLEN):
-            return Rule("max_lr", "falls", rate, f"the accuracy falls for good after {rate:.3g}")
-        return Rule("max_lr", "falls", None, "the accuracy does not fall for good")
+            return Rule("max_lr", "falls", rate, f"the {name} {fall}s for good after {rate:.3g}")
+        return Rule("max_lr", "falls", None, f"the {name} does not {fall} for good")
+
+    def best(self) -> Rule:
+        rate = float(self.rates[int(np.argmax(self.smooth))])
+        return Rule("max_lr", "loss", rate, f"the training loss is lowest at {rate:.3g}")
 
 
 def _max_lr(
-    slows: Rule, ragged: Rule, holds: Rule, falls: Rule, loss: Rule, curve: _Curve
+    slows: Rule, ragged: Rule, holds: Rule, falls: Rule, curve: _Curve, witness: _Curve | None
 ) -> Suggestion:
     found = [rule for rule in (slows, falls) if rule.rate is not None] or [ragged]
     chosen = min(found, key=lambda rule: rule.rate or math.inf)
     if chosen.rate is None:
-        reason = f"{slows.reason}: test up to a higher one"
-        return Suggestion(None, "", "low", reason)
-    others = [rule.rate for rule in (slows, ragged, falls, loss) if rule.rate]
-    apart = max(others) / min(others) if len(others) > 1 else math.inf
-    if curve.gain < 2 * _CLEAR * curve.noise or apart > 3:
-        confidence = "low"
-    else:
-        confidence = "high" if apart <= 1.5 else "medium"
+        return Suggestion(None, "", "low", f"{slows.reason}: test up to a higher one")
     reason = chosen.reason
-    if holds.rate and holds.rate > _HOLDS_ON * chosen.rate:
+    lasts = holds.rate is not None and holds.rate > _AGREE * chosen.rate
+    if lasts:
         reason += f"; {holds.reason}, so that a larger max_lr is worth a try"
+    seen = (witness.slows().rate or float(witness.rates[-1])) if witness else None
+    confidence = _confidence(chosen.rate, seen, curve)
+    if confidence == "high" and (lasts or chosen is ragged):
+        confidence = "medium"
     return Suggestion(chosen.rate, chosen.name, confidence, reason)
 
 
-def _base_lr(rises: Rule, max_lr: Suggestion, curve: _Curve) -> Suggestion:
-    assert rises.rate is not None
-    if max_lr.rate is not None and rises.rate >= max_lr.rate:
-        reason = "the accuracy starts to increase no lower than that: a quarter of max_lr"
+def _base_lr(curve: _Curve, witness: _Curve | None, max_lr: Suggestion) -> Suggestion:
+    chosen, other = curve, witness
+    if witness and witness.clearness > curve.clearness:
+        chosen, other = witness, curve
+    rises, rate = chosen.rises(), float(chosen.rates[chosen.begins])
+    if max_lr.rate is not None and rate >= max_lr.rate:
+        reason = f"{rises.reason}, no lower than max_lr: a quarter of that"
         return Suggestion(max_lr.rate / 4, "max/4", "low", reason)
-    if rises.rate <= curve.rates[1]:
+    if chosen.begins <= 1:
         reason = f"{rises.reason}, the first rate tested: it may be lower"
-        return Suggestion(rises.rate, rises.name, "low", reason)
-    confidence = "high" if curve.gain >= 2 * _CLEAR * curve.noise else "medium"
-    return Suggestion(rises.rate, rises.name, confidence, rises.reason)
+        return Suggestion(rate, rises.name, "low", reason)
+    seen = other.rises().rate if other else None
+    return Suggestion(rate, rises.name, _confidence(rate, seen, chosen), rises.reason)
+
+
+def _confidence(rate: float, seen: float | None, curve: _Curve) -> str:
+    """How sure a rate is, given what the other curve says, if there is one."""
+    agrees = seen is not None and max(rate, seen) <= _AGREE * min(rate, seen)
+    if curve.clearness < _SURE:
+        return "medium" if agrees else "low"
+    if seen is None:
+        return "medium"
+    return "high" if agrees else "low"
 
 
 def _thumb(max_lr: Suggestion) -> list[Rule]:
@@ -223,19 +302,38 @@ def _thumb(max_lr: Suggestion) -> list[Rule]:
     ]
 
 
-def _lowest_loss(rates: Curve, losses: Curve) -> Rule:
-    kept = np.isfinite(losses)
-    rates, losses = rates[kept], losses[kept]
-    if rates.size < FEWEST_TESTS:
-        return Rule("max_lr", "loss", None, "the training loss was not recorded")
-    smooth = _smoothed(losses)
-    rate = float(rates[int(np.argmin(smooth))])
-    return Rule("max_lr", "loss", rate, f"the training loss is lowest at {rate:.3g}")
+def _not_learned(curve: _Curve, witness: _Curve | None, chance: float | None) -> str | None:
+    """Why a curve has no bounds, if it has none."""
+    words = curve.words
+    if curve.clearness < _CLEAR:
+        return f"the {words.name} does not {words.rise} clearly {words.above} where it starts"
+    if witness and witness.clearness < _CLEAR and curve.clearness < _SURE:
+        return f"the {words.name} {words.rise}s little, and the {witness.words.name} shows nothing"
+    best = float(curve.smooth.max())
+    if words is not _ACCURACY or chance is None:
+        return None
+    if best >= chance + _GUESS * math.sqrt(chance * (1 - chance)):
+        return None
+    return f"the accuracy is {best:.3g} at best, and {chance:.3g} by guessing"
 
 
-def _none(reason: str) -> Suggestions:
-    nothing = Suggestion(None, "", "low", reason)
+def _none(reason: str, diverged_at: float | None, remedy: str) -> Suggestions:
+    if diverged_at is not None:
+        remedy = f"let the range end below {diverged_at:.3g}, where the training diverges"
+    nothing = Suggestion(None, "", "low", f"{reason}: {remedy}")
     return Suggestions(nothing, nothing, ())
+
+
+def _curve(rates: ArrayLike, values: ArrayLike, words: _Words) -> _Curve | None:
+    """The curve of the values that are finite, if they are enough."""
+    at, value = np.asarray(rates, np.float64), np.asarray(values, np.float64)
+    kept = np.isfinite(value)
+    return _Curve(at[kept], value[kept], words) if kept.sum() >= FEWEST_TESTS else None
+
+
+def _deviation(differences: Curve) -> float:
+    """Their standard deviation, by the median of their amounts: outliers do not count."""
+    return 1.4826 * float(np.median(np.abs(differences)))
 
 
 def _smoothed(values: Curve) -> Curve:

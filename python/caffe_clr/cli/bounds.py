@@ -5,9 +5,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from caffe_clr import checks, plots, prototxt, runs
+from caffe_clr import checks, plots, prototxt, recorded, runs
 from caffe_clr.cli.console import progress, resumable, warn
-from caffe_clr.errors import UsageError
+from caffe_clr.errors import ClrError, UsageError
 from caffe_clr.range_test import Options, range_test
 from caffe_clr.results import RangeTest
 
@@ -32,17 +32,44 @@ def show_bounds(
             solver_file, folder, options, show, lambda warning: warn([warning], console)
         )
     seeds = ", ".join(map(str, result.seeds))
-    picture = folder / "range_test.png"
-    plots.plot_range_test(result, f"LR range test of {solver_file}, seed {seeds}", picture)
-    console.print(_bounds_table(result))
-    for field, bound in result.suggestions.bounds.items():
-        rate = "no suggestion" if bound.rate is None else f"{bound.rate:.2g}"
-        confidence = f" ({bound.confidence} confidence)" if bound.rate is not None else ""
-        console.print(f"[bold]{field}[/bold] {rate}{confidence}: {bound.reason}", soft_wrap=True)
-    console.print(f"Plot: {picture}", soft_wrap=True)
+    title = f"LR range test of {solver_file}, seed {seeds}"
+    _show_result(result, title, folder / "range_test.png", console)
+    return result
+
+
+def show_suggestions(
+    curve: Path, output: str | None, picture: Path | None, console: Console
+) -> None:
+    """Suggest bounds as recorded.read does, and show them."""
+    result = recorded.read(curve, output)
+    console.print(f"Judged by: {result.metric.name}, {len(result.rows)} values", markup=False)
+    _show_result(result, str(curve), picture, console)
+
+
+def _show_result(result: RangeTest, title: str, picture: Path | None, console: Console) -> None:
+    """Say what a range test found.
+
+    Raises:
+        ClrError: nothing can be said of the bounds.
+    """
+    if result.diverged_at is not None:
+        console.print(f"[bold]{result.stopped}[/bold]", soft_wrap=True)
+    bounds = result.suggestions.bounds
+    if result.suggestions.rules:
+        console.print(_bounds_table(result))
+        for field, bound in bounds.items():
+            rate = "no suggestion" if bound.rate is None else f"{bound.rate:.2g}"
+            sure = f" ({bound.confidence} confidence)" if bound.rate is not None else ""
+            console.print(f"[bold]{field}[/bold] {rate}{sure}: {bound.reason}", soft_wrap=True)
+    elif result.diverged_at is not None:
+        console.print(f"No bounds: {bounds['max_lr'].reason}", soft_wrap=True)
+    if picture and result.rows:
+        plots.plot_range_test(result, title, picture)
+        console.print(f"Plot: {picture}", soft_wrap=True)
     if result.solver:
         console.print(f"Solver: {result.solver}", soft_wrap=True)
-    return result
+    if result.diverged_at is None and not result.suggestions.rules:
+        raise ClrError(f"no bounds: {bounds['max_lr'].reason}")
 
 
 def _bounds_table(result: RangeTest) -> Table:

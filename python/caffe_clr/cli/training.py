@@ -139,6 +139,35 @@ def range_test(
 
 
 @app.command(rich_help_panel=TRAINING)
+def suggest(
+    curve: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CURVE",
+            help="A log of `caffe train`, the folder of a run or of a range test, or a CSV with lr,"
+            " an output such as accuracy, and loss if it is known.",
+        ),
+    ],
+    output: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Judge by this output. Default: the last accuracy."),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="PNG", help="Also draw the curve and the bounds.")
+    ] = None,
+) -> None:
+    """Suggest base_lr and max_lr from a training whose rate rose, by the rules of range-test.
+
+    Example: caffe-clr suggest models/cifar10_full/results/range_test_1.csv
+    """
+    from caffe_clr.cli.bounds import show_suggestions
+
+    if plot and plot.suffix != ".png":
+        raise UsageError(f"--plot {plot}: name a file that ends in .png")
+    show_suggestions(curve, output, plot, console)
+
+
+@app.command(rich_help_panel=TRAINING)
 def stepsize(
     solver: Solver,
     epochs: Annotated[float, typer.Option(help="Half a cycle, in epochs; the paper: 2-10.")] = 4,

@@ -1,0 +1,210 @@
+"""Bounds from range tests that others ran: logs of `caffe train`, run folders, CSV."""
+
+import json
+import math
+from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from caffe_clr import plots, recorded
+from caffe_clr.errors import ClrError, UsageError
+from caffe_clr.history import write_csv
+from caffe_clr.recorded import read
+
+RATES = np.linspace(0.001, 0.05, 50)
+ACCURACIES = np.interp(RATES, [0.005, 0.02], [0.1, 0.8])
+LOSSES = 2.3 - np.interp(RATES, [0.005, 0.02], [0, 1.5])
+
+
+def table(path: Path, **columns: Iterable[float]) -> Path:
+    """A CSV of these columns; what is not finite is left empty."""
+    names = list(columns)
+    rows = [
+        {name: value for name, value in zip(names, row, strict=True) if math.isfinite(value)}
+        for row in zip(*columns.values(), strict=True)
+    ]
+    write_csv(rows, path)
+    return path
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures that the test draws."""
+    drawn: list[Figure] = []
+    save = Figure.savefig
+
+    def keep(self: Figure, *to: Any, **how: Any) -> None:
+        drawn.append(self)
+        save(self, *to, **how)
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    return drawn
+
+
+def bounds(found: Any) -> tuple[float | None, float | None]:
+    return found.suggestions.base_lr.rate, found.suggestions.max_lr.rate
+
+
+def log(path: Path, losses: Iterable[float] = LOSSES) -> Path:
+    """A log of `caffe train` that displays and tests every 10 iterations."""
+    lines = []
+    for number, (rate, loss) in enumerate(zip(RATES, losses, strict=False)):
+        lines += [
+            f"solver.cpp:330] Iteration {10 * number}, Testing net (#0)",
+            f"solver.cpp:397]     Test net output #0: accuracy = {ACCURACIES[number]:.6g}",
+            f"solver.cpp:397]     Test net output #1: loss = {loss:.6g} (* 1 = {loss:.6g} loss)",
+            f"solver.cpp:218] Iteration {10 * number} (50 iter/s), loss = {loss:.6g}",
+            f"solver.cpp:237]     Train net output #0: loss = {loss:.6g} (* 1 = {loss:.6g} loss)",
+            f"sgd_solver.cpp:105] Iteration {10 * number}, lr = {rate:.6g}",
+        ]
+    lines.append("caffe.cpp:259] Optimization Done.")
+    path.write_text("".join(f"I1125 10:00:00.000000 77 {line}\n" for line in lines))
+    return path
+
+
+def run_folder(path: Path, losses: Collection[float] = LOSSES, status: str = "finished") -> Path:
+    path.mkdir()
+    iterations = range(0, 10 * len(losses), 10)
+    columns: dict[str, Iterable[float]] = {"iteration": iterations, "lr": RATES[: len(losses)]}
+    table(path / "train.csv", **columns, loss=losses)
+    table(path / "test.csv", **columns, accuracy=ACCURACIES[: len(losses)], loss=losses)
+    about = {"status": status, "iteration": iterations[-1], "solvers": [], "message": ""}
+    (path / "run.json").write_text(json.dumps(about))
+    return path
+
+
+def csv_file(path: Path) -> Path:
+    return table(path.with_suffix(".csv"), lr=RATES, top_1=ACCURACIES, train_loss=LOSSES)
+
+
+@pytest.mark.parametrize("write", [log, run_folder, csv_file])
+def test_bounds_are_those_of_the_curve(write: Callable[..., Path], tmp_path: Path) -> None:
+    found = read(write(tmp_path / "curve"))
+    assert found.metric.name in ("accuracy", "top_1")
+    assert bounds(found) == pytest.approx((0.006, 0.019), abs=0.0011)
+    assert {rule.name for rule in found.suggestions.rules} >= {"rises", "learns", "loss"}
+    assert found.suggestions.base_lr.confidence == "high"
+    assert found.diverged_at is None
+
+
+@pytest.mark.parametrize("write", [log, run_folder])
+def test_an_output_is_chosen(write: Callable[..., Path], tmp_path: Path) -> None:
+    path = write(tmp_path / "curve")
+    found = read(path, "loss")
+    assert (found.metric.name, found.metric.of_test) == ("loss", True)
+    assert not found.metric.is_accuracy
+    assert bounds(found) == pytest.approx((0.006, 0.019), abs=0.0011)
+    with pytest.raises(UsageError, match="no output top_5; there are accuracy, loss"):
+        read(path, "top_5")
+
+
+@pytest.mark.parametrize("lost", [math.nan, math.inf, 87.3365])
+def test_a_log_ends_where_the_loss_is_lost(lost: float, tmp_path: Path) -> None:
+    losses = [*LOSSES[:30], lost, lost, lost]
+    found = read(log(tmp_path / "train.log", losses))
+    assert found.diverged_at == pytest.approx(RATES[30])
+    assert [row["lr"] for row in found.rows] == pytest.approx(list(RATES[:30]))
+    assert found.stopped == "Diverged at rate 0.031"
+
+
+def test_a_run_that_diverged_says_so(tmp_path: Path) -> None:
+    found = read(run_folder(tmp_path / "run", LOSSES[:5], "diverged"))
+    assert found.diverged_at == RATES[4]
+    assert "let the range end below 0.005" in found.suggestions.max_lr.reason
+
+
+def test_a_cycle_counts_up_to_its_peak(tmp_path: Path) -> None:
+    up = {"lr": RATES, "accuracy": ACCURACIES}
+    once = read(table(tmp_path / "once.csv", **up))
+    there_and_back = {
+        "lr": [*RATES, *RATES[::-1][1:]],
+        "accuracy": [*ACCURACIES, *np.full(RATES.size - 1, 0.9)],
+    }
+    assert read(table(tmp_path / "cycle.csv", **there_and_back)) == once
+
+
+def test_losses_alone_will_do(tmp_path: Path) -> None:
+    found = read(table(tmp_path / "loss.csv", lr=RATES, loss=LOSSES))
+    assert (found.metric.name, found.metric.of_test) == ("loss", False)
+    assert bounds(found) == pytest.approx((0.006, 0.019), abs=0.0011)
+
+
+def test_rows_of_tests_and_of_losses_alternate(tmp_path: Path) -> None:
+    tested = np.where(np.arange(RATES.size) % 2, ACCURACIES, np.nan)
+    trained = np.where(np.arange(RATES.size) % 2, np.nan, LOSSES)
+    found = read(table(tmp_path / "both.csv", lr=RATES, accuracy=tested, train_loss=trained))
+    assert (len(found.rows), len(found.losses)) == (25, 25)
+    assert bounds(found) == pytest.approx((0.006, 0.019), abs=0.0021)
+
+
+def test_what_is_no_range_test_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"fixed\.csv: no rates in it that rise"):
+        read(table(tmp_path / "fixed.csv", lr=[0.01] * 20, accuracy=range(20)))
+    with pytest.raises(ClrError, match=r"rate\.csv: no column lr in it"):
+        read(table(tmp_path / "rate.csv", rate=RATES, accuracy=ACCURACIES))
+    (tmp_path / "words.csv").write_text("lr,accuracy\nlow,high\n")
+    with pytest.raises(ClrError, match=r"words\.csv: is no CSV of numbers"):
+        read(tmp_path / "words.csv")
+    with pytest.raises(ClrError, match="there is no run in it"):
+        read(tmp_path)
+    with pytest.raises(ClrError, match=r"none\.csv: there is no such file"):
+        read(tmp_path / "none.csv")
+    for damaged in ("", "[]", '{"seeds": [1]}', '{"seeds": [], "diverged_at": null}'):
+        (tmp_path / "range_test.json").write_text(damaged)
+        with pytest.raises(ClrError, match=r"range_test\.json: cannot be read; name the range_te"):
+            read(tmp_path)
+
+
+def test_an_accuracy_beside_a_loss_that_is_no_number_is_no_result(tmp_path: Path) -> None:
+    path = run_folder(tmp_path / "run")
+    lines = (path / "test.csv").read_text().splitlines(keepends=True)
+    lines[21] = f"200,{RATES[20]},1,nan\n"
+    (path / "test.csv").write_text("".join(lines))
+    found = read(path)
+    assert len(found.rows) == RATES.size - 1
+    assert 200 not in [row["iteration"] for row in found.rows]
+
+
+def test_every_recorded_curve_supports_both_bounds(root: Path) -> None:
+    files = [
+        *root.glob("tests/recorded/*range_test*.csv"),
+        *root.glob("models/*/results/range_*.csv"),
+    ]
+    assert len(files) >= 4
+    for file in files:
+        base_lr, max_lr = bounds(recorded.read(file))
+        assert base_lr is not None, file
+        assert max_lr is not None, file
+        assert base_lr < max_lr / 2, file
+
+
+def test_the_mean_of_three_recorded_seeds_has_a_band(
+    root: Path, tmp_path: Path, figures: list[Figure]
+) -> None:
+    results = root / "models" / "cifar10_full" / "results"
+    mean = recorded.read(results / "range_test.csv")
+    seeds = [recorded.read(results / f"range_test_{seed}.csv").rows for seed in (1, 2, 3)]
+    for row, *values in zip(mean.rows, *seeds, strict=True):
+        accuracies = [value["accuracy"] for value in values]
+        assert row["accuracy"] == pytest.approx(sum(accuracies) / 3)
+        assert row["accuracy_low"] == min(accuracies)
+        assert row["accuracy_high"] == max(accuracies)
+    plots.plot_range_test(mean, "three seeds", tmp_path / "three.png")
+    plots.plot_range_test(recorded.read(results / "range_test_1.csv"), "one", tmp_path / "one.png")
+    assert [len(figure.axes[0].collections) for figure in figures] == [1, 0]
+
+
+@pytest.mark.parametrize(("highest", "labels"), [(0.05, 2), (0.0045, 0)])
+def test_bounds_that_are_none_have_no_legend(
+    highest: float, labels: int, tmp_path: Path, figures: list[Figure]
+) -> None:
+    rates = np.linspace(0.001, highest, 50)
+    heights = np.interp(rates, [0.005, 0.02], [0.1, 0.8])
+    found = read(table(tmp_path / "curve.csv", lr=rates, accuracy=heights))
+    plots.plot_range_test(found, "a curve", tmp_path / "curve.png")
+    (figure,) = figures
+    assert [len(legend.get_texts()) for legend in figure.legends] == ([labels] if labels else [])
