@@ -132,6 +132,7 @@ def test_without_a_terminal_the_training_is_told_in_lines(
         images=None,
         resume=False,
         snapshot_cycles=False,
+        tensorboard=False,
     )
     line = r"iteration \d+: cycle [123]/3 lr [\d.]+ loss [\d.]+ test [\d.]+% [\d.]+ it/s"
     lines = output.getvalue().splitlines()

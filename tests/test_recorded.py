@@ -111,6 +111,15 @@ def test_a_log_ends_where_the_loss_is_lost(lost: float, tmp_path: Path) -> None:
     assert found.stopped == "Diverged at rate 0.031"
 
 
+def test_an_output_with_a_weight_is_a_loss_whatever_its_name(tmp_path: Path) -> None:
+    path = log(tmp_path / "train.log")
+    text = "\n".join(line for line in path.read_text().splitlines() if "accuracy" not in line)
+    path.write_text(text.replace("#1: loss = ", "#1: distance = ") + "\n")
+    metric = read(path).metric
+    assert (metric.name, metric.is_accuracy) == ("distance", False)
+    assert not read(path, "distance").metric.is_accuracy
+
+
 def test_a_run_that_diverged_says_so(tmp_path: Path) -> None:
     found = read(run_folder(tmp_path / "run", LOSSES[:5], "diverged"))
     assert found.diverged_at == RATES[4]

@@ -25,6 +25,7 @@ class Options:
         scheduler: the address of a Dask scheduler whose workers train instead.
         gpu: the number of the GPU to train on; None for the CPU.
         images: the size of the training set, which is counted where this is None.
+        tensorboard: also write event files into the folder of each run.
     """
 
     seeds: int = 3
@@ -32,6 +33,7 @@ class Options:
     scheduler: str | None = None
     gpu: int | None = None
     images: int | None = None
+    tensorboard: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,7 @@ def compare(
             gpu=options.gpu,
             images=options.images,
             resume=True,
+            tensorboard=options.tensorboard,
             cwd=str(Path.cwd()),
             threads=threads,
         )

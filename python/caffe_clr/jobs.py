@@ -48,6 +48,7 @@ class Job:
     resume: bool = False
     snapshot_cycles: bool = False
     stop_early: bool = False
+    tensorboard: bool = False
     cwd: str = "."
     threads: int | None = None
 

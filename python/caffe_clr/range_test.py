@@ -46,6 +46,7 @@ class Options:
         resume: go on with the range test in the folder.
         stop_early: end a training not only when its loss is no number, but
             also when it rises to four times the first.
+        tensorboard: also write event files into the folder of each seed.
     """
 
     min_lr: float
@@ -60,6 +61,7 @@ class Options:
     gpu: int | None = None
     resume: bool = False
     stop_early: bool = True
+    tensorboard: bool = False
 
 
 def range_test(
@@ -117,6 +119,7 @@ def range_test(
             images=options.images,
             resume=options.resume,
             stop_early=options.stop_early,
+            tensorboard=options.tensorboard,
             threads=jobs.threads(min(options.jobs, options.seeds)),
         )
         for seed, folder in zip(seeds, folders, strict=True)

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -22,12 +22,16 @@ _SOFTMAX_LOST = (87.3, 87.4)  # what SoftmaxWithLoss gives for NaN, in six digit
 
 @dataclass
 class _Recorded:
-    """The rows of a range test, each with its lr; `train` has the loss as `loss`."""
+    """The rows of a range test, each with its lr; `train` has the loss as `loss`.
+
+    `losses` are outputs of the tests that are known to be losses.
+    """
 
     test: list[Row]
     train: list[Row]
     diverged_at: float | None = None
     seeds: Sequence[int] = (1,)
+    losses: Container[str] = ()
 
 
 def read(
@@ -63,7 +67,7 @@ def read(
     diverged_at = min(lost, default=recorded.diverged_at)
     if lost:
         test, train = ([row for row in rows if row["lr"] < min(lost)] for rows in (test, train))
-    metric = _metric(path, test, output)
+    metric = _metric(path, test, output, recorded.losses)
     rows = metric.rows(History(train, test))
     suggested = suggest(
         [row["lr"] for row in rows],
@@ -89,7 +93,7 @@ def _read(path: Path) -> _Recorded:
     if path.suffix == ".csv":
         return _read_csv(path)
     history = logs.read_log(path)
-    return _Recorded(history.test, history.train)
+    return _Recorded(history.test, history.train, losses=history.losses)
 
 
 def _read_range_test(folder: Path) -> _Recorded:
@@ -143,15 +147,15 @@ def _is_lost(loss: float) -> bool:
     return not math.isfinite(loss) or _SOFTMAX_LOST[0] < loss < _SOFTMAX_LOST[1]
 
 
-def _metric(path: Path, rows: Sequence[Row], output: str | None) -> Metric:
+def _metric(path: Path, rows: Sequence[Row], output: str | None, losses: Container[str]) -> Metric:
     """What to judge by, among the outputs of the tests."""
     names = dict.fromkeys(name for row in rows for name in row)
     outputs = [name for name in names if name not in OWN_COLUMNS and not name.endswith(_BAND)]
     if output is not None:
         if output not in outputs:
             raise UsageError(f"{path}: no output {output}; there are {', '.join(outputs)}")
-        return Metric(output, of_test=True, is_accuracy=not metrics.is_loss(output))
-    accuracies = [name for name in outputs if not metrics.is_loss(name)]
+        return Metric(output, of_test=True, is_accuracy=not metrics.is_loss(output, losses))
+    accuracies = [name for name in outputs if not metrics.is_loss(name, losses)]
     if accuracies:
         return Metric(accuracies[-1], of_test=True, is_accuracy=True)
     if outputs:

@@ -190,6 +190,7 @@ class Run:
         problems: what is damaged in it and left out, a line each.
         begun: what run.json said of the run that is gone on with; empty where
             there is none, or that cannot be read.
+        on_row: called with each row that is recorded.
     """
 
     def __init__(self, folder: Path, stages: Sequence[Any], about: dict[str, Any]) -> None:
@@ -198,6 +199,7 @@ class Run:
         self.problems = damage(folder)
         status, problem = _read_status(folder)
         self.begun = status if is_run(folder) and not problem else {}
+        self.on_row: Callable[[Phase, Row], None] = lambda phase, row: None
         self._about = about
         self._stages = stages
         self._list = folder / _LIST
@@ -247,6 +249,7 @@ class Run:
     def add(self, phase: Phase, row: Row) -> None:
         """Record a row."""
         self.history.rows(phase).append(row)
+        self.on_row(phase, row)
         path, columns = _table(self.folder, phase), self._columns[phase]
         if not columns or not row.keys() <= set(columns) or not path.is_file():
             self._write(phase)

@@ -4,13 +4,25 @@ import math
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from caffe_clr import advice, checks, epochs, labels, policies, positions, prototxt, runs, solvers
+from caffe_clr import (
+    advice,
+    checks,
+    epochs,
+    event_files,
+    labels,
+    policies,
+    positions,
+    prototxt,
+    runs,
+    solvers,
+)
 from caffe_clr.errors import ClrError, DivergedError, Interrupted
 from caffe_clr.history import History, Phase, Row
 from caffe_clr.prototxt import SolverFile
@@ -100,6 +112,7 @@ def train(
     resume: bool = False,
     snapshot_cycles: bool = False,
     stop_early: bool = False,
+    tensorboard: bool = False,
     on_iteration: Callable[[Progress], None] = lambda progress: None,
     on_warning: Callable[[str], None] = lambda warning: None,
     stop: Callable[[], int | None] = lambda: None,
@@ -123,6 +136,8 @@ def train(
         stop_early: end not only at a loss that is nan, inf, or the 87.3365 that
             SoftmaxWithLoss reports for them, but also at one that has risen to
             four times the first.
+        tensorboard: also write what is recorded as TensorBoard's event files, into the
+            run folder.
         on_iteration: called after each iteration.
         on_warning: called with what a resumed run cannot restore: what is damaged
             in the folder, and what differs from an uninterrupted run.
@@ -134,6 +149,8 @@ def train(
             is in the folder.
         ClrError: a solver, net, data set or the folder cannot be used.
     """
+    if tensorboard:
+        event_files.check()
     files = [solver_files] if isinstance(solver_files, Path) else list(solver_files)
     planned = plan(files, out, seed=seed, gpu=gpu, images=images)
     for solver in planned.solvers:
@@ -157,15 +174,17 @@ def train(
         run.start(snapshot)
         _tell([*run.problems, *_other_machine(run.begun, about)], on_warning)
         status, iteration, message = Status.INTERRUPTED, 0, ""
+        board = event_files.written(run, planned.stages) if tensorboard else nullcontext()
         try:
-            for number in range(snapshot.stage if snapshot else 0, len(files)):
-                stage = _Stage(planned, number, run, snapshot_cycles, stop_early)
-                try:
-                    _tell(stage.begin(snapshot, gpu), on_warning)
-                    stage.train(on_iteration, stop)
-                finally:
-                    iteration = stage.iteration
-                snapshot = stage.newest
+            with board:
+                for number in range(snapshot.stage if snapshot else 0, len(files)):
+                    stage = _Stage(planned, number, run, snapshot_cycles, stop_early)
+                    try:
+                        _tell(stage.begin(snapshot, gpu), on_warning)
+                        stage.train(on_iteration, stop)
+                    finally:
+                        iteration = stage.iteration
+                    snapshot = stage.newest
             status = Status.FINISHED
         except DivergedError as error:
             status, iteration, message = Status.DIVERGED, error.iteration, str(error)

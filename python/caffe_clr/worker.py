@@ -103,6 +103,7 @@ def _train(job: Job, report: Callable[..., None], stop: Callable[[], int | None]
         resume=job.resume,
         snapshot_cycles=job.snapshot_cycles,
         stop_early=job.stop_early,
+        tensorboard=job.tensorboard,
         on_iteration=on_iteration,
         on_warning=on_warning,
         stop=stop,

@@ -30,6 +30,9 @@ Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Runs at once.")]
 Images = Annotated[
     int | None, typer.Option(min=1, help="Size of the training set, where it cannot be counted.")
 ]
+TensorBoard = Annotated[
+    bool, typer.Option("--tensorboard", help="Also write event files for TensorBoard.")
+]
 
 
 @app.command(rich_help_panel=TRAINING)
@@ -45,6 +48,7 @@ def train(
     snapshot_cycles: Annotated[
         bool, typer.Option("--snapshot-cycles", help="Also snapshot where each cycle ends.")
     ] = False,
+    tensorboard: TensorBoard = False,
 ) -> None:
     """Train a solver, or several as the stages of one run (the paper's Table 2).
 
@@ -63,6 +67,7 @@ def train(
         images=images,
         resume=resume,
         snapshot_cycles=snapshot_cycles,
+        tensorboard=tensorboard,
     )
 
 
@@ -108,6 +113,7 @@ def range_test(
     out: Out = None,
     seed: Seed = None,
     gpu: Gpu = None,
+    tensorboard: TensorBoard = False,
 ) -> None:
     """Find base_lr and max_lr: the accuracy while the rate rises (section 3.3).
 
@@ -134,6 +140,7 @@ def range_test(
         gpu=gpu,
         resume=resume,
         stop_early=not keep_going,
+        tensorboard=tensorboard,
     )
     show_bounds(solver, out, options, console)
 
@@ -221,6 +228,7 @@ def compare(
     ] = None,
     gpu: Gpu = None,
     images: Images = None,
+    tensorboard: TensorBoard = False,
 ) -> None:
     """Train several solvers with the same seeds; draw and tabulate their accuracy.
 
@@ -232,7 +240,14 @@ def compare(
     from caffe_clr.comparison import Options
 
     title = f"{len(solvers)} solvers, " + (f"seeds 1 to {seeds}" if seeds > 1 else "seed 1")
-    options = Options(seeds=seeds, jobs=jobs, scheduler=scheduler, gpu=gpu, images=images)
+    options = Options(
+        seeds=seeds,
+        jobs=jobs,
+        scheduler=scheduler,
+        gpu=gpu,
+        images=images,
+        tensorboard=tensorboard,
+    )
     show_comparison(solvers, out, title, options, console)
 
 

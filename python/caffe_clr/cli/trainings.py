@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from caffe_clr import comparison, jobs, metrics, plots, policies, runs, training
+from caffe_clr import comparison, event_files, jobs, metrics, plots, policies, runs, training
 from caffe_clr.cli.console import progress, reading, warn
 from caffe_clr.errors import AGAIN, ClrError, DiedError, Interrupted, UsageError
 from caffe_clr.jobs import KEPT, Job, Report
@@ -31,6 +31,7 @@ def show_training(
     images: int | None,
     resume: bool,
     snapshot_cycles: bool,
+    tensorboard: bool,
 ) -> None:
     """Train as training.train does, in a process of its own, and show how it goes."""
     if out is None and resume:
@@ -39,6 +40,8 @@ def show_training(
         if resume and not runs.is_run(out):
             raise UsageError(f"--resume: there is no run in {out} to go on with")
         runs.check_new(out, resume)
+    if tensorboard:
+        event_files.check()
     with reading(console):
         planned = training.plan(solver_files, out, seed=seed, gpu=gpu, images=images)
     warn(planned.warnings, console)
@@ -51,6 +54,7 @@ def show_training(
         images=images,
         resume=resume,
         snapshot_cycles=snapshot_cycles,
+        tensorboard=tensorboard,
     )
     metric = metrics.metric_of(planned.solvers[-1])
     # a line of stages is too long for a bar
@@ -111,6 +115,8 @@ def _command(job: Job) -> str:
             command += [option, str(value)]
     if job.snapshot_cycles:
         command.append("--snapshot-cycles")
+    if job.tensorboard:
+        command.append("--tensorboard")
     threads = os.environ.get("OMP_NUM_THREADS")
     return (f"OMP_NUM_THREADS={shlex.quote(threads)} " if threads else "") + shlex.join(command)
 
