@@ -1,5 +1,6 @@
 """The Dockerfiles and their scripts without an engine; docker/verify does the rest."""
 
+import difflib
 import os
 import re
 import subprocess
@@ -44,6 +45,21 @@ def copied(text: str) -> list[str]:
     """What the COPY instructions of a Dockerfile take from the checkout."""
     lines = re.findall(r"^COPY (?!--from)(.*)", text.replace("\\\n", " "), re.M)
     return [name for line in lines for name in line.split()[:-1]]
+
+
+def test_the_two_differ_in_what_gpus_need_alone(root: Path) -> None:
+    cpu, cuda = ((root / file).read_text().splitlines() for file in DOCKERFILES)
+    own = [line[2:] for line in difflib.ndiff(cpu, cuda) if line.startswith("- ")]
+    assert own == [
+        "# Patched Caffe for the CPU. From the repository's root:",
+        "#   docker build -f docker/cpu/Dockerfile -t caffe-clr:cpu .",
+        "RUN sh docker/compile",
+        "FROM ${BASE}",
+        "ENV PATH=/opt/venv/bin:/opt/caffe/bin:$PATH",
+        '      org.opencontainers.image.description="BVLC Caffe with cyclical learning rates,'
+        ' for the CPU" \\',
+        '      org.opencontainers.image.licenses="BSD-2-Clause"',
+    ]
 
 
 @pytest.mark.parametrize("file", DOCKERFILES)
