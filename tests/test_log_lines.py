@@ -278,6 +278,7 @@ def test_every_row_is_found_and_no_other(seed: int, path: Path) -> None:
     assert log.replaced == sum(map(len, made.rows.values())) - len(valid)
 
 
+@pytest.mark.usefixtures("tree")
 @settings(max_examples=400, deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_a_log_that_is_cut_anywhere_has_its_whole_rows_and_no_false_one(

@@ -410,6 +410,7 @@ I0627 13:03:48.000000 100 solver.cpp:337] Optimization Done.
 """
 
 
+@pytest.mark.usefixtures("tree")
 def test_rates_of_appendix_a_give_the_last_one(read: Callable[[str], Log]) -> None:
     """It rounds the position in the cycle to float: 0.0599999 is 0.06."""
     log = read(LINES)
@@ -424,6 +425,7 @@ def test_rates_of_appendix_a_give_the_last_one(read: Callable[[str], Log]) -> No
     ]
 
 
+@pytest.mark.usefixtures("tree")
 def test_the_momentum_is_recorded_with_the_rate(read: Callable[[str], Log], tmp_path: Path) -> None:
     for more in (
         ", momentum = 0.95, weight decay = 0.0001",
@@ -458,6 +460,7 @@ def test_a_log_of_1cycle_gives_every_rate_and_momentum(tree: Tree, tmp_path: Pat
     assert (tmp_path / "out" / "train.csv").read_text().startswith("iteration,lr,lr_computed,mom")
 
 
+@pytest.mark.usefixtures("tree")
 def test_an_output_with_a_name_of_our_own_is_called_as_in_a_run(read: Callable[[str], Log]) -> None:
     names = ("lr", "momentum", "seconds", "epoch")
     outputs = "".join(
@@ -469,6 +472,7 @@ def test_an_output_with_a_name_of_our_own_is_called_as_in_a_run(read: Callable[[
     assert (row["lr"], row["seconds"], "momentum" in row) == (0.075, 66, False)
 
 
+@pytest.mark.usefixtures("tree")
 def test_rates_that_another_thread_logs_are_those_of_the_results(
     read: Callable[[str], Log],
 ) -> None:
@@ -478,6 +482,7 @@ def test_rates_that_another_thread_logs_are_those_of_the_results(
     assert (log.computed, log.beside) == (1, 0)
 
 
+@pytest.mark.usefixtures("tree")
 def test_an_output_with_a_weight_is_a_loss(read: Callable[[str], Log], tmp_path: Path) -> None:
     log = read(LINES)
     assert log.losses == {"l2"}
@@ -490,6 +495,7 @@ def test_an_output_with_a_weight_is_a_loss(read: Callable[[str], Log], tmp_path:
     assert heights[0] < heights[1]  # it has a panel
 
 
+@pytest.mark.usefixtures("tree")
 def test_results_that_are_left_out_are_told(read: Callable[[str], Log]) -> None:
     test = LINES[LINES.index("I0627 13:03:46") :]
     log = read(LINES + LINES.replace(" 100 ", " 200 "))
