@@ -50,7 +50,8 @@ def test_doctor_tells_what_the_installed_caffe_is(
 
 @pytest.fixture
 def moved(tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of pycaffe that Python finds first."""
+    """A copy of pycaffe that Python finds first; one that is imported would hide it."""
+    monkeypatch.delitem(sys.modules, "caffe", raising=False)
     monkeypatch.syspath_prepend(tmp_path)
     return Path(shutil.copytree(tree.python / "caffe", tmp_path / "caffe"))
 
