@@ -114,7 +114,7 @@ def main() -> None:
             subject.step()
             milliseconds.append((time.perf_counter_ns() - start) / 1e6)
         if not math.isfinite(subject.number()):
-            sys.exit("the loss is no number any more: what is timed is no training")
+            sys.exit("the loss is NaN: this is no training to time")
         _answer(milliseconds)
 
 

@@ -297,7 +297,7 @@ def test_a_program_that_has_just_been_started_is_ended_with_the_build(
         started[0].kill()
 
 
-def test_state_that_cannot_be_read_is_made_anew(tmp_path: Path) -> None:
+def test_state_that_cannot_be_read_is_made_again(tmp_path: Path) -> None:
     (tmp_path / "state.json").write_text('{"source": "torn')
     state = pipeline._State(tmp_path / "state.json")
     assert state["source"] is None

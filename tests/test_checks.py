@@ -357,7 +357,7 @@ def test_a_pipe_is_refused(name: str, tree: Tree, folder: Path) -> None:
 def test_an_empty_lmdb_is_refused(tree: Tree, folder: Path) -> None:
     """Caffe reads it out of bounds: it ends in a failed check, bad_alloc or a bad address."""
     change("net.prototxt", '"test_lmdb"', '"empty_lmdb"')
-    assert_refused(f"{TEST}empty_lmdb is empty; write the data set anew")
+    assert_refused(f"{TEST}empty_lmdb is empty; write the data set again")
     done = caffe_train(tree)
     assert -done.returncode in (signal.SIGABRT, signal.SIGBUS, signal.SIGSEGV), done.stderr
 

@@ -188,9 +188,8 @@ def test_a_snapshot_that_has_changed_is_passed_over_and_said(
     said: list[str] = []
     training.train(interrupted / "solver.prototxt", folder, resume=True, on_warning=said.append)
     assert said == [
-        f"{model}: is not what was snapshot; what was snapshot before is used",
-        f"{folder}/snapshots/solver_iter_20.solverstate: is missing; what was snapshot before"
-        " is used",
+        f"{model}: has changed since it was written; an earlier snapshot is used",
+        f"{folder}/snapshots/solver_iter_20.solverstate: is missing; an earlier snapshot is used",
     ]
     assert weights(folder) == weights(interrupted / "whole")
 
@@ -211,7 +210,7 @@ def test_without_a_list_a_torn_snapshot_is_not_used(interrupted: Path, tmp_path:
     assert weights(folder) == weights(interrupted / "whole")
 
 
-def test_a_damaged_run_is_not_begun_anew(interrupted: Path, tmp_path: Path) -> None:
+def test_a_damaged_run_is_not_started_again(interrupted: Path, tmp_path: Path) -> None:
     folder = copy(interrupted, "run", tmp_path)
     for name in FILES:
         (folder / name).unlink()
@@ -219,7 +218,7 @@ def test_a_damaged_run_is_not_begun_anew(interrupted: Path, tmp_path: Path) -> N
         training.train(interrupted / "solver.prototxt", folder)
 
 
-def test_what_is_deleted_while_a_run_is_trained_is_written_anew(
+def test_what_is_deleted_while_a_run_is_trained_is_written_again(
     interrupted: Path, tmp_path: Path
 ) -> None:
     def delete(progress: training.Progress) -> None:

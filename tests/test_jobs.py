@@ -1,4 +1,4 @@
-"""Trainings in processes of their own: what they report, and how they end."""
+"""Trainings in subprocesses: what they report, and how they end."""
 
 import json
 import os
@@ -410,7 +410,7 @@ def test_a_second_interruption_ends_it_at_once(
     process.send_signal(signal.SIGINT)
     _, message = process.communicate()
     assert process.returncode == 130
-    assert message.startswith("error: interrupted; what was recorded and snapshot is kept; go on")
+    assert message.startswith("error: interrupted; records and snapshots are kept; go on")
     assert not is_running(child)
 
 

@@ -174,7 +174,7 @@ def test_a_bad_momentum_is_refused(
 
 @pytest.mark.parametrize("gamma", [0, -0.5, 1.0001, np.nan])
 def test_exp_range_needs_a_gamma_between_0_and_1(gamma: float) -> None:
-    message = f'lr_policy "exp_range": gamma is {gamma:g}, the factor of an iteration; set it'
+    message = f'lr_policy "exp_range": gamma is {gamma:g}; the rate is multiplied by it in'
     with pytest.raises(ValueError, match=message):
         policies.exp_range(0, **CIFAR10, gamma=gamma)
 
@@ -232,13 +232,13 @@ def test_parameters_are_floats_as_in_a_prototxt() -> None:
     ("fields", "message"),
     [
         ({"max_lr": None}, "max_lr is not set; set it to"),
-        ({"max_lr": 0.0005}, "max_lr 0.0005 is below base_lr 0.001; exchange them"),
+        ({"max_lr": 0.0005}, "max_lr 0.0005 is below base_lr 0.001; swap them"),
         ({"max_lr": np.inf}, "max_lr is inf; it must be finite"),
         ({"max_lr": 1e39}, "max_lr is 1e.39; it must be finite"),
         ({"base_lr": np.nan}, "base_lr is nan; it must be finite"),
         ({"base_lr": -0.001}, "base_lr is -0.001; set it to 0 or more"),
-        ({"stepsize": 0}, "stepsize is 0; it is the way between the bounds"),
-        ({"stepsize": -1}, "stepsize is -1; it is the way between the bounds"),
+        ({"stepsize": 0}, "stepsize is 0; it is half a cycle"),
+        ({"stepsize": -1}, "stepsize is -1; it is half a cycle"),
         ({"start_lr_policy": -1}, "start_lr_policy is -1; it is an iteration"),
     ],
 )

@@ -20,8 +20,8 @@ REFUSED = [
     ("max_lr: 0.006", "max_lr: nan", "max_lr.* must be finite"),
     ("base_lr: 0.001", "base_lr: -inf", "base_lr.* must be finite"),
     ("base_lr: 0.001", "base_lr: -0.001", "base_lr is .*; set it to 0 or more"),
-    ("stepsize: 20", "", "stepsize.* is the way between"),
-    ("stepsize: 20", "stepsize: -20", "stepsize.* is the way between"),
+    ("stepsize: 20", "", "stepsize.* is half a cycle"),
+    ("stepsize: 20", "stepsize: -20", "stepsize.* is half a cycle"),
     ("stepsize: 20", "stepsize: 20 start_lr_policy: -1", "start_lr_policy.* is an iteration"),
 ]
 

@@ -488,7 +488,7 @@ def test_run_json_says_what_is_trained(write_solver: Callable[..., Path], tmp_pa
     assert (status["solvers"], status["seed"], status["gpu"]) == ([str(file)], 3, None)
 
 
-def test_a_folder_in_which_nothing_was_trained_is_begun_anew(
+def test_a_folder_in_which_nothing_was_trained_is_started_again(
     write_solver: Callable[..., Path], tmp_path: Path
 ) -> None:
     with pytest.raises(ClrError, match="GPU 0: this Caffe is built for the CPU alone"):

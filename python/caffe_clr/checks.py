@@ -61,7 +61,7 @@ def check_run(solver: SolverFile, *, gpu: int | None = None) -> list[str]:
 
 
 def warn_of_no_tests(solver: SolverFile) -> list[str]:
-    """A warning, if a training of a solver tests nothing, why that is and how to mend it."""
+    """A warning, if a training of a solver tests nothing, why that is and how to fix it."""
     if solver.tested_nets:
         return []
     parameter = solver.parameter

@@ -102,7 +102,7 @@ def count_images(layer: Any, net: str = "net") -> int:
         raise ClrError(f"{where}: no source; set it in its {PARAMETERS[layer.type]}")
     try:
         if not Path(source).exists():
-            raise ValueError(f"no data at {source}{looked_for(source)}; make it, or mend source")
+            raise ValueError(f"no data at {source}{looked_for(source)}; make it, or fix source")
         images = counter(layer, Path(source))
     except OSError as error:
         raise ClrError(f"{where}: {source} cannot be read: {error.strerror}") from None
@@ -198,7 +198,7 @@ def _count_leveldb(folder: Path) -> int:
 def _kept_count(folder: Path) -> Path:
     """Where the count of a LevelDB is kept, under a name that its content decides.
 
-    Caffe, as it opens a database, writes its manifest and an empty log anew, and
+    Caffe, as it opens a database, rewrites its manifest and an empty log, and
     leaves the tables as they are.
     """
     files = [
@@ -261,7 +261,7 @@ def _count_rows(file: str, name: str, source: Path) -> int:
 
     listed = f"{file!r}, which {source} lists,"
     if not Path(file).is_file():
-        raise ValueError(f"{listed} is no file{looked_for(file)}; make it, or mend the list")
+        raise ValueError(f"{listed} is no file{looked_for(file)}; make it, or fix the list")
     try:
         with h5py.File(file, "r") as datasets:
             dataset = datasets.get(name)
@@ -309,13 +309,13 @@ def _first_datum(data: Any, where: str) -> Any:
     except ValueError as error:
         raise ClrError(f"{where}: {error}") from None
     if value is None:
-        raise ClrError(f"{where}: {data.source} is empty; write the data set anew")
+        raise ClrError(f"{where}: {data.source} is empty; write the data set again")
     datum = prototxt.caffe_pb2().Datum()
     with suppress(DecodeError):
         datum.ParseFromString(value)
     if not datum.encoded and datum.channels < 1:
         raise ClrError(
-            f"{where}: the first value of {data.source} is no Datum; write the data set anew"
+            f"{where}: the first value of {data.source} is no Datum; write the data set again"
         )
     return datum
 

@@ -120,7 +120,7 @@ def epoch(solver: SolverFile, *, images: int | None = None, gpus: int = 1) -> Ep
     net = solver.train_net
     layer = data_layers.of_net(net)
     if layer is None:
-        raise ClrError(f"{net.name}: no data layer in phase TRAIN; add one, or mend its include")
+        raise ClrError(f"{net.name}: no data layer in phase TRAIN; add one, or fix its include")
     batch_size = data_layers.batch_size(layer)
     if batch_size is None:
         remedy = "compute the stepsize as epochs * images / batch size"

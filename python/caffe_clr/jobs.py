@@ -1,4 +1,4 @@
-"""Runs trainings in processes of their own: one that is watched, or several at once.
+"""Runs trainings in subprocesses: one that is watched, or several at once.
 
 A check that fails inside Caffe ends such a process, not this one, and Caffe's
 whole log goes to caffe.log in the run folder.
@@ -33,7 +33,7 @@ _SIGNALS = {
 _LAST_BYTES = 10_000  # of the log, in which its last line is looked for
 _NOT_WRITTEN = "SerializeToOstream"  # in the check of io.cpp on a snapshot
 _WAIT_SECONDS = 0.2
-KEPT = "what was recorded and snapshot is kept"
+KEPT = "records and snapshots are kept"
 
 
 @dataclass(frozen=True)

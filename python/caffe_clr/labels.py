@@ -67,7 +67,7 @@ def check(net: Net, shapes: Mapping[str, tuple[int, ...]]) -> None:
             raise ClrError(
                 f'{net.name}: layer "{layer.name}": {data} has the label {max(wrong)}, and'
                 f' "{scores}" {outputs} outputs, for labels from 0 to {outputs - 1}; set'
-                " num_output, or mend the labels"
+                " num_output, or fix the labels"
             )
 
 

@@ -41,7 +41,7 @@ def triangular(
 ) -> Rates:
     """Rise from base_lr to max_lr in stepsize iterations, fall back in the next, and repeat.
 
-    With t iterations behind start_lr_policy, counted from 0, the rate is
+    With t iterations after start_lr_policy, counted from 0, the rate is
     base_lr + (max_lr - base_lr) * h, where p = t mod 2*stepsize is the position
     in the cycle and h = (p if p <= stepsize else 2*stepsize - p) / stepsize.
 
@@ -129,7 +129,7 @@ def decay(
 ) -> Rates:
     """Fall from max_lr to base_lr in stepsize iterations and stay there.
 
-    The paper's control experiment (section 4.1.1). With t iterations behind
+    The paper's control experiment (section 4.1.1). With t iterations after
     start_lr_policy the rate is max_lr - (max_lr - base_lr) * min(t, stepsize) /
     stepsize; here it is summed from base_lr up, where nothing cancels out.
 
@@ -155,7 +155,7 @@ def one_cycle(
 ) -> Rates:
     """The policy 1cycle: rise to max_lr, fall far below base_lr, and stay there.
 
-    With t iterations behind start_lr_policy the rate is base_lr + (max_lr -
+    With t iterations after start_lr_policy the rate is base_lr + (max_lr -
     base_lr) * t / stepsize up to stepsize, then max_lr * (2*stepsize - t) /
     stepsize, but not below base_lr / 1000, at which it stays. The way down leads
     towards 0 and not to base_lr. PyTorch's OneCycleLR falls until its run's end,
@@ -311,7 +311,7 @@ def momentum(
 ) -> Rates:
     """The momentum of SGD and Nesterov, Adam's beta1, which may cycle beside any policy.
 
-    With t iterations behind start_lr_policy and cyclical_momentum = (first, M) it
+    With t iterations after start_lr_policy and cyclical_momentum = (first, M) it
     is momentum + (first - momentum) * h / 2^c, where c = floor(t / 2M) is the
     number of finished cycles, p = t - 2M*c the position in the cycle and h = (p
     if p <= M else 2M - p) / M. It goes on in half the height after 1cycle's one
@@ -409,16 +409,16 @@ def check_bounds(
     elif base_lr < 0:
         problem = f"base_lr is {base_lr:g}; set it to 0 or more"
     elif _float(max_lr) < _float(base_lr):
-        problem = f"max_lr {max_lr:g} is below base_lr {base_lr:g}; exchange them or raise max_lr"
+        problem = f"max_lr {max_lr:g} is below base_lr {base_lr:g}; swap them or raise max_lr"
     elif stepsize <= 0:
-        problem = (
-            f"stepsize is {stepsize}; it is the way between the bounds in iterations,"
-            " set it to 1 or more"
-        )
+        problem = f"stepsize is {stepsize}; it is half a cycle, in iterations: set it to 1 or more"
     elif start_lr_policy < 0:
         problem = f"start_lr_policy is {start_lr_policy}; it is an iteration, set it to 0 or more"
     elif not 0 < gamma <= 1:
-        problem = f"gamma is {gamma:g}, the factor of an iteration; set it above 0 and to 1 at most"
+        problem = (
+            f"gamma is {gamma:g}; the rate is multiplied by it in every iteration: set it above 0,"
+            " and to 1 at most"
+        )
     else:
         return
     raise ValueError(f'lr_policy "{policy}": {problem}')

@@ -43,7 +43,7 @@ def read_on(net: Net, live: Any, batches: int, *, is_training: bool) -> list[str
     return problems
 
 
-def drawn_anew(live: Any) -> list[str]:
+def redrawn(live: Any) -> list[str]:
     """A line if layers of a net draw random numbers, whose generator no snapshot has."""
     if any(layer.type == "Dropout" for layer in live.layers):
         return ["Dropout draws other units than in an uninterrupted run; Caffe does not save which"]

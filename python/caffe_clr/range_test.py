@@ -44,7 +44,7 @@ class Options:
         seed: the first seed.
         gpu: the number of the GPU to train on; None for the CPU.
         resume: go on with the range test in the folder.
-        stop_early: end a training not only when its loss is no number, but
+        stop_early: end a training not only when its loss is NaN, but
             also when it rises to four times the first.
         tensorboard: also write event files into the folder of each seed.
     """

@@ -298,9 +298,9 @@ class Run:
                 memory = _memory(cells[6:])
                 return Snapshot(int(cells[0]) - 1, int(cells[1]), state, model, memory)
             self.problems.append(
-                f"{changed[0]}: is not what was snapshot; what was snapshot before is used"
+                f"{changed[0]}: has changed since it was written; an earlier snapshot is used"
                 if changed[0].exists()
-                else f"{changed[0]}: is missing; what was snapshot before is used"
+                else f"{changed[0]}: is missing; an earlier snapshot is used"
             )
         unlisted = self._unlisted() if is_damaged else []
         if not unlisted:
@@ -483,7 +483,7 @@ def _check_same(begun_file: Path, stage: Any) -> str | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, text_format.ParseError):
-        return f"{begun_file}: cannot be read; written anew from the solver that was given"
+        return f"{begun_file}: cannot be read; written again from the solver that was given"
     differing = [
         name
         for name in stage.DESCRIPTOR.fields_by_name

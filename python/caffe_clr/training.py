@@ -284,7 +284,7 @@ class _Stage:
         iterations = range(self._start, self.iteration)
         tests = sum(self._test_is_due_at(iteration) for iteration in iterations)
         solver, batches = self._solver, len(iterations) * self.parameter.iter_size
-        problems = positions.drawn_anew(solver.net)
+        problems = positions.redrawn(solver.net)
         problems += positions.read_on(self._file.train_net, solver.net, batches, is_training=True)
         for net, live, test_iter in zip(
             self._file.test_nets, solver.test_nets, self.parameter.test_iter, strict=True

@@ -53,7 +53,7 @@ def main() -> None:
         )
     except OSError as error:
         message = f"{error.filename or job.out}: {error.strerror or error}"
-        report(failed=Failure.ERROR, message=f"{message}; what was snapshot before is kept")
+        report(failed=Failure.ERROR, message=f"{message}; earlier snapshots are kept")
     except Exception as error:
         traceback.print_exc()
         message = f"{type(error).__name__}: {error}"

@@ -233,7 +233,7 @@ def patch_refresh(
         bool, typer.Option("--check", help="Write nothing; fail where a patch would change.")
     ] = False,
 ) -> None:
-    """Write the series anew from commits, after editing them.
+    """Export the series from commits, after editing them.
 
     Example: caffe-clr patch refresh ~/src/caffe-series
     """

@@ -105,7 +105,7 @@ def range_test(
     ] = 1,
     jobs: Jobs = 1,
     keep_going: Annotated[
-        bool, typer.Option("--keep-going", help="Go on when the loss rises, until it is no number.")
+        bool, typer.Option("--keep-going", help="Go on when the loss rises, until it is NaN.")
     ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the range test in --out.")

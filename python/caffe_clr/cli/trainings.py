@@ -18,7 +18,7 @@ from caffe_clr.jobs import KEPT, Job, Report
 from caffe_clr.metrics import Metric
 
 PLOT = "training.png"
-_TOLD_SECONDS = 60  # from line to line where a bar cannot be drawn anew
+_TOLD_SECONDS = 60  # from line to line where a bar cannot be redrawn
 
 
 def show_training(

@@ -1,4 +1,4 @@
-"""What a build tells of its steps, whoever shows it."""
+"""What a build reports of its steps."""
 
 from contextlib import AbstractContextManager
 from typing import Protocol

@@ -1,4 +1,4 @@
-"""The patch series: reading, checking and applying it, and writing it anew from commits.
+"""The patch series: reading, checking and applying it, and exporting it from commits.
 
 A patch is one serialised commit (`git format-patch`); the file `series` names
 the patches in their order.
@@ -234,7 +234,7 @@ def next_steps(tree: Path, patches: Sequence[Patch]) -> list[str]:
 
 
 def refresh(repository: Path, folder: Path) -> dict[str, bytes]:
-    """The series anew, from the commits of a git repository on top of its first.
+    """The series, exported from the commits of a git repository on top of its first.
 
     Returns:
         The bytes of each patch by file name; the commits stand in the order of

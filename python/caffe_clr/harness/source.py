@@ -1,6 +1,6 @@
 """Upstream Caffe's source: fetched, checked file by file, and unpacked.
 
-caffe_patch/upstream.toml says where the pinned revision is to be had and
+caffe_patch/upstream.toml says where the pinned revision can be had and
 upstream.sha256 what its files hold. A file that it does not name is left out.
 """
 
