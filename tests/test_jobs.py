@@ -269,7 +269,7 @@ def test_a_folder_with_a_run_is_a_usage_error(
     ("outputs", "fields", "message"),
     [
         (20000, {"display": 50, "max_iter": 1500, "snapshot": 60}, "is the disk full?"),
-        (5, {"max_iter": 8000, "snapshot": 1000}, "run: File too large; what was snapshot"),
+        (5, {"max_iter": 8000, "snapshot": 1000}, "run: File too large; earlier snapshots"),
     ],
     ids=["snapshot", "record"],
 )
