@@ -354,3 +354,19 @@ def test_a_snapshot_prefix_that_is_no_name_is_refused_before_the_training(
     assert done.returncode == 1
     assert "makes no file name; give a shorter or plain one" in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("digits")
+@pytest.mark.parametrize("name", ["[red]a", "[/b]", "a:100:b", "a$\\b$c"])
+def test_names_are_shown_as_they_are(name: str, run_cli: Run, tmp_path: Path) -> None:
+    solver = tmp_path / "models" / "digits" / f"{Path(name).name}.prototxt"
+    solver.write_text((solver.parent / "fixed_solver.prototxt").read_text())
+    out = f"out {name}"
+    done = run_cli("compare", solver, "--seeds", "1", "--out", out, COLUMNS="200")
+    assert done.returncode == 0
+    assert f"Plot: {out}/comparison.png" in done.stdout
+    assert solver.stem in done.stdout.partition("Plot:")[0].rpartition("final")[2]
+    run = tmp_path / out / solver.stem / "seed_1"
+    assert f"Plot: {run}/training.png" in run_cli("plot", run).stdout
+    again = run_cli("train", solver, "--out", run)
+    assert f"error: {run} has a run" in again.stderr

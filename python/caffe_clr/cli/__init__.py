@@ -18,7 +18,7 @@ from caffe_clr.cli import training as training
 from caffe_clr.cli.app import app
 from caffe_clr.errors import ClrError, Interrupted
 
-errors = Console(stderr=True, highlight=False)
+errors = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 def main() -> None:
@@ -42,6 +42,6 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _fail(message: str, exit_status: int) -> None:
-    errors.print("[bold red]error:[/bold red]", end=" ")
-    errors.print(message, markup=False, soft_wrap=True)
+    errors.print("error:", end=" ", style="bold red")
+    errors.print(message, soft_wrap=True)
     sys.exit(exit_status)
