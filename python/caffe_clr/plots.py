@@ -326,8 +326,8 @@ def _plot_points(axes: "Axes", points: Points, **style: Any) -> None:
 
 
 def _literal(text: str) -> str:
-    """A name in which Matplotlib takes nothing for a formula."""
-    return text.replace("$", "\\$")
+    """A name as Matplotlib can draw it, with nothing in it taken for a formula."""
+    return text.encode(errors="backslashreplace").decode().replace("$", "\\$")
 
 
 def _legend(axes: "Axes", title: str | None = None) -> None:

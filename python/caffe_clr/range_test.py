@@ -267,7 +267,8 @@ def _write_solver(
     path.write_text(
         f"# {given.name} with what caffe-clr range-test suggests.\n"
         + "".join(f"# {remark}.\n" for remark in remarks)
-        + text_format.MessageToString(solver)
+        + text_format.MessageToString(solver),
+        errors="surrogateescape",  # a name that is no UTF-8 stays what it is
     )
     return path
 

@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -86,8 +87,8 @@ class Snapshot:
 
 
 def default_folder(solver_file: Path) -> Path:
-    """runs/<solver name>-<time>."""
-    return Path("runs") / f"{solver_name(solver_file)}-{time.strftime('%Y%m%d-%H%M%S')}"
+    """runs/<solver name>-<time>, to the microsecond: several may be begun at once."""
+    return Path("runs") / f"{solver_name(solver_file)}-{datetime.now():%Y%m%d-%H%M%S-%f}"
 
 
 def newest_folder(solver_files: Sequence[Path]) -> Path:

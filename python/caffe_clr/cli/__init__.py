@@ -6,6 +6,7 @@ What is slow to import is imported by the command that needs it.
 import signal
 import sys
 from errno import ENOSPC
+from io import TextIOWrapper
 from types import FrameType
 
 from rich.console import Console
@@ -23,6 +24,9 @@ errors = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 def main() -> None:
     """Run the command line; every error is one message and an exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # None where it is closed
+            stream.reconfigure(errors="backslashreplace")  # names that a terminal cannot show
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:

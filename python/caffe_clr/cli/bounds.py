@@ -1,5 +1,6 @@
 """Shows a range test: how it goes, what each rule says, and the bounds it suggests."""
 
+import shlex
 from pathlib import Path
 
 from rich.console import Console
@@ -21,7 +22,8 @@ def show_bounds(
         raise UsageError(f"{folder} has a range test; go on: --resume, or name another --out")
     solver = prototxt.open_solver(solver_file, check_policy=False)
     warn(checks.warn_of_no_tests(solver), console)
-    remedy = f"what is trained is kept; go on with the same command and --out {folder} --resume"
+    options_to_go_on = shlex.join(["--out", str(folder), "--resume"])
+    remedy = f"what is trained is kept; go on with the same command and {options_to_go_on}"
     with progress(console) as shown, resumable(remedy):
         task = shown.add_task("range test", total=None)
 
