@@ -239,7 +239,7 @@ class Run:
         self.set_status(Status.RUNNING, first)
 
     def solver_file(self, stage: int) -> Path:
-        return self.folder / f"solver_{stage + 1}.prototxt"
+        return _solver_file(self.folder, stage)
 
     def set_status(self, status: Status, iteration: int, message: str = "") -> None:
         """Write run.json."""
@@ -370,6 +370,10 @@ def _has_states(folder: Path) -> bool:
     return any((folder / "snapshots").glob("*.solverstate*"))
 
 
+def _solver_file(folder: Path, stage: int) -> Path:
+    return folder / f"solver_{stage + 1}.prototxt"
+
+
 def _table(folder: Path, phase: Phase) -> Path:
     return folder / f"{phase}.csv"
 
@@ -471,10 +475,34 @@ def open_run(
                 raise UsageError(
                     f"{folder} was begun with more stages; give all of them: {' '.join(solvers)}"
                 )
-            for index, stage in enumerate(stages):
-                if problem := _check_same(run.solver_file(index), stage):
-                    run.problems.append(problem)
+            run.problems += _check_stages(folder, stages)
         yield run
+
+
+def check_begun(folder: Path, solver: Any, seed: int) -> None:
+    """Refuse another solver or seed than that of the run in a folder, if there is one.
+
+    open_run does so itself; this is to be called before others are trained.
+
+    Args:
+        solver: its SolverParameter.
+
+    Raises:
+        UsageError: says what is another.
+    """
+    if has_begun(folder):
+        stage = type(solver)()
+        stage.CopyFrom(solver)
+        stage.random_seed = seed
+        _check_stages(folder, [stage])
+
+
+def _check_stages(folder: Path, stages: Sequence[Any]) -> list[str]:
+    """Refuse other stages than those of a run; says which of those cannot be read."""
+    problems = [
+        _check_same(_solver_file(folder, index), stage) for index, stage in enumerate(stages)
+    ]
+    return [problem for problem in problems if problem]
 
 
 def _check_same(begun_file: Path, stage: Any) -> str | None:
