@@ -423,3 +423,11 @@ def test_the_option_to_go_on_with_can_be_pasted(command: str, tmp_path: Path) ->
     assert process.returncode == 130
     resume = " --resume" if command == "range-test" else ""
     assert message.endswith(f"go on with the same command and --out '{out}'{resume}\n")
+
+
+def test_the_bar_of_a_range_test_without_tests_is_full(
+    write_solver: Callable[..., Path], run_cli: Run
+) -> None:
+    rates = ("--min-lr", "0.001", "--max-lr", "0.3", "--iterations", "300")
+    done = run_cli("range-test", write_solver(), *rates, "--out", "run")
+    assert "300/300" in done.stdout

@@ -177,10 +177,11 @@ def make_folder(folder: Path) -> None:
 
 
 def last_iteration(folder: Path) -> int:
-    """The last iteration that the run in a folder has recorded, 0 where there is none."""
+    """The last iteration that a run has recorded, or ended at; 0 where there is none."""
     tables = [whole_lines(_table(folder, phase)) for phase in Phase]
     last = [lines[-1].split(",")[0] for lines in tables if len(lines) > 1]
-    return max((int(cell) for cell in last if cell.isdecimal()), default=0)
+    ended = int(_read_status(folder)[0]["iteration"])
+    return max(ended, *(int(cell) for cell in last if cell.isdecimal()), 0)
 
 
 class Run:
