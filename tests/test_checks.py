@@ -180,7 +180,8 @@ SOLVER_FAULTS = [
     (
         '"net.prototxt"',
         '"solver.prototxt"',
-        'solver.prototxt:2:1: NetParameter has no field "net"',
+        'solver.prototxt:2:1: NetParameter has no field "net", but SolverParameter has: is it the'
+        " wrong file?",
     ),
     (
         "test_iter: 2 test_interval: 2",

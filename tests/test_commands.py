@@ -1,8 +1,12 @@
 """The commands of the method, run as a user runs them."""
 
 import csv
+import os
 import re
+import signal
 import subprocess
+import sys
+import time
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
@@ -144,9 +148,10 @@ def test_the_default_run_folder_is_found_again(run_cli: Run, tmp_path: Path) -> 
     solver = "models/digits/fixed_solver.prototxt"
     assert run_cli("train", solver).returncode == 0
     (folder,) = (tmp_path / "runs").iterdir()
-    assert re.fullmatch(r"fixed-\d{8}-\d{6}", folder.name)
+    assert re.fullmatch(r"fixed-\d{8}-\d{6}-\d{6}", folder.name)
     assert run_cli("train", solver, "--resume").returncode == 0
     assert list((tmp_path / "runs").iterdir()) == [folder]
+    assert runs.default_folder(Path(solver)) != runs.default_folder(Path(solver))
     other = run_cli("train", "models/digits/triangular2_solver.prototxt", "--resume")
     assert other.returncode == 2
     assert "--resume: no run of these solvers under runs/" in other.stderr
@@ -294,6 +299,7 @@ def test_an_out_that_cannot_be_written(run_cli: Run, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for command in ("train", "compare", "schedule"):
         done = run_cli(command, "models/digits/fixed_solver.prototxt", "--out", "file/run")
+        assert "Run:" not in done.stdout
         assert done.returncode == 1
         assert "file/run" in done.stderr
         assert "cannot be written: Not a directory; name another --out" in done.stderr
@@ -354,3 +360,74 @@ def test_a_snapshot_prefix_that_is_no_name_is_refused_before_the_training(
     assert done.returncode == 1
     assert "makes no file name; give a shorter or plain one" in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("digits")
+@pytest.mark.parametrize("name", ["[red]a", "[/b]", "a:100:b", "a$\\b$c"])
+def test_names_are_shown_as_they_are(name: str, run_cli: Run, tmp_path: Path) -> None:
+    solver = tmp_path / "models" / "digits" / f"{Path(name).name}.prototxt"
+    solver.write_text((solver.parent / "fixed_solver.prototxt").read_text())
+    out = f"out {name}"
+    done = run_cli("compare", solver, "--seeds", "1", "--out", out, COLUMNS="200")
+    assert done.returncode == 0
+    assert f"Plot: {out}/comparison.png" in done.stdout
+    assert solver.stem in done.stdout.partition("Plot:")[0].rpartition("final")[2]
+    run = tmp_path / out / solver.stem / "seed_1"
+    assert f"Plot: {run}/training.png" in run_cli("plot", run).stdout
+    again = run_cli("train", solver, "--out", run)
+    assert f"error: {run} has a run" in again.stderr
+
+
+@pytest.mark.usefixtures("digits")
+def test_names_that_are_no_utf_8_are_no_traceback(run_cli: Run, tmp_path: Path) -> None:
+    solver = Path("models/digits") / os.fsdecode(b"a\xff.prototxt")
+    (tmp_path / solver).write_text((tmp_path / "models/digits/fixed_solver.prototxt").read_text())
+    refused = run_cli("train", solver)
+    assert refused.returncode == 1
+    assert "a\\udcff-" in refused.stderr
+    assert "is no UTF-8, as Caffe's paths are; name another --out" in refused.stderr
+    rates = ("--min-lr", "0.001", "--max-lr", "0.3", "--iterations", "100")
+    done = run_cli("range-test", solver, *rates, "--out", "run")
+    assert (done.returncode, done.stderr) == (0, "")
+    written = (tmp_path / "run" / "triangular2_solver.prototxt").read_bytes()
+    assert written.startswith(b"# models/digits/a\xff.prototxt with")
+
+
+@pytest.mark.usefixtures("digits")
+def test_names_that_a_terminal_cannot_show_are_no_traceback(run_cli: Run) -> None:
+    solver = "models/digits/fixed_solver.prototxt"
+    done = run_cli("schedule", solver, "--out", "\xe9", PYTHONIOENCODING="ascii")
+    assert done.returncode == 0
+    assert "Wrote \\xe9/schedule.csv" in done.stdout
+
+
+@pytest.mark.usefixtures("digits")
+@pytest.mark.parametrize("command", ["range-test", "compare"])
+def test_the_option_to_go_on_with_can_be_pasted(command: str, tmp_path: Path) -> None:
+    solver = tmp_path / "models" / "digits" / "fixed_solver.prototxt"
+    solver.write_text(solver.read_text().replace("max_iter: 240", "max_iter: 100000"))
+    rates = ["--min-lr", "0.001", "--max-lr", "0.3", "--iterations", "100000"]
+    options = rates if command == "range-test" else ["--seeds", "1"]
+    out = tmp_path / "a; b"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "caffe_clr", command, solver, *options, "--out", out],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while process.poll() is None and not any(out.rglob("train.csv")):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, message = process.communicate()
+    assert process.returncode == 130
+    resume = " --resume" if command == "range-test" else ""
+    assert message.endswith(f"go on with the same command and --out '{out}'{resume}\n")
+
+
+def test_the_bar_of_a_range_test_without_tests_is_full(
+    write_solver: Callable[..., Path], run_cli: Run
+) -> None:
+    rates = ("--min-lr", "0.001", "--max-lr", "0.3", "--iterations", "300")
+    done = run_cli("range-test", write_solver(), *rates, "--out", "run")
+    assert "300/300" in done.stdout

@@ -200,6 +200,18 @@ def test_what_is_trained_is_not_trained_again(digits: list[Path], tmp_path: Path
     assert more[0].finals()[:2] == entries[0].finals()
 
 
+def test_a_changed_solver_is_refused_before_anything_is_trained(
+    digits: list[Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    comparison.compare(digits, out, Options(seeds=1))
+    before = times(out)
+    digits[1].write_text(digits[1].read_text().replace("max_lr: 0.1", "max_lr: 0.2"))
+    with pytest.raises(UsageError, match="begun with another max_lr"):
+        comparison.compare(digits, out, Options(seeds=2))
+    assert times(out) == before
+
+
 def test_a_solver_that_diverges_does_not_stop_the_others(
     write_solver: Callable[..., Path], tmp_path: Path
 ) -> None:

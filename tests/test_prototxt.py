@@ -93,6 +93,12 @@ def test_a_missing_brace_is_said_at_the_files_end(file: Path) -> None:
         prototxt.read_net(file)
 
 
+def test_a_net_in_the_place_of_a_solver_is_named(net: Path) -> None:
+    message = 'SolverParameter has no field "layer", but NetParameter has: is it the wrong file?'
+    with pytest.raises(ClrError, match=re.escape(message)):
+        prototxt.read_solver(net)
+
+
 @pytest.mark.parametrize(
     ("lr_policy", "hint"),
     [

@@ -373,3 +373,13 @@ def test_a_step_without_a_count_is_a_sixth_of_the_run(uncounted: Path, tmp_path:
     solver = prototxt.read_solver(found.solver)
     assert (solver.stepsize, solver.max_iter) == (100, 600)
     assert "a sixth of the run, since the epoch is not known" in found.solver.read_text()
+
+
+def test_another_range_is_refused_before_anything_is_trained(
+    write_solver: Callable[..., Path], tmp_path: Path
+) -> None:
+    file, out = write_solver(), tmp_path / "out"
+    range_test(file, out, Options(0.001, 0.3, iterations=20))
+    with pytest.raises(UsageError, match="begun with another max_lr"):
+        range_test(file, out, Options(0.001, 0.6, iterations=20, seeds=2, resume=True))
+    assert [folder.name for folder in out.glob("seed_*")] == ["seed_1701"]

@@ -80,7 +80,8 @@ def compare(
         on_warning: as of training.train.
 
     Raises:
-        UsageError: the nets have no metric in common.
+        UsageError: the nets have no metric in common, or a run was begun with
+            another solver.
         ClrError: as training.train, for the first run that could not be trained;
             the others are brought to their end. Diverging is no error here.
     """
@@ -89,6 +90,8 @@ def compare(
     folders = run_folders(solver_files, out, options.seeds)
     solvers = {file: prototxt.open_solver(file) for file in solver_files}
     by = _metrics(list(solvers.values()))
+    for file, folder, seed in folders:
+        runs.check_begun(folder, solvers[file].parameter, seed)
     threads = None if options.scheduler else jobs.threads(options.jobs)
     tasks = [
         Job(

@@ -211,6 +211,7 @@ def _wait(
         while not all(future.done() for future in futures):
             time.sleep(_WAIT_SECONDS)
             on_wait()
+        on_wait()
     except BaseException as error:
         number = error.signal_number if isinstance(error, Interrupted) else signal.SIGTERM
         _end(processes, number, futures)

@@ -76,7 +76,7 @@ def plot_comparison(entries: Sequence[Entry], title: str, path: Path) -> None:
             iterations,
             scale * mean,
             color=colour,
-            label=entry.name,
+            label=_literal(entry.name),
             marker="." if len(mean) < _MOST_MARKED else "",
             markersize=4,
         )
@@ -86,7 +86,11 @@ def plot_comparison(entries: Sequence[Entry], title: str, path: Path) -> None:
             )
         for axes, values in zip(lower, (entry.rates(), entry.momenta()), strict=False):
             axes.plot(list(values), list(values.values()), color=colour)
-    upper.set(ylabel=metric.label, title=title, ylim=_where_they_differ(entries, scale))
+    upper.set(
+        ylabel=_literal(metric.label),
+        title=_literal(title),
+        ylim=_where_they_differ(entries, scale),
+    )
     upper.legend(loc="lower right" if metric.is_accuracy else "upper right", frameon=False)
     lower[0].set(ylabel="learning rate", ylim=(0, None), xlim=(0, None))
     if moving:
@@ -136,12 +140,12 @@ def plot_range_test(result: RangeTest, title: str, path: Path) -> None:
             lower.set_xscale("log")
         for axes in (upper, lower):
             _plain(axes)
-    grid[0][0].set(ylabel=result.metric.label)
+    grid[0][0].set(ylabel=_literal(result.metric.label))
     grid[1][0].set(ylabel="training loss")
     if any(bound.rate is not None for bound in result.suggestions.bounds.values()):
         labels = grid[0][0].get_legend_handles_labels()
         figure.legend(*labels, loc="outside lower center", ncols=2)
-    figure.suptitle(title)
+    figure.suptitle(_literal(title))
     figure.savefig(path, dpi=150)
 
 
@@ -237,7 +241,7 @@ def plot_log(history: History, path: Path) -> None:
     )
     for axes, (label, curves) in zip(grid, panels, strict=False):
         for (name, points), colour in zip(curves.items(), _CURVE_COLOURS, strict=False):
-            _plot_points(axes, points, color=colour, label=name)
+            _plot_points(axes, points, color=colour, label=_literal(name))
         hidden = len(curves) - len(_CURVE_COLOURS)
         _legend(axes, f"{hidden:,} more not shown" if hidden > 0 else None)
         values = [value for points in curves.values() for value in points.values()]
@@ -319,6 +323,11 @@ def _plot_points(axes: "Axes", points: Points, **style: Any) -> None:
     axes.plot(
         list(points), list(points.values()), marker=marker, markersize=4, linewidth=1.2, **style
     )
+
+
+def _literal(text: str) -> str:
+    """A name as Matplotlib can draw it, with nothing in it taken for a formula."""
+    return text.encode(errors="backslashreplace").decode().replace("$", "\\$")
 
 
 def _legend(axes: "Axes", title: str | None = None) -> None:

@@ -36,6 +36,10 @@ _FATAL = re.compile(r"^F.*?\] (.*)", re.MULTILINE)  # what Caffe logs before it 
 _COMMENT_OR_STRING = re.compile(r"""#[^\n]*|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'""")
 _NO_UTF8 = "\udc80-\udcff"  # what errors="surrogateescape" makes of such bytes
 _FOREIGN = re.compile(r"[^\t\n\v\f\r -~]")
+_TAKEN_FOR = {
+    "caffe.SolverParameter": "caffe.NetParameter",
+    "caffe.NetParameter": "caffe.SolverParameter",
+}
 _BYTE_ORDER_MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\xef\xbb\xbf": "UTF-8"}
 
 
@@ -403,6 +407,9 @@ def _unknown_name(reason: str) -> str | None:
         names = pool.FindMessageTypeByName(type_name).fields_by_name
         # a fork's own field is near to none; a typing error is nearer
         hint = did_you_mean(name, names, 0.75) or "; remove it, if it is of another Caffe"
+        other = _TAKEN_FOR.get(type_name)
+        if other and name in pool.FindMessageTypeByName(other).fields_by_name:
+            hint = f", but {other.removeprefix('caffe.')} has: is it the wrong file?"
     else:
         names = pool.FindEnumTypeByName(type_name).values_by_name
         hint = did_you_mean(name, names) or f"; use one of {', '.join(names)}"

@@ -100,9 +100,6 @@ def range_test(
     if not solver.tested_nets:
         for field in ("test_net", "test_net_param", "test_state", "test_iter", "test_interval"):
             sweep.ClearField(field)
-    runs.make_folder(out)
-    sweep_file = (out / "range_test_solver.prototxt").resolve()
-    sweep_file.write_text(text_format.MessageToString(sweep))
     first = _first_seed(solver.parameter, options.seed)
     seeds = range(first, first + options.seeds)
     if seeds[-1] > _MAX_SEED:
@@ -110,6 +107,11 @@ def range_test(
             f"the seeds {first} to {seeds[-1]} exceed {_MAX_SEED}; give a smaller --seed"
         )
     folders = [(out / f"seed_{seed}").resolve() for seed in seeds]
+    for seed, folder in zip(seeds, folders, strict=True):
+        runs.check_begun(folder, sweep, seed)
+    runs.make_folder(out)
+    sweep_file = (out / "range_test_solver.prototxt").resolve()
+    sweep_file.write_text(text_format.MessageToString(sweep))
     tasks = [
         Job(
             solver_files=(str(sweep_file),),
@@ -267,7 +269,8 @@ def _write_solver(
     path.write_text(
         f"# {given.name} with what caffe-clr range-test suggests.\n"
         + "".join(f"# {remark}.\n" for remark in remarks)
-        + text_format.MessageToString(solver)
+        + text_format.MessageToString(solver),
+        errors="surrogateescape",  # a name that is no UTF-8 stays what it is
     )
     return path
 

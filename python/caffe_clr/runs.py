@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -86,8 +87,8 @@ class Snapshot:
 
 
 def default_folder(solver_file: Path) -> Path:
-    """runs/<solver name>-<time>."""
-    return Path("runs") / f"{solver_name(solver_file)}-{time.strftime('%Y%m%d-%H%M%S')}"
+    """runs/<solver name>-<time>, to the microsecond: several may be begun at once."""
+    return Path("runs") / f"{solver_name(solver_file)}-{datetime.now():%Y%m%d-%H%M%S-%f}"
 
 
 def newest_folder(solver_files: Sequence[Path]) -> Path:
@@ -176,10 +177,11 @@ def make_folder(folder: Path) -> None:
 
 
 def last_iteration(folder: Path) -> int:
-    """The last iteration that the run in a folder has recorded, 0 where there is none."""
+    """The last iteration that a run has recorded, or ended at; 0 where there is none."""
     tables = [whole_lines(_table(folder, phase)) for phase in Phase]
     last = [lines[-1].split(",")[0] for lines in tables if len(lines) > 1]
-    return max((int(cell) for cell in last if cell.isdecimal()), default=0)
+    ended = int(_read_status(folder)[0]["iteration"])
+    return max(ended, *(int(cell) for cell in last if cell.isdecimal()), 0)
 
 
 class Run:
@@ -238,7 +240,7 @@ class Run:
         self.set_status(Status.RUNNING, first)
 
     def solver_file(self, stage: int) -> Path:
-        return self.folder / f"solver_{stage + 1}.prototxt"
+        return _solver_file(self.folder, stage)
 
     def set_status(self, status: Status, iteration: int, message: str = "") -> None:
         """Write run.json."""
@@ -369,6 +371,10 @@ def _has_states(folder: Path) -> bool:
     return any((folder / "snapshots").glob("*.solverstate*"))
 
 
+def _solver_file(folder: Path, stage: int) -> Path:
+    return folder / f"solver_{stage + 1}.prototxt"
+
+
 def _table(folder: Path, phase: Phase) -> Path:
     return folder / f"{phase}.csv"
 
@@ -470,10 +476,34 @@ def open_run(
                 raise UsageError(
                     f"{folder} was begun with more stages; give all of them: {' '.join(solvers)}"
                 )
-            for index, stage in enumerate(stages):
-                if problem := _check_same(run.solver_file(index), stage):
-                    run.problems.append(problem)
+            run.problems += _check_stages(folder, stages)
         yield run
+
+
+def check_begun(folder: Path, solver: Any, seed: int) -> None:
+    """Refuse another solver or seed than that of the run in a folder, if there is one.
+
+    open_run does so itself; this is to be called before others are trained.
+
+    Args:
+        solver: its SolverParameter.
+
+    Raises:
+        UsageError: says what is another.
+    """
+    if has_begun(folder):
+        stage = type(solver)()
+        stage.CopyFrom(solver)
+        stage.random_seed = seed
+        _check_stages(folder, [stage])
+
+
+def _check_stages(folder: Path, stages: Sequence[Any]) -> list[str]:
+    """Refuse other stages than those of a run; says which of those cannot be read."""
+    problems = [
+        _check_same(_solver_file(folder, index), stage) for index, stage in enumerate(stages)
+    ]
+    return [problem for problem in problems if problem]
 
 
 def _check_same(begun_file: Path, stage: Any) -> str | None:

@@ -417,6 +417,10 @@ def _snapshot_prefix(solver: SolverFile, file: Path, folder: Path) -> str:
             f"{solver.name}: snapshot_prefix {shown!r} makes no file name; give a shorter or"
             " plain one"
         )
+    try:
+        prefix.encode()
+    except UnicodeEncodeError:
+        raise ClrError(f"{folder}: is no UTF-8, as Caffe's paths are; name another --out") from None
     if len(os.fsencode(prefix)) + len(longest) > _MOST_BYTES_OF_PATH:
         raise ClrError(f"{folder}: too long a path for snapshots in it; name another --out")
     return prefix

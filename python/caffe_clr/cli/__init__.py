@@ -6,6 +6,7 @@ What is slow to import is imported by the command that needs it.
 import signal
 import sys
 from errno import ENOSPC
+from io import TextIOWrapper
 from types import FrameType
 
 from rich.console import Console
@@ -18,11 +19,14 @@ from caffe_clr.cli import training as training
 from caffe_clr.cli.app import app
 from caffe_clr.errors import ClrError, Interrupted
 
-errors = Console(stderr=True, highlight=False)
+errors = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 def main() -> None:
     """Run the command line; every error is one message and an exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # None where it is closed
+            stream.reconfigure(errors="backslashreplace")  # names that a terminal cannot show
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
@@ -42,6 +46,6 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _fail(message: str, exit_status: int) -> None:
-    errors.print("[bold red]error:[/bold red]", end=" ")
-    errors.print(message, markup=False, soft_wrap=True)
+    errors.print("error:", end=" ", style="bold red")
+    errors.print(message, soft_wrap=True)
     sys.exit(exit_status)

@@ -1,5 +1,6 @@
 """Shows a range test: how it goes, what each rule says, and the bounds it suggests."""
 
+import shlex
 from pathlib import Path
 
 from rich.console import Console
@@ -21,7 +22,8 @@ def show_bounds(
         raise UsageError(f"{folder} has a range test; go on: --resume, or name another --out")
     solver = prototxt.open_solver(solver_file, check_policy=False)
     warn(checks.warn_of_no_tests(solver), console)
-    remedy = f"what is trained is kept; go on with the same command and --out {folder} --resume"
+    options_to_go_on = shlex.join(["--out", str(folder), "--resume"])
+    remedy = f"what is trained is kept; go on with the same command and {options_to_go_on}"
     with progress(console) as shown, resumable(remedy):
         task = shown.add_task("range test", total=None)
 
@@ -42,7 +44,7 @@ def show_suggestions(
 ) -> None:
     """Suggest bounds as recorded.read does, and show them."""
     result = recorded.read(curve, output)
-    console.print(f"Judged by: {result.metric.name}, {len(result.rows)} values", markup=False)
+    console.print(f"Judged by: {result.metric.name}, {len(result.rows)} values")
     _show_result(result, str(curve), picture, console)
 
 
@@ -53,14 +55,15 @@ def _show_result(result: RangeTest, title: str, picture: Path | None, console: C
         ClrError: nothing can be said of the bounds.
     """
     if result.diverged_at is not None:
-        console.print(f"[bold]{result.stopped}[/bold]", soft_wrap=True)
+        console.print(result.stopped, style="bold", soft_wrap=True)
     bounds = result.suggestions.bounds
     if result.suggestions.rules:
         console.print(_bounds_table(result))
         for field, bound in bounds.items():
             rate = "no suggestion" if bound.rate is None else f"{bound.rate:.2g}"
             sure = f" ({bound.confidence} confidence)" if bound.rate is not None else ""
-            console.print(f"[bold]{field}[/bold] {rate}{sure}: {bound.reason}", soft_wrap=True)
+            console.print(field, end=" ", style="bold")
+            console.print(f"{rate}{sure}: {bound.reason}", soft_wrap=True)
     elif result.diverged_at is not None:
         console.print(f"No bounds: {bounds['max_lr'].reason}", soft_wrap=True)
     if picture and result.rows:

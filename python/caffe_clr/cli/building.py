@@ -110,7 +110,7 @@ def doctor() -> None:
     caffe = installed.find()
     found = installed.describe(caffe) if caffe else [("Caffe", "none is installed here")]
     for word, text in found:
-        console.print(f"{word:<24} {text}", markup=False, soft_wrap=True)
+        console.print(f"{word:<24} {text}", soft_wrap=True)
     if locations.has_programs():
         return  # it came with this package, and there is nothing to build
     for requirement in toolchain.requirements():
@@ -253,4 +253,4 @@ def _patches(names: list[str] | None) -> list[series.Patch]:
 
 def _print_lines(lines: Iterable[str]) -> None:
     for line in lines:
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)

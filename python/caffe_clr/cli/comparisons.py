@@ -1,5 +1,6 @@
 """Shows a comparison of solvers: how it goes, its table and its plot."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,7 +27,8 @@ def show_comparison(
         ]
     for planned in plans:
         warn(planned.warnings, console)
-    remedy = f"what is trained is kept; go on with the same command and --out {folder}"
+    option = shlex.join(["--out", str(folder)])
+    remedy = f"what is trained is kept; go on with the same command and {option}"
     with progress(console) as shown, resumable(remedy):
         tasks = {
             name: shown.add_task(name, total=options.seeds * planned.stages[0].max_iter)

@@ -15,13 +15,14 @@ from rich.status import Status
 
 from caffe_clr.errors import DiedError, Interrupted
 
-console = Console(highlight=False)
+# what is shown has names and paths of users, which may look like markup
+console = Console(highlight=False, markup=False, emoji=False)
 
 
 def warn(warnings: Sequence[str], console: Console) -> None:
     for warning in warnings:
-        console.print("[yellow]warning:[/yellow]", end=" ")
-        console.print(warning, markup=False, soft_wrap=True)
+        console.print("warning:", end=" ", style="yellow")
+        console.print(warning, soft_wrap=True)
 
 
 def reading(console: Console) -> Status:
@@ -43,7 +44,7 @@ def resumable(remedy: str) -> Iterator[None]:
 @contextmanager
 def progress(console: Console, bar: bool = True) -> Iterator[Progress]:
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         *((BarColumn(bar_width=8),) if bar else ()),
         MofNCompleteColumn(),
         TimeRemainingColumn(compact=True, elapsed_when_finished=True),

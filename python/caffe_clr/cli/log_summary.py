@@ -5,7 +5,6 @@ from itertools import chain
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from caffe_clr import logs, metrics, plots, runs
@@ -40,14 +39,14 @@ def show_log(path: Path, out: Path, console: Console) -> None:
     for row in rows:
         if lost := {name: value for name, value in row.items() if _is_lost(name, value)}:
             values = ", ".join(f"{name} {value}" for name, value in lost.items())
-            console.print(f"First nan or inf at iteration {row['iteration']:,}: {escape(values)}")
+            console.print(f"First nan or inf at iteration {row['iteration']:,}: {values}")
             break
     if history.test:
         console.print(_test_table(history))
     if history.computed:
         console.print(f"Rates not logged, but computed (lr_computed is 1): {history.computed:,}")
     warn(history.warnings(), console)
-    console.print("Wrote", ", ".join(map(str, files)), soft_wrap=True, markup=False)
+    console.print("Wrote", ", ".join(map(str, files)), soft_wrap=True)
 
 
 def _is_lost(name: str, value: float) -> bool:
@@ -68,5 +67,5 @@ def _test_table(history: History) -> Table:
         choose, kind = (min, "lowest") if is_loss else (max, "highest")
         best = choose(known or tested, key=lambda row: row[name])
         final, iteration = tested[-1][name], f"{best['iteration']:,}"
-        table.add_row(escape(name), f"{final:g}", f"{best[name]:g}", kind, iteration)
+        table.add_row(name, f"{final:g}", f"{best[name]:g}", kind, iteration)
     return table

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from caffe_clr.errors import Interrupted
 from caffe_clr.harness.report import Report
@@ -32,7 +32,7 @@ class ConsoleReport(Report):
         self.console = console
 
     def line(self, name: str, text: str) -> None:
-        self.console.print(f"[bold]{name:<10}[/bold] {escape(text)}", soft_wrap=True)
+        self._print(name, text)
 
     @contextmanager
     def step(self, name: str) -> Iterator[ConsoleStep]:
@@ -45,7 +45,7 @@ class ConsoleReport(Report):
             TextColumn("{task.percentage:>3.0f}%"),
             TimeElapsedColumn(),
         )
-        outcome = "[red]failed[/red]"
+        outcome = Text("failed", "red")
         shown = self.console.is_terminal
         with Progress(
             *columns, console=self.console, transient=True, disable=not shown
@@ -53,13 +53,14 @@ class ConsoleReport(Report):
             step = ConsoleStep(progress, progress.add_task(name, total=None))
             try:
                 yield step
-                outcome = escape(step.note)
+                outcome = Text(step.note)
             except Interrupted:
-                outcome = "[yellow]interrupted[/yellow]"
+                outcome = Text("interrupted", "yellow")
                 raise
             finally:
                 progress.stop()
                 seconds = f"{time.monotonic() - start:.1f} s"
-                self.console.print(
-                    f"[bold]{name:<10}[/bold] {seconds:>8}  {outcome}", soft_wrap=True
-                )
+                self._print(name, f"{seconds:>8}  ", outcome)
+
+    def _print(self, name: str, *parts: str | Text) -> None:
+        self.console.print(Text.assemble((f"{name:<10} ", "bold"), *parts), soft_wrap=True)

@@ -43,7 +43,7 @@ def show_schedule(
         console.print(_comparison(stages, logged))
     if len(rows) <= stages[-1].last:
         console.print(f"{len(rows):,} of {stages[-1].last + 1:,} iterations are written")
-    console.print(f"Wrote {files[0]}, {files[1]}", soft_wrap=True, markup=False)
+    console.print(f"Wrote {files[0]}, {files[1]}", soft_wrap=True)
 
 
 def _table(stages: list[Stage], rows: list[dict[str, Any]]) -> Table:

@@ -35,4 +35,4 @@ def show_stepsize(
     if not least <= epochs <= most:
         lines.append(f"# the paper advises a stepsize of {least} to {most} epochs (section 3.2)")
     for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)

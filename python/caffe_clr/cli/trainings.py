@@ -78,9 +78,11 @@ def show_training(
                 interrupted.signal_number, f"{kept}; go on with: {_command(job)}"
             ) from None
         except ClrError as error:
-            with suppress(OSError):  # a full disk is what it may be about
-                _show_run(folder, metric, console)
-            if isinstance(error, DiedError) and runs.has_begun(folder):
+            has_begun = runs.has_begun(folder)
+            if has_begun:
+                with suppress(OSError):  # a full disk is what it may be about
+                    _show_run(folder, metric, console)
+            if isinstance(error, DiedError) and has_begun:
                 raise DiedError(f"{error}\ngo on with: {_command(job)}") from None
             raise
         shown.update(task, completed=planned.stages[-1].max_iter)
