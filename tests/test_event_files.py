@@ -106,5 +106,5 @@ def test_each_run_of_a_comparison_has_its_file(
 
 def test_the_package_that_writes_them_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    with pytest.raises(UsageError, match=r"pip install 'caffe-clr\[tensorboard\]'"):
+    with pytest.raises(UsageError, match=r"pip install tensorboard tensorboardX"):
         event_files.check()

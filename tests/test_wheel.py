@@ -128,7 +128,7 @@ def test_what_a_wheel_takes_is_named_where_it_is_missing(
     with monkeypatch.context() as patched:
         patched.setattr(wheel, "_EXTRA", ("auditwheel", "not-there"))
         with pytest.raises(
-            ClrError, match=r"not-there: not installed; .*pip install '.*\[wheel\]'"
+            ClrError, match=r"not-there: not installed; .*pip install -e '.*\[wheel\]'"
         ):
             wheel.pack(tmp_path)
     monkeypatch.setattr(locations, "checkout", lambda: None)

@@ -21,7 +21,7 @@ def check() -> None:
         import tensorboardX  # noqa: F401
     except ImportError:
         raise UsageError(
-            "--tensorboard needs tensorboardX: pip install 'caffe-clr[tensorboard]'"
+            "--tensorboard needs tensorboardX: pip install tensorboard tensorboardX"
         ) from None
 
 

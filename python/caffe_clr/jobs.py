@@ -245,7 +245,7 @@ def _dask(scheduler: str) -> Iterator[Executor]:
     try:
         from distributed import Client
     except ImportError:
-        raise ClrError("--scheduler needs Dask: pip install 'caffe-clr[dask]'") from None
+        raise ClrError("--scheduler needs Dask: pip install distributed") from None
     try:
         client: Any = Client(scheduler, timeout=10)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:

@@ -200,7 +200,7 @@ def schedule(
 ) -> None:
     """Draw the rate over a whole run before any training.
 
-    Needs no net; knows Caffe's own policies, too.
+    Reads no net; knows Caffe's own policies, too.
 
     Example: caffe-clr schedule models/digits/triangular2_solver.prototxt
     """
@@ -234,7 +234,7 @@ def compare(
 
     Run it again to go on: finished runs are not repeated.
 
-    Example: caffe-clr compare models/digits/*_solver.prototxt --seeds 3
+    Example: caffe-clr compare models/digits/{fixed,triangular2}_solver.prototxt
     """
     from caffe_clr.cli.comparisons import show_comparison
     from caffe_clr.comparison import Options

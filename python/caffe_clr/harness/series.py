@@ -158,6 +158,8 @@ def apply(tree: Path, patches: Sequence[Patch]) -> list[FileCheck]:
         ClrError: one would not apply; says which, file by file. Or a file cannot be written.
     """
     trial = attempt(tree, patches)
+    if all(check.problem == ALREADY_APPLIED for check in trial.checks):
+        raise ClrError(f"{tree}: every patch is already applied")
     if any(check.problem for check in trial.checks):
         told = [check for check in trial.checks if check.problem or check.by_hand]
         lines = [line for check in told for line in describe(check)] + missing(patches)

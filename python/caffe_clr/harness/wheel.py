@@ -52,7 +52,8 @@ def pack(out: Path) -> Path:
     lacking = [name for name in _EXTRA if not _is_installed(name)]
     if lacking:
         raise ClrError(
-            f"{', '.join(lacking)}: not installed; {sys.executable} -m pip install '{root}[wheel]'"
+            f"{', '.join(lacking)}: not installed;"
+            f" {sys.executable} -m pip install -e '{root}[wheel]'"
         )
     prefix = _prefix()
     libraries = _linked(prefix / "lib" / _LIBRARY)
