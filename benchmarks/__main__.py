@@ -131,7 +131,7 @@ def main() -> None:
     try:
         app(prog_name="python -m benchmarks")
     except ClrError as error:
-        cli.errors.print("[bold red]error:[/bold red]", end=" ")
+        cli.errors.print("error:", end=" ", style="bold red")
         cli.errors.print(str(error), markup=False, soft_wrap=True)
         sys.exit(error.exit_status)
 
