@@ -22,6 +22,7 @@ _COLOURS = ("#666666", "#0072b2", "#d55e00", "#009e73")
 _CURVE_COLOURS = (*_COLOURS[1:], "#cc79a7", "#56b4e9", "#e69f00", _COLOURS[0])
 _MOST_MARKED = 100  # points of a line
 _LABEL_WIDTH = 0.1  # of the axis
+_NO_CURVES = (*OWN_COLUMNS, "output loss")  # of which "loss" is the mean
 
 Points = dict[float, float]  # values by iteration
 
@@ -306,7 +307,7 @@ def _curves(history: History) -> tuple[dict[str, Points], dict[str, Points]]:
     for phase in Phase:
         for row in history.rows(phase):
             for name, value in row.items():
-                if name not in (*OWN_COLUMNS, "output loss"):  # which "loss" is the mean of
+                if name not in _NO_CURVES:
                     curves = losses if metrics.is_loss(name, history.losses) else others
                     curves.setdefault(f"{phase} {name}", {})[row["iteration"]] = value
     shares = {

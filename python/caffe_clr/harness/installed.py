@@ -1,12 +1,13 @@
 """What the Caffe is that `import caffe` finds: how it was made, and what it lacks."""
 
-import importlib.util
 import json
 import os
 import re
 import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from caffe_clr import installation
 
 _RECORD = "caffe-clr.json"  # beside pycaffe, so that it goes where that goes
 
@@ -58,10 +59,9 @@ def write_record(folder: Path, revision: str, patches: tuple[str, ...]) -> None:
 
 def find() -> Installed | None:
     """The Caffe that `import caffe` would load, without loading it into this process."""
-    found = importlib.util.find_spec("caffe")
-    if found is None or not found.submodule_search_locations:
+    folder = installation.package()
+    if folder is None:
         return None
-    folder = Path(next(iter(found.submodule_search_locations)))
     linked = subprocess.run(
         ["/usr/bin/ldd", str(folder / "_caffe.so")], capture_output=True, text=True
     )

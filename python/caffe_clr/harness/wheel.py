@@ -7,7 +7,6 @@ programs, which have none, use a libpython of the wheel's own.
 """
 
 import importlib.metadata
-import importlib.util
 import os
 import re
 import shutil
@@ -17,7 +16,7 @@ import sysconfig
 import tempfile
 from pathlib import Path
 
-from caffe_clr import locations
+from caffe_clr import installation, locations
 from caffe_clr.errors import ClrError
 from caffe_clr.harness import commands
 
@@ -93,10 +92,10 @@ def _is_installed(name: str) -> bool:
 
 
 def _prefix() -> Path:
-    found = importlib.util.find_spec("caffe")
-    if found is None or not found.submodule_search_locations:
+    package = installation.package()
+    if package is None:
         raise ClrError("there is no Caffe to pack; run `caffe-clr build`")
-    prefix = Path(next(iter(found.submodule_search_locations))).parent.parent
+    prefix = package.parent.parent
     if not (prefix / "lib" / _LIBRARY).is_file():
         raise ClrError(f"{prefix} has no lib/{_LIBRARY}: it was not made by `caffe-clr build`")
     return prefix
