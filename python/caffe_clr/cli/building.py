@@ -200,8 +200,7 @@ def patch_check(tree: Tree, names: Names = None) -> None:
     patches = _patches(names)
     checks = series.check(tree, patches)
     _print_lines(line for check in checks for line in series.describe(check))
-    if all(check.problem == series.ALREADY_APPLIED for check in checks):
-        raise ClrError(f"{tree}: every patch is already applied")
+    series.refuse_applied(tree, checks)
     if any(check.problem for check in checks):
         raise ClrError("\n".join([f"{tree}: not every patch applies", *series.missing(patches)]))
 

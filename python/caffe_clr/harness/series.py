@@ -158,8 +158,7 @@ def apply(tree: Path, patches: Sequence[Patch]) -> list[FileCheck]:
         ClrError: one would not apply; says which, file by file. Or a file cannot be written.
     """
     trial = attempt(tree, patches)
-    if all(check.problem == ALREADY_APPLIED for check in trial.checks):
-        raise ClrError(f"{tree}: every patch is already applied")
+    refuse_applied(tree, trial.checks)
     if any(check.problem for check in trial.checks):
         told = [check for check in trial.checks if check.problem or check.by_hand]
         lines = [line for check in told for line in describe(check)] + missing(patches)
@@ -207,6 +206,12 @@ def describe(check: FileCheck, fitting: str = "applies") -> list[str]:
     for place, added in check.by_hand:
         lines += [f"    to put in by hand: {place}", *(f"      | {line}" for line in added)]
     return lines
+
+
+def refuse_applied(tree: Path, checks: Sequence[FileCheck]) -> None:
+    """Raise ClrError where `tree` has all that was tried."""
+    if all(check.problem == ALREADY_APPLIED for check in checks):
+        raise ClrError(f"{tree}: every patch is already applied")
 
 
 def missing(patches: Sequence[Patch]) -> list[str]:
