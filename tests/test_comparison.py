@@ -143,8 +143,8 @@ def test_momenta_are_drawn_where_one_cycles(
     )
     plots.plot_comparison(entries, "", tmp_path / "plot.png")
     plots.plot_comparison(entries[1:], "", tmp_path / "plot.png")
-    plots.plot_log(entries[0].histories[1], tmp_path / "plot.png")
-    plots.plot_log(entries[1].histories[1], tmp_path / "plot.png")
+    plots.plot_log(entries[0].histories[1], "a run", tmp_path / "plot.png")
+    plots.plot_log(entries[1].histories[1], "a run", tmp_path / "plot.png")
     assert labels == [
         ["test accuracy (%)", "learning rate", "momentum"],
         ["test accuracy (%)", "learning rate"],

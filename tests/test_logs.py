@@ -489,7 +489,7 @@ def test_an_output_with_a_weight_is_a_loss(read: Callable[[str], Log], tmp_path:
     assert re.search(r"l2 .*1.5 .*lowest", shown(tmp_path / "a.log", tmp_path / "out"))
     heights = []
     for losses in (set(), {"l2"}):
-        plots.plot_log(History([], log.test, losses), tmp_path / "log.png")
+        plots.plot_log(History([], log.test, losses), "a log", tmp_path / "log.png")
         with Image.open(tmp_path / "log.png") as image:
             heights.append(image.height)
     assert heights[0] < heights[1]  # it has a panel
@@ -545,7 +545,7 @@ def test_a_plot_is_drawn_of_any_log(tmp_path: Path) -> None:
         History([], [row | {"distance": 70}]),
         History([row | {"loss": -1}, row | {"iteration": 20, "loss": math.inf}], [row | {"x": 1}]),
     ):
-        plots.plot_log(history, tmp_path / "log.png")
+        plots.plot_log(history, "a log", tmp_path / "log.png")
         assert (tmp_path / "log.png").read_bytes().startswith(b"\x89PNG")
         (tmp_path / "log.png").unlink()
 

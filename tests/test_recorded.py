@@ -207,6 +207,29 @@ def test_the_mean_of_three_recorded_seeds_has_a_band(
     assert [len(figure.axes[0].collections) for figure in figures] == [1, 0]
 
 
+def test_a_curve_without_losses_has_no_panel_for_them(
+    root: Path, tmp_path: Path, figures: list[Figure]
+) -> None:
+    for file in ("digits/results/range_test.csv", "cifar10_full/results/range_test.csv"):
+        plots.plot_range_test(recorded.read(root / "models" / file), file, tmp_path / "curve.png")
+    assert [len(figure.axes) for figure in figures] == [2, 4]
+
+
+def test_a_rate_that_falls_again_is_warned_of(tmp_path: Path) -> None:
+    rates, warnings = [*np.linspace(0, 0.02, 51)], list[str]()
+    accuracies = [*np.interp(rates, [0.005, 0.01], [0.1, 0.8])]
+    rising = table(tmp_path / "rising.csv", lr=rates, accuracy=accuracies)
+    recorded.read(rising, on_warning=warnings.append)
+    assert not warnings
+    cycle = table(tmp_path / "cycle.csv", lr=rates + rates[::-1], accuracy=accuracies * 2)
+    found = recorded.read(cycle, on_warning=warnings.append)
+    assert warnings == [
+        f"{cycle}: the rate falls again after 0.02, as in a cycle; only the way up to it is"
+        " judged, as if it were a range test"
+    ]
+    assert found.suggestions == recorded.read(rising).suggestions
+
+
 @pytest.mark.parametrize(("highest", "labels"), [(0.05, 2), (0.0045, 0)])
 def test_bounds_that_are_none_have_no_legend(
     highest: float, labels: int, tmp_path: Path, figures: list[Figure]

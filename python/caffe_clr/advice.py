@@ -96,19 +96,18 @@ def advise(name: str, parameter: Any, start: int, epoch: int | None) -> list[str
     if parameter.lr_policy == "1cycle":
         return _advise_1cycle(name, end, first, first + cycle)
     warnings = []
-    if (end - first) % cycle:
-        within = end - (end - first) % cycle
-        ends = [at for at in (within, within + cycle) if at > begin]
-        warnings.append(
-            f"{name}: max_iter {end} is within a cycle of {cycle} iterations; accuracy is best at"
-            f" a cycle's end (section 3.2): set max_iter: {' or '.join(map(str, ends))}"
-        )
     if end - begin < FEWEST_CYCLES * cycle:
         whole = first + (-((first - begin) // cycle) + FEWEST_CYCLES) * cycle
         warnings.append(
             f"{name}: {end - begin} iterations are fewer than {FEWEST_CYCLES} cycles of {cycle},"
             f" which train most of the way (section 3.2): set max_iter: {whole}, or a smaller"
             " stepsize"
+        )
+    elif (end - first) % cycle:
+        within = end - (end - first) % cycle
+        warnings.append(
+            f"{name}: max_iter {end} is within a cycle of {cycle} iterations; accuracy is best at"
+            f" a cycle's end (section 3.2): set max_iter: {within} or {within + cycle}"
         )
     if parameter.lr_policy == "triangular2" and end - first >= HALVED_AWAY * cycle:
         warnings.append(

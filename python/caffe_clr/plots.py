@@ -106,18 +106,23 @@ def plot_comparison(entries: Sequence[Entry], title: str, path: Path) -> None:
 def plot_range_test(result: RangeTest, title: str, path: Path) -> None:
     """Accuracy and training loss against the rate, on a linear and on a logarithmic axis.
 
+    Without a record of the training loss, the accuracy alone.
+
     Args:
         result: what the range test found; its bounds are drawn.
         title: what was trained, and on what.
         path: the PNG to write.
     """
-    figure = _figure(10, 5.5)
-    grid = figure.subplots(2, 2, sharex="col", sharey="row", height_ratios=[2, 1])
+    heights = [2, 1] if result.losses else [2]
+    figure = _figure(10, 1 + 1.5 * sum(heights))
+    grid = figure.subplots(
+        len(heights), 2, sharex="col", sharey="row", height_ratios=heights, squeeze=False
+    )
     name = result.metric.name
     scale = 100 if result.metric.is_accuracy else 1
     rates = np.array([row["lr"] for row in result.rows])
     values = scale * np.array([row[name] for row in result.rows])
-    for column, (upper, lower) in enumerate(zip(*grid, strict=True)):
+    for column, (upper, *lower) in enumerate(zip(*grid, strict=True)):
         shown = rates > 0 if column else rates >= 0
         upper.plot(rates[shown], values[shown], color=_COLOURS[1], marker=".", markersize=4)
         if f"{name}_low" in result.rows[0]:
@@ -129,23 +134,25 @@ def plot_range_test(result: RangeTest, title: str, path: Path) -> None:
                 rates[shown], low[shown], high[shown], color=_COLOURS[1], alpha=0.2, linewidth=0
             )
         losses = [row for row in result.losses if row["lr"] > 0 or not column]
-        lower.plot(
-            [row["lr"] for row in losses], [row["loss"] for row in losses], color=_COLOURS[0]
-        )
-        _draw_bounds(result, upper, lower)
-        if not column:
-            _label_rules(result, upper)
-            lower.locator_params(axis="x", nbins=5)
-        lower.set(xlabel=f"learning rate ({'logarithmic' if column else 'linear'})")
+        for axes in lower:
+            axes.plot(
+                [row["lr"] for row in losses], [row["loss"] for row in losses], color=_COLOURS[0]
+            )
+        _draw_bounds(result, upper, *lower)
         if column:
-            lower.set_xscale("log")
-        for axes in (upper, lower):
+            upper.set_xscale("log")
+        else:
+            _label_rules(result, upper)
+            upper.locator_params(axis="x", nbins=5)
+        grid[-1][column].set(xlabel=f"learning rate ({'logarithmic' if column else 'linear'})")
+        for axes in (upper, *lower):
             _plain(axes)
-    grid[0][0].set(ylabel=_literal(result.metric.label))
-    grid[1][0].set(ylabel="training loss")
+    labels = (_literal(result.metric.label), "training loss")
+    for axes, label in zip(grid[:, 0], labels, strict=False):
+        axes.set(ylabel=label)
     if any(bound.rate is not None for bound in result.suggestions.bounds.values()):
-        labels = grid[0][0].get_legend_handles_labels()
-        figure.legend(*labels, loc="outside lower center", ncols=2)
+        bounds = grid[0][0].get_legend_handles_labels()
+        figure.legend(*bounds, loc="outside lower center", ncols=2)
     figure.suptitle(_literal(title))
     figure.savefig(path, dpi=150)
 
@@ -219,7 +226,7 @@ def _plain(axes: "Axes") -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def plot_log(history: History, path: Path) -> None:
+def plot_log(history: History, title: str, path: Path) -> None:
     """The losses of a run, its outputs from 0 to 1, such as accuracies, and its learning rate.
 
     Its momentum is drawn at the bottom where it moves.
@@ -227,6 +234,7 @@ def plot_log(history: History, path: Path) -> None:
     Args:
         history: the rows of one run. Outputs that are neither are not shown, and
             of more than seven in a panel, seven.
+        title: what was trained.
         path: the PNG to write.
     """
     losses, shares = _curves(history)
@@ -254,12 +262,13 @@ def plot_log(history: History, path: Path) -> None:
     grid[-1].xaxis.set_major_formatter("{x:,.0f}")
     for axes in grid:
         _plain(axes)
+    grid[0].set(title=_literal(title))
     figure.align_ylabels()
     figure.savefig(path, dpi=150)
 
 
 def plot_schedule(
-    rows: Sequence[Mapping[str, Any]], logged: Mapping[int, float], path: Path
+    rows: Sequence[Mapping[str, Any]], logged: Mapping[int, float], title: str, path: Path
 ) -> None:
     """The learning rate over the iterations, each stage in a colour of its own.
 
@@ -268,6 +277,7 @@ def plot_schedule(
     Args:
         rows: iteration, lr, momentum, stage and cycle, as schedule.schedule gives them.
         logged: the rates of a log by iteration, to be shown as dots; may be empty.
+        title: the solver files.
         path: the PNG to write.
     """
     moving = "momentum" in rows[0]
@@ -287,7 +297,7 @@ def plot_schedule(
         _legend(axes)
     has_cycles = any(row["cycle"] is not None for row in rows)
     yscale = "linear" if has_cycles else _scale(row["lr"] for row in rows)
-    axes.set(ylabel="learning rate", yscale=yscale)
+    axes.set(ylabel="learning rate", yscale=yscale, title=_literal(title))
     axes.xaxis.set_major_formatter("{x:,.0f}")
     _plain(axes)
     figure.savefig(path, dpi=150)

@@ -39,6 +39,7 @@ def read(
     output: str | None = None,
     *,
     suggest: Callable[..., Suggestions] = suggestions.suggest,
+    on_warning: Callable[[str], None] = lambda warning: None,
 ) -> RangeTest:
     """Suggest bounds from what was recorded while the rate rose.
 
@@ -50,6 +51,7 @@ def read(
         output: what to judge by. Default: the last accuracy, the last other
             output, or the training loss.
         suggest: the rules.
+        on_warning: called where something is left out.
 
     Raises:
         UsageError: the rate does not rise, or there is no such output.
@@ -62,6 +64,11 @@ def read(
     if len(set(rates)) < 2 and recorded.diverged_at is None:
         raise UsageError(
             f"{path}: no rates in it that rise, as in a range test: see `caffe-clr range-test`"
+        )
+    if rates and any(_falls(rows) for rows in (recorded.test, recorded.train)):
+        on_warning(
+            f"{path}: the rate falls again after {max(rates):.4g}, as in a cycle; only the way up"
+            " to it is judged, as if it were a range test"
         )
     lost = [row["lr"] for row in train if _is_lost(row["loss"])]
     diverged_at = min(lost, default=recorded.diverged_at)
@@ -141,6 +148,10 @@ def _rising(rows: Sequence[Row]) -> list[Row]:
         first -= 1
     rising = rows[first : top + 1]
     return [row for row, after in pairwise(rising) if row["lr"] < after["lr"]] + rising[-1:]
+
+
+def _falls(rows: Sequence[Row]) -> bool:
+    return any(after["lr"] < row["lr"] for row, after in pairwise(rows))
 
 
 def _is_lost(loss: float) -> bool:

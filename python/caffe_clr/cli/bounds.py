@@ -43,7 +43,7 @@ def show_suggestions(
     curve: Path, output: str | None, picture: Path | None, console: Console
 ) -> None:
     """Suggest bounds as recorded.read does, and show them."""
-    result = recorded.read(curve, output)
+    result = recorded.read(curve, output, on_warning=lambda warning: warn([warning], console))
     console.print(f"Judged by: {result.metric.name}, {len(result.rows)} values")
     _show_result(result, str(curve), picture, console)
 

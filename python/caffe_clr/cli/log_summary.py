@@ -28,7 +28,7 @@ def show_log(path: Path, out: Path, console: Console) -> None:
     files = [out / name for name in ("train.csv", "test.csv", "log.png")]
     write_csv(history.train, files[0])
     write_csv(history.test, files[1])
-    plots.plot_log(history, files[2])
+    plots.plot_log(history, path.name, files[2])
     rows = sorted(history.test + history.train, key=lambda row: row["iteration"])
     first, last = rows[0]["iteration"], rows[-1]["iteration"]
     seconds = max(row["seconds"] for row in rows)

@@ -16,11 +16,12 @@ from caffe_clr.schedule import Stage
 
 
 def show_schedule(
-    solver_files: Sequence[Path], out: Path, console: Console, log: Path | None = None
+    solver_files: Sequence[Path], out: Path | None, console: Console, log: Path | None = None
 ) -> None:
-    """Write schedule.csv and schedule.png into `out`, and print a row for each stage.
+    """Write schedule.csv and schedule.png, and print a row for each stage.
 
     Args:
+        out: the folder; by default runs/schedule-<solver names>, whose files are replaced.
         log: of a run of these solvers; its rates are compared with the schedule.
 
     Raises:
@@ -29,10 +30,12 @@ def show_schedule(
     stages = schedule.read_stages(solver_files)
     rows = schedule.rows(stages)
     logged = logs.read_rates(log) if log else {}
+    names = [runs.solver_name(file) for file in solver_files]
+    out = out or Path("runs") / f"schedule-{'-'.join(names)}"
     runs.make_folder(out)
     files = out / "schedule.csv", out / "schedule.png"
     write_csv(rows, files[0])
-    plots.plot_schedule(rows, logged, files[1])
+    plots.plot_schedule(rows, logged, ", ".join(names), files[1])
     console.print(_table(stages, rows))
     for stage, file in zip(stages, solver_files, strict=True):
         warn(advice.advise(str(file), stage.solver, stage.first, None), console)

@@ -196,7 +196,10 @@ def schedule(
     log: Annotated[
         Path | None, typer.Option(help="Also draw the rates in this log of caffe train.")
     ] = None,
-    out: Out = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write into this folder. Default: runs/schedule-<solver names>."),
+    ] = None,
 ) -> None:
     """Draw the rate over a whole run before any training.
 
@@ -204,10 +207,9 @@ def schedule(
 
     Example: caffe-clr schedule models/digits/triangular2_solver.prototxt
     """
-    from caffe_clr import runs
     from caffe_clr.cli.schedules import show_schedule
 
-    show_schedule(solvers, out or runs.default_folder(solvers[0]), console, log)
+    show_schedule(solvers, out, console, log)
 
 
 @app.command(rich_help_panel=TRAINING)

@@ -105,7 +105,7 @@ def plot_runs(folders: Sequence[Path], together: Path | None, console: Console) 
         warn(runs.damage(folder), console)
         if not history.train and not history.test:
             raise ClrError(f"{folder}: nothing is recorded yet; wait for the first display or test")
-        plots.plot_log(history, folder / PLOT)
+        plots.plot_log(history, folder.name, folder / PLOT)
         console.print(f"Plot: {folder / PLOT}", soft_wrap=True)
 
 
@@ -161,6 +161,6 @@ def _show_run(folder: Path, metric: Metric, console: Console) -> None:
             f" {last['iteration']:,.0f}, best {metric.shown(best)}"
         )
     if history.train or history.test:
-        plots.plot_log(history, folder / PLOT)
+        plots.plot_log(history, folder.name, folder / PLOT)
         console.print(f"Plot: {folder / PLOT}", soft_wrap=True)
     console.print(f"Run: {folder}", soft_wrap=True)
