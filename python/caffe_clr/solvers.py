@@ -76,6 +76,17 @@ def _has_module(name: str) -> bool:
         return False
 
 
+def check_gpu(gpu: int) -> None:
+    """Refuse a GPU where this Caffe cannot use one.
+
+    Raises:
+        ClrError: this Caffe is built for the CPU alone.
+    """
+    import_caffe()
+    if not _has_cuda():
+        raise ClrError(f"GPU {gpu}: this Caffe is built for the CPU alone; train without --gpu")
+
+
 def load_solver(parameter: Any, gpu: int | None = None) -> Any:
     """A pycaffe solver of a SolverParameter.
 
@@ -92,8 +103,7 @@ def load_solver(parameter: Any, gpu: int | None = None) -> Any:
     if gpu is None:
         caffe.set_mode_cpu()
     else:
-        if not _has_cuda():
-            raise ClrError(f"GPU {gpu}: this Caffe is built for the CPU alone; train without --gpu")
+        check_gpu(gpu)
         caffe.set_device(gpu)
         caffe.set_mode_gpu()
     with _unnamed_file(text_format.MessageToString(parameter).encode()) as file:

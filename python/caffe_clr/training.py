@@ -153,6 +153,8 @@ def train(
         event_files.check()
     files = [solver_files] if isinstance(solver_files, Path) else list(solver_files)
     planned = plan(files, out, seed=seed, gpu=gpu, images=images)
+    if gpu is not None:
+        solvers.check_gpu(gpu)
     for solver in planned.solvers:
         solvers.check_layers([solver.train_net, *solver.test_nets])
     about = {
