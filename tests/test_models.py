@@ -78,6 +78,7 @@ densenet/clr_3             Nesterov triangular 0.001 0.002 11730 -   -          
 READINGS = """
 cifar10_full/triangular_1        - triangular 0.001   0.006        2000 - - 0     16000
 cifar10_full/triangular_table2_1 - triangular 0.001   0.005        2000 - - 0     16000
+cifar10_full/suggested_1         - triangular2 0.0008 0.0068      2000 - - 0     16000
 cifar10_full/divided_1           - triangular 0.001   0.005        2000 - - 0     4000
 cifar10_full/divided_2           - triangular 0.001   0.003        2000 - - 4000  8000
 cifar10_full/divided_3           - triangular 0.001   0.0023333333 2000 - - 8000  12000
