@@ -377,6 +377,28 @@ def test_another_gpu_or_number_of_threads_is_said(
     ]
 
 
+def test_a_net_that_was_changed_is_said(
+    write_solver: Callable[..., Path], net: Path, tmp_path: Path
+) -> None:
+    mine, out = tmp_path / "net.prototxt", tmp_path / "run"
+    mine.write_text(net.read_text())
+    file = write_solver(max_iter=20, net=str(mine))
+    training.train(file, out)
+    status = json.loads((out / "run.json").read_text())
+    (out / "run.json").write_text(json.dumps({**status, "status": "interrupted"}))
+    said: list[str] = []
+    mine.write_text("# a comment changes nothing\n" + net.read_text())
+    jobs.run(job(file, out, resume=True), on_warning=said.append)
+    assert said == []
+    (out / "run.json").write_text(json.dumps({**status, "status": "interrupted"}))
+    mine.write_text(net.read_text().replace("scale: 0.00390625", "scale: 0.5"))
+    jobs.run(job(file, out, resume=True), on_warning=said.append)
+    assert said == [
+        "the net of stage 1 has changed since the run was begun: the result is not that of an"
+        " uninterrupted run"
+    ]
+
+
 def test_a_training_without_a_parent_is_ended_in_an_endless_iteration(
     write_solver: Callable[..., Path], with_layer: Callable[[str], str], tmp_path: Path
 ) -> None:

@@ -1,5 +1,6 @@
 """Trains solvers with pycaffe into a run folder: one solver, or stages of a run."""
 
+import hashlib
 import math
 import os
 import time
@@ -163,6 +164,7 @@ def train(
         "gpu": gpu,
         "threads": os.environ.get("OMP_NUM_THREADS"),
         "snapshot_cycles": snapshot_cycles,
+        "nets": [_digest(solver.train_net.parameter) for solver in planned.solvers],
     }
     with runs.open_run(planned.folder, planned.stages, about, resume=resume) as run:
         if run.is_finished or run.divergence:
@@ -174,7 +176,7 @@ def train(
         if not snapshot and run.history.train:
             run.problems.append(f"{run.folder}: no whole snapshot; begins at iteration 0 again")
         run.start(snapshot)
-        _tell([*run.problems, *_other_machine(run.begun, about)], on_warning)
+        _tell([*run.problems, *_changes(run.begun, about)], on_warning)
         status, iteration, message = Status.INTERRUPTED, 0, ""
         board = event_files.written(run, planned.stages) if tensorboard else nullcontext()
         try:
@@ -201,10 +203,21 @@ def _tell(warnings: Sequence[str], on_warning: Callable[[str], None]) -> None:
         on_warning(warning)
 
 
-def _other_machine(begun: dict[str, Any], about: dict[str, Any]) -> list[str]:
+def _digest(net: Any) -> str:
+    return hashlib.sha256(net.SerializeToString(deterministic=True)).hexdigest()
+
+
+def _changes(begun: dict[str, Any], about: dict[str, Any]) -> list[str]:
     """What a run is resumed with that changes its bits, though not its solvers."""
     names = {"gpu": "--gpu", "threads": "OMP_NUM_THREADS"}
-    return [
+    nets = begun.get("nets", about["nets"])
+    changed = [
+        f"the net of stage {number} has changed since the run was begun: the result is not that of"
+        " an uninterrupted run"
+        for number, (net, now) in enumerate(zip(nets, about["nets"], strict=False), 1)
+        if net != now
+    ]
+    return changed + [
         f"the run was begun with {_given(name, begun[key])}, and goes on with"
         f" {_given(name, about[key])}: its bits are not those of an uninterrupted one"
         for key, name in names.items()
