@@ -110,8 +110,8 @@ def test_the_papers_table_2_is_advised_against_in_its_last_stepsize_alone(
             0,
             500,
             [
-                "s: 8000 iterations are fewer than 3 cycles of 4000, which train most of the way"
-                " (section 3.2): set max_iter: 12000, or a smaller stepsize"
+                "s: 8000 iterations are fewer than 3 cycles of 4000, the least that the paper"
+                " advises (section 3.2): set max_iter: 12000, or a smaller stepsize"
             ],
         ),
         # the cycles of a stage are those after its start and its policy's
@@ -122,8 +122,8 @@ def test_the_papers_table_2_is_advised_against_in_its_last_stepsize_alone(
             8000,
             500,
             [
-                "s: 8000 iterations are fewer than 3 cycles of 4000, which train most of the way"
-                " (section 3.2): set max_iter: 20000, or a smaller stepsize"
+                "s: 8000 iterations are fewer than 3 cycles of 4000, the least that the paper"
+                " advises (section 3.2): set max_iter: 20000, or a smaller stepsize"
             ],
         ),
         (
@@ -131,8 +131,8 @@ def test_the_papers_table_2_is_advised_against_in_its_last_stepsize_alone(
             9000,
             500,
             [
-                "s: 11000 iterations are fewer than 3 cycles of 4000, which train most of the way"
-                " (section 3.2): set max_iter: 24000, or a smaller stepsize"
+                "s: 11000 iterations are fewer than 3 cycles of 4000, the least that the paper"
+                " advises (section 3.2): set max_iter: 24000, or a smaller stepsize"
             ],
         ),
         (
@@ -140,8 +140,8 @@ def test_the_papers_table_2_is_advised_against_in_its_last_stepsize_alone(
             0,
             500,
             [
-                "s: 8000 iterations are fewer than 3 cycles of 4000, which train most of the way"
-                " (section 3.2): set max_iter: 13000, or a smaller stepsize"
+                "s: 8000 iterations are fewer than 3 cycles of 4000, the least that the paper"
+                " advises (section 3.2): set max_iter: 13000, or a smaller stepsize"
             ],
         ),
         # within a cycle, and too few of them: one advice on max_iter, not two
@@ -150,8 +150,8 @@ def test_the_papers_table_2_is_advised_against_in_its_last_stepsize_alone(
             8000,
             500,
             [
-                "s: 3000 iterations are fewer than 3 cycles of 4000, which train most of the way"
-                " (section 3.2): set max_iter: 20000, or a smaller stepsize",
+                "s: 3000 iterations are fewer than 3 cycles of 4000, the least that the paper"
+                " advises (section 3.2): set max_iter: 20000, or a smaller stepsize",
             ],
         ),
         (

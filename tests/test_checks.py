@@ -253,7 +253,7 @@ NET_FAULTS = [
         TEST + "test_lmdb/data.mdb is not of backend LMDB: it has no data.mdb",
     ),
     ('"test_lmdb"', '"images"', TEST + "images is not of backend LMDB: it has no data.mdb"),
-    ('"test_lmdb"', '"odd_lmdb"', TEST + "the first value of odd_lmdb is no Datum"),
+    ('"test_lmdb"', '"odd_lmdb"', TEST + "the first value of odd_lmdb is not a Datum"),
     (
         '"test_lmdb"',
         '"torn_lmdb"',
@@ -282,8 +282,8 @@ NET_FAULTS = [
         '"none.binaryproto"',
         TRAIN + "mean_file: there is no file none.binaryproto (looked for in ",
     ),
-    ('"mean.binaryproto"', '"mean.npy"', TRAIN + "mean_file mean.npy is no BlobProto"),
-    ('"mean.binaryproto"', '"empty.txt"', TRAIN + "mean_file empty.txt is no BlobProto"),
+    ('"mean.binaryproto"', '"mean.npy"', TRAIN + "mean_file mean.npy is not a BlobProto"),
+    ('"mean.binaryproto"', '"empty.txt"', TRAIN + "mean_file empty.txt is not a BlobProto"),
     (
         '"mean.binaryproto"',
         '"cropped.binaryproto"',
@@ -338,7 +338,7 @@ def test_a_field_that_is_no_number_is_refused(
 
 def test_a_layer_without_prefetch_is_refused(tree: Tree, folder: Path) -> None:
     change("net.prototxt", "batch_size: 4", "batch_size: 4 prefetch: 0")
-    assert_refused(TRAIN + "prefetch is 0, with which no batch is ever read")
+    assert_refused(TRAIN + "prefetch is 0, so no batch would ever be read")
 
 
 def test_a_database_that_is_cut_off_is_named(tree: Tree, folder: Path) -> None:
@@ -352,7 +352,7 @@ def test_a_pipe_is_refused(name: str, tree: Tree, folder: Path) -> None:
     use(IMAGES)
     Path(name).unlink()
     os.mkfifo(name)
-    assert_refused(f"{name} is a pipe, but is read twice; name a file")
+    assert_refused(f"{name} is a pipe, but has to be read twice; name a file")
 
 
 def test_an_empty_lmdb_is_refused(tree: Tree, folder: Path) -> None:
@@ -368,7 +368,7 @@ HDF5_FAULTS = [
     ('"hdf5.txt"', '"empty.txt"', ROWS + "empty.txt is empty; list the HDF5 files in it"),
     ('"hdf5.txt"', '"rows.h5"', ROWS + "rows.h5 is an HDF5 file; name a text file that lists it"),
     ('"hdf5.txt"', '"missing_second.txt"', ROWS + "missing_second.txt: there is no file none.h5"),
-    ('"hdf5.txt"', '"no_hdf5.txt"', ROWS + "net.prototxt is no HDF5 file"),
+    ('"hdf5.txt"', '"no_hdf5.txt"', ROWS + "net.prototxt is not an HDF5 file"),
     ('"hdf5.txt"', '"no_label.txt"', ROWS + 'unlabelled.h5 has no dataset for its top "label"'),
     (
         "batch_size: 2 }",
@@ -393,7 +393,11 @@ def test_hdf5_data_that_caffe_aborts_on_is_refused(
     ("old", "new", "message"),
     [
         ('"images.txt"', '"none.txt"', "no list of images at none.txt (looked for in "),
-        ('"images.txt"', '"empty.txt"', "empty.txt is empty; list an image and its label a line"),
+        (
+            '"images.txt"',
+            '"empty.txt"',
+            "empty.txt is empty; list one image and its label per line",
+        ),
         ('"images.txt"', '"missing_first.txt"', "missing_first.txt:1: there is no file images/non"),
         ("batch_size: 1", "batch_size: 0", "batch_size is 0; set it to 1 or more"),
         ("mean_value: 1", "mean_value: 1 mean_value: 2", "2 mean_value for images of 3 channels"),

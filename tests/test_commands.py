@@ -86,7 +86,7 @@ def test_train_and_plot(run_cli: Run, tmp_path: Path) -> None:
     assert imread(plot).size
     again = run_cli("train", solver, "--out", "run")
     assert again.returncode == 2
-    assert "error: run has a run; go on with it: --resume" in again.stderr
+    assert "error: run already has a run; continue it with --resume" in again.stderr
 
 
 @pytest.mark.usefixtures("digits")
@@ -359,7 +359,7 @@ def test_a_snapshot_prefix_that_is_no_name_is_refused_before_the_training(
     file.write_text(file.read_text().replace("elsewhere/mine", prefix))
     done = run_cli("train", file, "--out", "run")
     assert done.returncode == 1
-    assert "makes no file name; give a shorter or plain one" in done.stderr
+    assert "cannot be a file name; give a shorter, plain one" in done.stderr
     assert not (tmp_path / "run").exists()
 
 
@@ -386,7 +386,7 @@ def test_names_that_are_no_utf_8_are_no_traceback(run_cli: Run, tmp_path: Path) 
     refused = run_cli("train", solver)
     assert refused.returncode == 1
     assert "a\\udcff-" in refused.stderr
-    assert "is no UTF-8, as Caffe's paths are; name another --out" in refused.stderr
+    assert "is not UTF-8, which Caffe needs; name another --out" in refused.stderr
     rates = ("--min-lr", "0.001", "--max-lr", "0.3", "--iterations", "100")
     done = run_cli("range-test", solver, *rates, "--out", "run")
     assert (done.returncode, done.stderr) == (0, "")
@@ -423,7 +423,7 @@ def test_the_option_to_go_on_with_can_be_pasted(command: str, tmp_path: Path) ->
     _, message = process.communicate()
     assert process.returncode == 130
     resume = " --resume" if command == "range-test" else ""
-    assert message.endswith(f"go on with the same command and --out '{out}'{resume}\n")
+    assert message.endswith(f"continue with the same command and --out '{out}'{resume}\n")
 
 
 def test_the_bar_of_a_range_test_without_tests_is_full(

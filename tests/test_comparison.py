@@ -271,7 +271,7 @@ def test_names_tell_the_solvers_apart(write_solver: Callable[..., Path]) -> None
 
 
 def test_without_seeds_there_is_nothing_to_compare(digits: list[Path], tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--seeds 0: give 1 at least"):
+    with pytest.raises(UsageError, match="--seeds 0: give 1 or more"):
         comparison.compare(digits, tmp_path / "out", Options(seeds=0))
     assert not (tmp_path / "out").exists()
 

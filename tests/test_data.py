@@ -216,10 +216,14 @@ def of_size(width: int, height: int) -> bytes:
     ("kind", "damage", "message"),
     [
         ("bin", drop("data_batch_3"), "data_batch_3.bin is missing"),
-        ("bin", change("batch_2", lambda c: c[:-1]), "30,729 bytes are no whole images of 3,073"),
+        (
+            "bin",
+            change("batch_2", lambda c: c[:-1]),
+            "30,729 bytes are not a whole number of images of 3,073",
+        ),
         ("bin", change("batch_2", lambda c: c[:-3073]), "49 train images; cifar10 has 50"),
         ("bin", change("batch_2", lambda c: b"\x0a" + c[1:]), "11 different train labels"),
-        ("bin", change("batch_2", lambda c: b""), "0 bytes are no whole images"),
+        ("bin", change("batch_2", lambda c: b""), "0 bytes are not a whole number of images"),
         ("py", drop("test_batch"), "test_batch is missing"),
         ("py", change("batch_2", lambda c: c[:-9]), "damaged: "),
         ("py", change("batch_2", lambda c: b"cos\nsystem\n(S'true'\ntR."), "asks for os.system"),
@@ -235,9 +239,9 @@ def of_size(width: int, height: int) -> bytes:
         ),
         ("images", drop("c003"), "9 classes of images (c000, c001"),
         ("images", drop("/test/"), "nor images in test/<class>/"),
-        ("images", change("/test/", lambda c: of_size(32, 40)), "is 32x40; all are to be 32x32"),
+        ("images", change("/test/", lambda c: of_size(32, 40)), "is 32x40; all must be 32x32"),
         ("images", change("/test/", lambda c: c[:300]), "is damaged: "),
-        ("images", change("/test/", lambda c: b"words"), "is no image that Pillow reads"),
+        ("images", change("/test/", lambda c: b"words"), "is not an image that Pillow can read"),
         ("images", drop("/train/c003/3.png"), "49 train images; cifar10 has 50"),
     ],
 )
@@ -296,14 +300,14 @@ def test_a_damaged_xz_archive_is_refused(tmp_path: Path) -> None:
 
 def test_what_is_no_data_set_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("words")
-    with pytest.raises(ClrError, match="no cifar10 is in it"):
+    with pytest.raises(ClrError, match="there is no cifar10 in it"):
         cifar.read(tmp_path, CIFAR10)
     with pytest.raises(ClrError, match=r"notes.txt is no tarball, or a truncated one; fetch"):
         cifar.read(tmp_path / "notes.txt", CIFAR10)
     with pytest.raises(ClrError, match=r"gone: no such file or folder"):
         cifar.read(tmp_path / "gone", CIFAR10)
     source = unpacked(official(SMALL100, made(SMALL100), "bin"), tmp_path / "other")
-    with pytest.raises(ClrError, match="no cifar10 is in it"):
+    with pytest.raises(ClrError, match="there is no cifar10 in it"):
         cifar.read(source, CIFAR10)
 
 
@@ -359,7 +363,7 @@ def test_the_command_writes_what_caffes_examples_read(
 
     again = run_cli("data", "cifar10", archive, "data/cifar10")
     assert again.returncode == 2
-    assert "data/cifar10 exists; write over what is in it: --force" in again.stderr
+    assert "data/cifar10 exists; overwrite it with --force" in again.stderr
     (folder / "notes.txt").write_text("mine")
     before = mean_file.read_bytes()
     mean_file.unlink()

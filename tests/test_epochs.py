@@ -376,7 +376,10 @@ def test_of_several_data_layers_the_first_counted_one_with_labels_decides(folder
             dummy(2, "include { phase: TEST }") + LEARNING,
             "net_param: no data layer in phase TRAIN; add one",
         ),
-        ('layers { name: "d" type: DATA top: "x" }', "net_param: .* `layers` in files alone; put"),
+        (
+            'layers { name: "d" type: DATA top: "x" }',
+            "net_param: .* `layers` only from files; write",
+        ),
     ],
 )
 def test_a_net_that_does_not_tell_its_batch_size_is_refused(

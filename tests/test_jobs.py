@@ -261,7 +261,7 @@ def test_a_folder_with_a_run_is_a_usage_error(
     write_solver: Callable[..., Path], tmp_path: Path
 ) -> None:
     jobs.run(job(write_solver(), tmp_path / "run"))
-    with pytest.raises(UsageError, match="run has a run; go on with it: --resume"):
+    with pytest.raises(UsageError, match="run already has a run; continue it with --resume"):
         jobs.run(job(write_solver(), tmp_path / "run"))
 
 
@@ -319,7 +319,7 @@ def test_an_interrupted_command_says_how_to_go_on(
     arguments = ["train", str(file), "--out", str(out), "--resume", *options]
     went_on = re.escape(f"OMP_NUM_THREADS=1 caffe-clr {shlex.join(arguments)}")
     found = re.fullmatch(
-        rf"error: interrupted; iteration (\d+) is kept in a snapshot; go on with: {went_on}\n",
+        rf"error: interrupted; iteration (\d+) is saved in a snapshot; continue with: {went_on}\n",
         message,
     )
     assert found, message
@@ -357,7 +357,7 @@ def test_a_death_by_a_signal_is_named(write_solver: Callable[..., Path], tmp_pat
     assert told.startswith("error: the training process was killed by SIGKILL; the system does")
     assert "; Caffe last wrote: " in told
     assert log == f"full log: {out / jobs.LOG}"
-    assert go_on == f"go on with: caffe-clr train {file} --out {out} --resume"
+    assert go_on == f"continue with: caffe-clr train {file} --out {out} --resume"
 
 
 def test_another_gpu_or_number_of_threads_is_said(
@@ -432,7 +432,7 @@ def test_a_second_interruption_ends_it_at_once(
     process.send_signal(signal.SIGINT)
     _, message = process.communicate()
     assert process.returncode == 130
-    assert message.startswith("error: interrupted; records and snapshots are kept; go on")
+    assert message.startswith("error: interrupted; records and snapshots are kept; continue")
     assert not is_running(child)
 
 

@@ -249,7 +249,7 @@ def test_the_command_writes_over_a_file_only_when_told(run_cli: Run, tmp_path: P
     (tmp_path / "net.prototxt").write_text("mine")
     refused = run_cli("net", "resnet", "net.prototxt", "--depth", "8")
     assert refused.returncode == 2
-    assert "error: net.prototxt exists; write over it: --force" in refused.stderr
+    assert "error: net.prototxt exists; overwrite it with --force" in refused.stderr
     assert (tmp_path / "net.prototxt").read_text() == "mine"
     assert run_cli("net", "resnet", "net.prototxt", "--depth", "8", "--force").returncode == 0
     assert prototxt.read_net(tmp_path / "net.prototxt").name == "resnet_8"
@@ -258,15 +258,24 @@ def test_the_command_writes_over_a_file_only_when_told(run_cli: Run, tmp_path: P
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("resnet --depth 111", "depth is 111; it is to be 6n + 2 with n of 1 or more: 110 is the"),
-        ("resnet --depth 2", "it is to be 6n + 2 with n of 1 or more: 8 is the nearest"),
-        ("stochastic-depth --depth -4", "with n of 1 or more: 8 is the nearest"),
-        ("densenet --depth 41", "depth is 41; it is to be 3n + 4 with n of 1 or more: 40 is the"),
-        ("stochastic-depth --survival 0", "survival is 0; it is a probability, over 0 and up to 1"),
-        ("stochastic-depth --survival 1.5", "survival is 1.5; it is a probability"),
-        ("stochastic-depth --survival nan", "survival is nan; it is a probability"),
-        ("densenet --growth-rate 0", "growth rate is 0; it is a number of channels, 1 or more"),
-        ("resnet --classes 1", "classes is 1; a net tells two or more apart"),
+        (
+            "resnet --depth 111",
+            "depth is 111; it must be 6n + 2 with n of 1 or more: the nearest is",
+        ),
+        ("resnet --depth 2", "it must be 6n + 2 with n of 1 or more: the nearest is 8"),
+        ("stochastic-depth --depth -4", "with n of 1 or more: the nearest is 8"),
+        (
+            "densenet --depth 41",
+            "depth is 41; it must be 3n + 4 with n of 1 or more: the nearest is",
+        ),
+        (
+            "stochastic-depth --survival 0",
+            "survival is 0; give a probability above 0 and at most 1",
+        ),
+        ("stochastic-depth --survival 1.5", "survival is 1.5; give a probability"),
+        ("stochastic-depth --survival nan", "survival is nan; give a probability"),
+        ("densenet --growth-rate 0", "growth rate is 0; give 1 channel or more"),
+        ("resnet --classes 1", "classes is 1; give 2 or more"),
     ],
 )
 def test_what_is_refused(arguments: str, message: str, run_cli: Run, tmp_path: Path) -> None:

@@ -151,12 +151,12 @@ def test_rows_of_tests_and_of_losses_alternate(tmp_path: Path) -> None:
 
 
 def test_what_is_no_range_test_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"fixed\.csv: no rates in it that rise"):
+    with pytest.raises(UsageError, match=r"fixed\.csv: the rate never rises in it"):
         read(table(tmp_path / "fixed.csv", lr=[0.01] * 20, accuracy=range(20)))
-    with pytest.raises(ClrError, match=r"rate\.csv: no column lr in it"):
+    with pytest.raises(ClrError, match=r"rate\.csv: it has no column lr"):
         read(table(tmp_path / "rate.csv", rate=RATES, accuracy=ACCURACIES))
     (tmp_path / "words.csv").write_text("lr,accuracy\nlow,high\n")
-    with pytest.raises(ClrError, match=r"words\.csv: is no CSV of numbers"):
+    with pytest.raises(ClrError, match=r"words\.csv: is not a CSV of numbers"):
         read(tmp_path / "words.csv")
     with pytest.raises(ClrError, match="there is no run in it"):
         read(tmp_path)

@@ -252,7 +252,9 @@ def test_a_run_folder_is_not_trained_in_twice(
 ) -> None:
     file = write_solver()
     training.train(file, tmp_path / "run")
-    with pytest.raises(UsageError, match=r"run has a run; go on with it: --resume, or name"):
+    with pytest.raises(
+        UsageError, match=r"run already has a run; continue it with --resume, or name"
+    ):
         training.train(file, tmp_path / "run")
     again: list[int] = []
     training.train(
@@ -464,7 +466,9 @@ def test_a_solver_state_of_another_net_is_refused(
     wider.write_text(net.read_text().replace("num_output: 5", "num_output: 6"))
     copy = (tmp_path / "run" / "solver_1.prototxt").read_text()
     (tmp_path / "run" / "solver_1.prototxt").write_text(copy.replace(net_of_run, str(wider)))
-    with pytest.raises(ClrError, match=r"mine_iter_10\.solverstate: not a whole solver state of"):
+    with pytest.raises(
+        ClrError, match=r"mine_iter_10\.solverstate: not a complete solver state of"
+    ):
         training.train(write_solver(net=str(wider)), tmp_path / "run", resume=True)
 
 

@@ -40,8 +40,8 @@ def check_stages(stages: Sequence[SolverFile]) -> list[str]:
         if parameter.max_iter <= previous.max_iter:
             raise ClrError(
                 f"stage {number} ({name}): max_iter is {parameter.max_iter}, and stage"
-                f" {number - 1} ({before}) ends at {previous.max_iter}; iterations count on,"
-                " set it above that"
+                f" {number - 1} ({before}) ends at {previous.max_iter};"
+                " iterations go on from there: set it above that"
             )
         solver_types = [prototxt.solver_type(solver) for solver in (previous, parameter)]
         if solver_types[0] != solver_types[1]:
@@ -100,7 +100,7 @@ def advise(name: str, parameter: Any, start: int, epoch: int | None) -> list[str
         whole = first + (-((first - begin) // cycle) + FEWEST_CYCLES) * cycle
         warnings.append(
             f"{name}: {end - begin} iterations are fewer than {FEWEST_CYCLES} cycles of {cycle},"
-            f" which train most of the way (section 3.2): set max_iter: {whole}, or a smaller"
+            f" the least that the paper advises (section 3.2): set max_iter: {whole}, or a smaller"
             " stepsize"
         )
     elif (end - first) % cycle:

@@ -81,7 +81,7 @@ def _check_prefetch(net: Net) -> None:
     for layer in net.parameter.layer:
         if layer.type in _PREFETCHING and layer.data_param.prefetch < 1:
             raise ClrError(
-                f'{net.name}: layer "{layer.name}": prefetch is 0, with which no batch is ever'
+                f'{net.name}: layer "{layer.name}": prefetch is 0, so no batch would ever be'
                 " read; set it to 1 or more, or remove it"
             )
 

@@ -86,7 +86,7 @@ def compare(
             the others are brought to their end. Diverging is no error here.
     """
     if options.seeds < 1:
-        raise UsageError(f"--seeds {options.seeds}: give 1 at least")
+        raise UsageError(f"--seeds {options.seeds}: give 1 or more")
     folders = run_folders(solver_files, out, options.seeds)
     solvers = {file: prototxt.open_solver(file) for file in solver_files}
     by = _metrics(list(solvers.values()))
@@ -153,7 +153,7 @@ def of_runs(folders: Sequence[Path]) -> list[Entry]:
         entries.append(entry)
     if len({entry.metric for entry in entries}) > 1:
         told = ", ".join(f"{entry.name}: {entry.metric.label}" for entry in entries)
-        raise UsageError(f"the runs are measured by different things ({told}); plot them apart")
+        raise UsageError(f"the runs record different metrics ({told}); plot them separately")
     if len({entry.name for entry in entries}) < len(entries):
         raise UsageError("two of the runs have the same name; rename a folder")
     return entries
@@ -238,7 +238,9 @@ def _metrics(solvers: Sequence[SolverFile]) -> dict[str, Metric]:
     labels = {metric.label: name for name, metric in found.items()}
     if len(labels) > 1:
         told = ", ".join(f"{name} by its {label}" for label, name in labels.items())
-        raise UsageError(f"nothing to compare all by: {told}; give nets with the same outputs")
+        raise UsageError(
+            f"the solvers have no metric in common: {told}; give nets with the same outputs"
+        )
     return found
 
 

@@ -274,7 +274,7 @@ def _count_rows(file: str, name: str, source: Path) -> int:
 
 def _count_lines(layer: Any, source: Path) -> int:
     if source.is_fifo():
-        raise ValueError(f"{source} is a pipe, but is read twice; name a file")
+        raise ValueError(f"{source} is a pipe, but has to be read twice; name a file")
     with source.open("rb") as lines:
         return sum(1 for _ in lines)
 
@@ -315,7 +315,7 @@ def _first_datum(data: Any, where: str) -> Any:
         datum.ParseFromString(value)
     if not datum.encoded and datum.channels < 1:
         raise ClrError(
-            f"{where}: the first value of {data.source} is no Datum; write the data set again"
+            f"{where}: the first value of {data.source} is not a Datum; write the data set again"
         )
     return datum
 
@@ -345,7 +345,7 @@ def _check_image_list(layer: Any, where: str) -> None:
     _check_batch_size(data, where)
     images = _text(data.source, where)
     if not images:
-        raise ClrError(f"{where}: {data.source} is empty; list an image and its label a line")
+        raise ClrError(f"{where}: {data.source} is empty; list one image and its label per line")
     first = images.split("\n", 1)[0].rsplit(" ", 1)[0]
     check_file(data.root_folder + first, f"{where}: {data.source}:1")
     shape = None
@@ -374,7 +374,7 @@ def _check_hdf5_list(layer: Any, where: str) -> None:
             with h5py.File(file, "r") as datasets:
                 missing = [top for top in layer.top if top not in datasets]
         except OSError:
-            raise ClrError(f"{where}: {file} is no HDF5 file") from None
+            raise ClrError(f"{where}: {file} is not an HDF5 file") from None
         if missing:
             raise ClrError(f'{where}: {file} has no dataset for its top "{missing[0]}"')
 
@@ -427,7 +427,7 @@ def _mean_shape(file: str, where: str) -> tuple[int, ...]:
         shape = [getattr(blob, field) for field in deprecated]
     if len(shape) > 4 or math.prod(shape) != (len(blob.double_data) or len(blob.data)):
         raise ClrError(
-            f"{where}: mean_file {file} is no BlobProto; make it with compute_image_mean"
+            f"{where}: mean_file {file} is not a BlobProto; make it with compute_image_mean"
         )
     return tuple([*shape, 1, 1, 1, 1][1:4])
 
@@ -446,7 +446,7 @@ def _check_source(data: Any, where: str, nothing_at: str) -> None:
 
 def _text(file: str, where: str) -> str:
     if Path(file).is_fifo():
-        raise ClrError(f"{where}: {file} is a pipe, but is read twice; name a file")
+        raise ClrError(f"{where}: {file} is a pipe, but has to be read twice; name a file")
     try:
         return Path(file).read_text(errors="surrogateescape")
     except OSError as error:

@@ -240,8 +240,8 @@ class SolverFile:
             return value, self._read(field, value)
         if value.layers:
             raise ClrError(
-                f"{self.name}: {field}: Caffe knows the deprecated `layers` in files alone; put the"
-                " net into one, and name that with net"
+                f"{self.name}: {field}: Caffe reads the deprecated `layers` only from files; write"
+                " the net to one, and name it with net"
             )
         return f"{self.name}: {field}", value
 
@@ -252,7 +252,7 @@ class SolverFile:
                 raise ClrError(f"{self.name}: {field}: {file}: {reason}")
             if Path(file).is_fifo():
                 raise ClrError(
-                    f"{self.name}: {field}: {file} is a pipe, but is read twice; name a file"
+                    f"{self.name}: {field}: {file} is a pipe, but has to be read twice; name a file"
                 )
             self._files[file] = read_net(Path(file))
         return self._files[file]

@@ -63,7 +63,8 @@ def read(
     rates = [row["lr"] for row in test + train]
     if len(set(rates)) < 2 and recorded.diverged_at is None:
         raise UsageError(
-            f"{path}: no rates in it that rise, as in a range test: see `caffe-clr range-test`"
+            f"{path}: the rate never rises in it, as it does in a range test: see"
+            " `caffe-clr range-test`"
         )
     if rates and any(_falls(rows) for rows in (recorded.test, recorded.train)):
         on_warning(
@@ -119,7 +120,7 @@ def _read_range_test(folder: Path) -> _Recorded:
 def _read_csv(path: Path) -> _Recorded:
     rows = _read_numbers(path)
     if not any("lr" in row for row in rows):
-        raise ClrError(f"{path}: no column lr in it; name the rates' so")
+        raise ClrError(f"{path}: it has no column lr; give the column of the rates that name")
     rows = [row for row in rows if "lr" in row]
     names = [name for name in _LOSSES if any(name in row for row in rows)]
     train = [{**row, "loss": row[name]} for name in names[:1] for row in rows if name in row]
@@ -133,7 +134,7 @@ def _read_numbers(path: Path) -> list[Row]:
     except OSError as error:
         raise ClrError(f"{path}: cannot be read: {error.strerror}") from None
     if others:
-        raise ClrError(f"{path}: is no CSV of numbers: not so in {others} of its lines")
+        raise ClrError(f"{path}: is not a CSV of numbers: {others} of its lines cannot be read")
     return rows
 
 

@@ -132,7 +132,9 @@ def check_new(folder: Path, resume: bool) -> bool:
     """
     begun = has_begun(folder)
     if begun and not resume:
-        raise UsageError(f"{folder} has a run; go on with it: --resume, or name another --out")
+        raise UsageError(
+            f"{folder} already has a run; continue it with --resume, or name another --out"
+        )
     return begun
 
 
@@ -421,6 +423,7 @@ def _is_status(content: dict[str, Any]) -> bool:
     return (
         isinstance(solvers, list)
         and all(isinstance(solver, str) for solver in solvers)
+        and isinstance(content.get("nets", []), list)
         and status in list(Status)
         and isinstance(content["message"], str)
         and all(

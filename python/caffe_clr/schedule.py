@@ -83,7 +83,7 @@ def read_stages(solver_files: Sequence[Path]) -> list[Stage]:
         if solver.max_iter <= first:
             raise ClrError(
                 f"{file}: max_iter is {solver.max_iter}, but the stage before it ends at {first};"
-                " set it above, or exchange the solvers"
+                " set it above that, or swap the solvers"
             )
         step = _resume_steps(solver, first, step)
         stages.append(Stage(number, solver, first))

@@ -215,7 +215,7 @@ def check_snapshot(solver: Any, state: Path, model: Path) -> None:
     shapes = list(owned.values())
     # SGD, Nesterov, AdaGrad and RMSProp keep one blob a parameter; AdaDelta and Adam two
     if _history(state) not in (shapes, shapes * 2):
-        raise ClrError(f"{state}: not a whole solver state of this net and solver type")
+        raise ClrError(f"{state}: not a complete solver state of this net and solver type")
     stored = _parameters(model)
     for (layer, index), shape in owned.items():
         if stored.get((layer, index)) != shape:

@@ -83,7 +83,9 @@ def plan(
     warnings = []
     for file in solver_files:
         if file.is_fifo():
-            raise ClrError(f"{file}: is a pipe, but is read twice; write the solver to a file")
+            raise ClrError(
+                f"{file}: is a pipe, but has to be read twice; write the solver to a file"
+            )
         solver = prototxt.open_solver(file)
         parameter = solver.parameter
         parameter.snapshot_prefix = _snapshot_prefix(solver, file, folder)
@@ -174,7 +176,9 @@ def train(
             return run.history
         snapshot = run.newest_snapshot(lambda found: _is_whole(planned, found, gpu))
         if not snapshot and run.history.train:
-            run.problems.append(f"{run.folder}: no whole snapshot; begins at iteration 0 again")
+            run.problems.append(
+                f"{run.folder}: no complete snapshot; starts again from iteration 0"
+            )
         run.start(snapshot)
         _tell([*run.problems, *_changes(run.begun, about)], on_warning)
         status, iteration, message = Status.INTERRUPTED, 0, ""
@@ -317,7 +321,7 @@ class _Stage:
             number = stop()
             if number:
                 self._snapshot()
-                raise Interrupted(number, f"iteration {self.iteration} is kept in a snapshot")
+                raise Interrupted(number, f"iteration {self.iteration} is saved in a snapshot")
             if self.iteration >= self.parameter.max_iter:
                 break
             lr = self._solver.lr
@@ -429,15 +433,15 @@ def _snapshot_prefix(solver: SolverFile, file: Path, folder: Path) -> str:
     if name == ".." or "\0" in given or len(os.fsencode(longest)) > _MOST_BYTES_OF_NAME:
         shown = f"{given[:40]}…" if len(given) > 40 else given
         raise ClrError(
-            f"{solver.name}: snapshot_prefix {shown!r} makes no file name; give a shorter or"
-            " plain one"
+            f"{solver.name}: snapshot_prefix {shown!r} cannot be a file name; give a"
+            " shorter, plain one"
         )
     try:
         prefix.encode()
     except UnicodeEncodeError:
-        raise ClrError(f"{folder}: is no UTF-8, as Caffe's paths are; name another --out") from None
+        raise ClrError(f"{folder}: is not UTF-8, which Caffe needs; name another --out") from None
     if len(os.fsencode(prefix)) + len(longest) > _MOST_BYTES_OF_PATH:
-        raise ClrError(f"{folder}: too long a path for snapshots in it; name another --out")
+        raise ClrError(f"{folder}: the path is too long for its snapshots; name another --out")
     return prefix
 
 

@@ -19,11 +19,13 @@ def show_bounds(
     """Run a range test, and show how it goes and what it found."""
     folder = out or runs.default_folder(solver_file)
     if not options.resume and any(map(runs.is_run, folder.glob("seed_*"))):
-        raise UsageError(f"{folder} has a range test; go on: --resume, or name another --out")
+        raise UsageError(
+            f"{folder} already has a range test; continue it with --resume, or name another --out"
+        )
     solver = prototxt.open_solver(solver_file, check_policy=False)
     warn(checks.warn_of_no_tests(solver), console)
     options_to_go_on = shlex.join(["--out", str(folder), "--resume"])
-    remedy = f"what is trained is kept; go on with the same command and {options_to_go_on}"
+    remedy = f"what is trained is kept; continue with the same command and {options_to_go_on}"
     with progress(console) as shown, resumable(remedy):
         task = shown.add_task("range test", total=None)
 

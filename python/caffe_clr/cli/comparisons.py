@@ -28,7 +28,7 @@ def show_comparison(
     for planned in plans:
         warn(planned.warnings, console)
     option = shlex.join(["--out", str(folder)])
-    remedy = f"what is trained is kept; go on with the same command and {option}"
+    remedy = f"what is trained is kept; continue with the same command and {option}"
     with progress(console) as shown, resumable(remedy):
         tasks = {
             name: shown.add_task(name, total=options.seeds * planned.stages[0].max_iter)

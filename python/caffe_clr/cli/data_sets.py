@@ -30,7 +30,7 @@ def write_data(
         ClrError: Caffe, whose messages are written, is not built.
     """
     if not force and out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise UsageError(f"{out} exists; write over what is in it: --force, or name another OUT")
+        raise UsageError(f"{out} exists; overwrite it with --force, or name another OUT")
     prototxt.caffe_pb2()  # before all images are read
     remedy = "nothing is written; run the same command again"
     with progress(console) as shown, resumable(remedy):

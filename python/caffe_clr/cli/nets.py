@@ -87,7 +87,7 @@ def _write(net: Any, out: Path, force: bool) -> None:
     from caffe_clr.experiments import nets
 
     if out.exists() and not force:
-        raise UsageError(f"{out} exists; write over it: --force, or name another OUT")
+        raise UsageError(f"{out} exists; overwrite it with --force, or name another OUT")
     parameters = nets.count_parameters(net)
     nets.write(net, out)
     console.print(

@@ -13,7 +13,7 @@ Solver = Annotated[Path, typer.Argument(metavar="SOLVER", help="A solver prototx
 Stages = Annotated[
     list[Path],
     typer.Argument(
-        metavar="SOLVER", help="Solver prototxt files; each goes on where the last one ended."
+        metavar="SOLVER", help="Solver prototxt files; each continues where the last one ended."
     ),
 ]
 Out = Annotated[
@@ -43,7 +43,7 @@ def train(
     gpu: Gpu = None,
     images: Images = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the newest whole snapshot of the run.")
+        bool, typer.Option("--resume", help="Resume from the newest complete snapshot of the run.")
     ] = False,
     snapshot_cycles: Annotated[
         bool, typer.Option("--snapshot-cycles", help="Also snapshot where each cycle ends.")
@@ -105,10 +105,10 @@ def range_test(
     ] = 1,
     jobs: Jobs = 1,
     keep_going: Annotated[
-        bool, typer.Option("--keep-going", help="Go on when the loss rises, until it is NaN.")
+        bool, typer.Option("--keep-going", help="Continue when the loss rises, until it is NaN.")
     ] = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the range test in --out.")
+        bool, typer.Option("--resume", help="Resume the range test in --out.")
     ] = False,
     out: Out = None,
     seed: Seed = None,
@@ -234,7 +234,7 @@ def compare(
 ) -> None:
     """Train several solvers with the same seeds; draw and tabulate their accuracy.
 
-    Run it again to go on: finished runs are not repeated.
+    Run it again to resume: finished runs are not repeated.
 
     Example: caffe-clr compare models/digits/{fixed,triangular2}_solver.prototxt
     """

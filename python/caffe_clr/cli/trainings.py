@@ -38,7 +38,7 @@ def show_training(
         out = runs.newest_folder(solver_files)
     if out is not None:
         if resume and not runs.is_run(out):
-            raise UsageError(f"--resume: there is no run in {out} to go on with")
+            raise UsageError(f"--resume: there is no run in {out} to resume")
         runs.check_new(out, resume)
     if tensorboard:
         event_files.check()
@@ -75,7 +75,7 @@ def show_training(
         except Interrupted as interrupted:
             kept = KEPT if interrupted.remedy == AGAIN else interrupted.remedy
             raise Interrupted(
-                interrupted.signal_number, f"{kept}; go on with: {_command(job)}"
+                interrupted.signal_number, f"{kept}; continue with: {_command(job)}"
             ) from None
         except ClrError as error:
             has_begun = runs.has_begun(folder)
@@ -83,7 +83,7 @@ def show_training(
                 with suppress(OSError):  # a full disk is what it may be about
                     _show_run(folder, metric, console)
             if isinstance(error, DiedError) and has_begun:
-                raise DiedError(f"{error}\ngo on with: {_command(job)}") from None
+                raise DiedError(f"{error}\ncontinue with: {_command(job)}") from None
             raise
         shown.update(task, completed=planned.stages[-1].max_iter)
     _show_run(folder, metric, console)

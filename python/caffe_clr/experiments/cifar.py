@@ -156,7 +156,7 @@ def _choose_images(
     for phase, found in images.items():
         if not found:
             raise ClrError(
-                f"{source}: no {data_set.name} is in it: neither the official files"
+                f"{source}: there is no {data_set.name} in it: neither the official files"
                 f" ({data_set.batches[phase][0]}.bin, {data_set.batches[phase][0]}) nor images"
                 f" in {phase}/<class>/"
             )
@@ -196,8 +196,8 @@ def _read_binary(data_set: DataSet, where: str, content: bytes) -> Split:
     size = data_set.label_bytes + _PIXELS
     if not content or len(content) % size:
         raise ClrError(
-            f"{where}: {len(content):,} bytes are no whole images of {size:,}; it is truncated or"
-            " of another data set"
+            f"{where}: {len(content):,} bytes are not a whole number of images of {size:,};"
+            " it is truncated or of another data set"
         )
     records = np.frombuffer(content, np.uint8).reshape(-1, size)
     labels = records[:, data_set.label_bytes - 1].astype(np.int64)
@@ -218,7 +218,7 @@ def _read_python(data_set: DataSet, where: str, content: bytes) -> Split:
     if images.dtype != np.uint8 or labels.dtype.kind != "i" or labels.shape != images.shape[:1]:
         raise ClrError(
             f"{where}: {len(images):,} images of {images.dtype} and {labels.size:,} labels of"
-            f" {labels.dtype}; they are to be as many, of uint8 and of integers"
+            f" {labels.dtype}; expected as many of each, of uint8 and of integers"
         )
     return Split(images, labels.astype(np.int64))
 
@@ -250,11 +250,11 @@ def _read_image(where: str, label: int, content: bytes) -> Split:
         with Image.open(io.BytesIO(content)) as image:
             if image.size != (_SIDE, _SIDE):
                 raise ClrError(
-                    f"{where} is {image.width}x{image.height}; all are to be {_SIDE}x{_SIDE}"
+                    f"{where} is {image.width}x{image.height}; all must be {_SIDE}x{_SIDE}"
                 )
             pixels = np.asarray(image.convert("RGB"))
     except UnidentifiedImageError:
-        raise ClrError(f"{where} is no image that Pillow reads") from None
+        raise ClrError(f"{where} is not an image that Pillow can read") from None
     except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises of damaged files
         raise ClrError(f"{where} is damaged: {error}") from None
     return Split(pixels.transpose(2, 0, 1)[np.newaxis], np.array([label]))

@@ -69,7 +69,7 @@ def stochastic_depth(depth: int, survival: float, classes: int, data: Path) -> A
         UsageError: there is no such depth or probability, or fewer than two classes.
     """
     if not 0 < survival <= 1:
-        raise UsageError(f"survival is {survival:g}; it is a probability, over 0 and up to 1")
+        raise UsageError(f"survival is {survival:g}; give a probability above 0 and at most 1")
     return _residual_net(f"stochastic_depth_{depth}", depth, survival, classes, data)
 
 
@@ -91,7 +91,7 @@ def densenet(depth: int, growth_rate: int, classes: int, data: Path) -> Any:
         UsageError: there is no such depth or growth rate, or fewer than two classes.
     """
     if growth_rate < 1:
-        raise UsageError(f"growth rate is {growth_rate}; it is a number of channels, 1 or more")
+        raise UsageError(f"growth rate is {growth_rate}; give 1 channel or more")
     layers = _repeats(depth, _STAGES, 4)
     net = _begin(data, _DENSE_BATCH, classes)
     channels = _FIRST_CHANNELS
@@ -242,7 +242,7 @@ def _add(net: Any, kind: str, name: str, *bottoms: Any, **fields: Any) -> Any:
 def _begin(data: Path, batch_size: int, classes: int) -> Any:
     """A NetSpec of the Data layers alone, that of TRAIN first."""
     if classes < 2:
-        raise UsageError(f"classes is {classes}; a net tells two or more apart")
+        raise UsageError(f"classes is {classes}; give 2 or more")
     net = import_caffe().NetSpec()
     train, test = datasets.lmdbs(data)
     crops = {"crop_size": _SIDE, "mirror": True}
@@ -285,7 +285,7 @@ def _repeats(depth: int, step: int, rest: int) -> int:
     if left or repeats < 1:
         nearest = step * max(1, round((depth - rest) / step)) + rest
         raise UsageError(
-            f"depth is {depth}; it is to be {step}n + {rest} with n of 1 or more: {nearest} is the"
-            " nearest"
+            f"depth is {depth}; it must be {step}n + {rest} with n of 1 or more: the nearest is"
+            f" {nearest}"
         )
     return repeats

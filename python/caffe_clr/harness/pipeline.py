@@ -287,7 +287,7 @@ def _locked(work: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ClrError(f"another build is at work in {work}; wait for it to end") from None
+            raise ClrError(f"another build is running in {work}; wait for it to finish") from None
         yield
 
 

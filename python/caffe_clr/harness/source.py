@@ -234,7 +234,7 @@ def _from_debian(upstream: Upstream, folder: Path, tarball: Path) -> None:
     if digest != debian["sha256"]:
         raise ClrError(
             f"{downloaded.name} has the sha256 {digest}, expected {debian['sha256']}: it was"
-            " cut off or changed on its way"
+            " cut off or changed in transit"
         )
     os.replace(downloaded, tarball)
 

@@ -58,7 +58,7 @@ def pack(out: Path) -> Path:
     libraries = _linked(prefix / "lib" / _LIBRARY)
     cuda = next((name for name in libraries if name.startswith("libcudart")), None)
     if cuda:
-        raise ClrError(f"{prefix} is built for GPUs ({cuda}); a wheel is packed of one for the CPU")
+        raise ClrError(f"{prefix} is built for GPUs ({cuda}); a wheel needs a build for the CPU")
     with tempfile.TemporaryDirectory(prefix="caffe-clr-wheel-") as temporary:
         work = Path(temporary)
         pip = (sys.executable, "-m", "pip", "--disable-pip-version-check")
@@ -197,7 +197,7 @@ def _license(library: Path) -> tuple[str, Path]:
             query = ["dpkg-query", "-W", "-f", "${source:Package}\n", package]
             source = subprocess.run(query, capture_output=True, text=True, check=True).stdout
             return source.split()[0], Path("/usr/share/doc", package, "copyright")
-    raise ClrError(f"{library} is of no Debian package, so that its licence is not known")
+    raise ClrError(f"{library} belongs to no Debian package, so its licence is not known")
 
 
 def _linked(library: Path) -> dict[str, Path]:
