@@ -122,7 +122,7 @@ def test_nan_is_no_result() -> None:
     good = History([], rows((0.1, 2), (0.5, 1), (0.6, 1)))
     ends = History([], rows((0.1, 2), (0.7, 1), (1.0, math.nan)))
     within = History([], rows((0.1, 2), (1.0, math.nan), (0.8, 1)))
-    entry = Entry("one", metric, 20, {1: good, 2: ends, 3: within}, {})
+    entry = Entry("one", metric, 20, {1: good, 2: ends, 3: within}, {}, [])
     assert entry.finals() == [0.6, 0.8]
     assert entry.bests() == [0.6, 0.8]
     assert entry.reached(0.75) == [20]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from caffe_clr import jobs, metrics, prototxt, runs
+from caffe_clr import jobs, metrics, prototxt, runs, schedule
 from caffe_clr.errors import ClrError, DivergedError, UsageError
 from caffe_clr.history import write_csv
 from caffe_clr.jobs import Job
@@ -120,6 +120,7 @@ def compare(
     return [
         _read(
             name,
+            file,
             by[str(file)],
             solvers[file].parameter.max_iter,
             {seed: folder for other, folder, seed in folders if other == file},
@@ -138,14 +139,15 @@ def of_runs(folders: Sequence[Path]) -> list[Entry]:
     entries = []
     for folder in folders:
         status = runs.read_status(folder)
-        last_stage = folder / f"solver_{len(status['solvers'])}.prototxt"
-        solver = prototxt.open_solver(last_stage)
+        stages = [folder / f"solver_{n + 1}.prototxt" for n in range(len(status["solvers"]))]
+        solver = prototxt.open_solver(stages[-1])
         entry = Entry(
             name=folder.resolve().name,
             metric=metrics.metric_of(solver),
             max_iter=solver.parameter.max_iter,
             histories={0: runs.read_history(folder)},
             diverged={},
+            schedule=schedule.schedule(stages),
         )
         if not entry.curve():
             label = entry.metric.label
@@ -179,7 +181,10 @@ def table(entries: Sequence[Entry]) -> list[Line]:
     lines = []
     for entry, iterations in zip(entries, reached, strict=True):
         mean = statistics.fmean(iterations) if iterations else None
-        is_comparable = entry is first or len(iterations) == len(entry.histories)
+        is_comparable = all(
+            len(ends) == len(each.histories)
+            for each, ends in ((first, reached[0]), (entry, iterations))
+        )
         own = statistics.fmean(reached[0]) if reached[0] else None
         lines.append(
             Line(
@@ -244,7 +249,7 @@ def _metrics(solvers: Sequence[SolverFile]) -> dict[str, Metric]:
     return found
 
 
-def _read(name: str, metric: Metric, max_iter: int, folders: dict[int, Path]) -> Entry:
+def _read(name: str, file: Path, metric: Metric, max_iter: int, folders: dict[int, Path]) -> Entry:
     """What became of a solver's runs, whose folders are given by seed."""
     statuses = {seed: runs.read_status(folder) for seed, folder in folders.items()}
     return Entry(
@@ -257,6 +262,7 @@ def _read(name: str, metric: Metric, max_iter: int, folders: dict[int, Path]) ->
             for seed, status in statuses.items()
             if status["status"] == Status.DIVERGED
         },
+        schedule=schedule.schedule([file]),
     )
 
 

@@ -47,6 +47,7 @@ def plot_policies(path: Path) -> None:
     ):
         axes.plot(iterations, policies.POLICIES[policy](iterations, **fields), color=_COLOURS[1])
         axes.set(title=policy, xlim=(0, 12_000), ylim=(0, 0.0075), xticks=[0, 4000, 8000, 12_000])
+        axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.tick_params(labelsize=8)
         _plain(axes)
     figure.supxlabel("iteration", fontsize=9)
@@ -307,7 +308,8 @@ def _plot_stages(axes: "Axes", rows: Sequence[Mapping[str, Any]], name: str) -> 
     stages = itertools.groupby(rows, key=lambda row: row["stage"])
     for (stage, shown), colour in zip(stages, itertools.cycle(_CURVE_COLOURS), strict=False):
         points = {row["iteration"]: row[name] for row in shown}
-        axes.plot(list(points), list(points.values()), color=colour, label=f"stage {stage}")
+        label = f"stage {stage}" if rows[-1]["stage"] > 1 else "scheduled"
+        axes.plot(list(points), list(points.values()), color=colour, label=label)
 
 
 def _curves(history: History) -> tuple[dict[str, Points], dict[str, Points]]:

@@ -1,8 +1,9 @@
 """What plots draw: what a comparison and a range test found."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from caffe_clr import metrics
 from caffe_clr.history import History, Row
@@ -12,13 +13,17 @@ from caffe_clr.suggestions import Suggestions
 
 @dataclass(frozen=True)
 class Entry:
-    """The runs of one solver: what was recorded, and where it diverged, by seed."""
+    """The runs of one solver: what was recorded, and where it diverged, by seed.
+
+    schedule has iteration, lr, and momentum where that cycles, as schedule.rows gives them.
+    """
 
     name: str
     metric: Metric
     max_iter: int
     histories: dict[int, History]
     diverged: dict[int, str]
+    schedule: Sequence[Mapping[str, Any]]
 
     def curve(self) -> list[Row]:
         """The metric over the seeds where all have it: iteration, lr, mean, low, high."""
@@ -26,12 +31,24 @@ class Entry:
         return metrics.over_seeds(seeds, self.metric.name)
 
     def rates(self) -> dict[float, float]:
-        """The learning rate by iteration: that of the seed that came furthest."""
-        return max((history.rates() for history in self.histories.values()), key=len)
+        """The learning rate by iteration, as far as the seed that came furthest."""
+        return self._scheduled("lr")
 
     def momenta(self) -> dict[float, float]:
         """The same of the momentum; empty where that does not cycle."""
-        return max((history.momenta() for history in self.histories.values()), key=len)
+        return self._scheduled("momentum")
+
+    def _scheduled(self, name: str) -> dict[float, float]:
+        recorded = [
+            row["iteration"]
+            for history in self.histories.values()
+            for row in history.train + history.test
+        ]
+        return {
+            row["iteration"]: row[name]
+            for row in self.schedule
+            if name in row and row["iteration"] <= max(recorded)
+        }
 
     def finals(self) -> list[float]:
         """The last value of each seed that reached max_iter."""

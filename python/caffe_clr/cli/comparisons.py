@@ -60,7 +60,7 @@ def _comparison_table(lines: Sequence[Line], metric: Metric) -> Table:
         "solver",
         title=f"{metric.label.capitalize()}, {seeds}",
         title_justify="left",
-        caption=f"reached: iterations until a run is as good as {lines[0].name} in the end",
+        caption=_caption(lines),
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
@@ -77,6 +77,13 @@ def _comparison_table(lines: Sequence[Line], metric: Metric) -> Table:
             "" if line.ratio is None else f"{line.ratio:.2f}",
         )
     return table
+
+
+def _caption(lines: Sequence[Line]) -> str:
+    caption = f"reached: iterations until a run is as good as {lines[0].name} in the end"
+    if any(line.reached_by < line.seeds for line in lines):
+        caption += "\nin brackets: how many seeds ever are; a ratio takes all of them"
+    return caption
 
 
 def _reached(line: Line) -> str:

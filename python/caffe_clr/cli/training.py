@@ -241,7 +241,7 @@ def compare(
     from caffe_clr.cli.comparisons import show_comparison
     from caffe_clr.comparison import Options
 
-    title = f"{len(solvers)} solvers, " + (f"seeds 1 to {seeds}" if seeds > 1 else "seed 1")
+    title = f"mean of seeds 1 to {seeds}, lowest to highest" if seeds > 1 else "seed 1"
     options = Options(
         seeds=seeds,
         jobs=jobs,
