@@ -182,7 +182,10 @@ def test_opencv_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_two_builds_at_once_in_one_folder(tree: Tree) -> None:
-    with pipeline._locked(locations.build()), pytest.raises(ClrError, match="another build is running"):
+    with (
+        pipeline._locked(locations.build()),
+        pytest.raises(ClrError, match="another build is running"),
+    ):
         run_build()
 
 

@@ -562,7 +562,9 @@ def test_the_command_tells_what_it_did_and_what_to_do_next(
     applied = done.stdout.split("Next, build")[0].replace(": applied\n", ": applies\n")
     assert checked.stdout == applied
     again = run_cli("patch", "check", checkout, FEATURE)
-    assert again.stderr == f"error: {checkout}: every patch is already applied\n"
+    assert (
+        again.stderr == f"error: {checkout}: {FEATURE}: already applied, there is nothing to do\n"
+    )
 
 
 def test_the_solver_that_shows_the_policies_logs_their_rates(

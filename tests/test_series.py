@@ -235,7 +235,7 @@ def test_the_command_checks_and_applies(
     assert run_cli("patch", "check", checkout / "none").stderr.endswith("is not a folder\n")
     assert "is not Caffe's source" in run_cli("patch", "check", checkout / "scripts").stderr
     done = run_cli("patch", "check", checkout, FEATURE)
-    assert done.stderr == f"error: {checkout}: every patch is already applied\n"
+    assert done.stderr == f"error: {checkout}: {FEATURE}: already applied, there is nothing to do\n"
 
 
 def test_the_pinned_tarball_is_what_the_manifest_says(

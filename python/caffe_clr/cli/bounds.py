@@ -27,10 +27,10 @@ def show_bounds(
     options_to_go_on = shlex.join(["--out", str(folder), "--resume"])
     remedy = f"what is trained is kept; continue with the same command and {options_to_go_on}"
     with progress(console) as shown, resumable(remedy):
-        task = shown.add_task("range test", total=None)
+        task = shown.add_task("range test", total=None, visible=False)
 
         def show(done: int, total: int) -> None:
-            shown.update(task, total=total, completed=done)
+            shown.update(task, total=total, completed=done, visible=True)
 
         result = range_test(
             solver_file, folder, options, show, lambda warning: warn([warning], console)
@@ -54,7 +54,7 @@ def _show_result(result: RangeTest, title: str, picture: Path | None, console: C
     """Say what a range test found.
 
     Raises:
-        ClrError: nothing can be said of the bounds.
+        ClrError: neither bound can be suggested.
     """
     if result.diverged_at is not None:
         console.print(result.stopped, style="bold", soft_wrap=True)
@@ -66,14 +66,12 @@ def _show_result(result: RangeTest, title: str, picture: Path | None, console: C
             sure = f" ({bound.confidence} confidence)" if bound.rate is not None else ""
             console.print(field, end=" ", style="bold")
             console.print(f"{rate}{sure}: {bound.reason}", soft_wrap=True)
-    elif result.diverged_at is not None:
-        console.print(f"No bounds: {bounds['max_lr'].reason}", soft_wrap=True)
     if picture and result.rows:
         plots.plot_range_test(result, title, picture)
         console.print(f"Plot: {picture}", soft_wrap=True)
     if result.solver:
         console.print(f"Solver: {result.solver}", soft_wrap=True)
-    if result.diverged_at is None and not result.suggestions.rules:
+    if all(bound.rate is None for bound in bounds.values()):
         raise ClrError(f"no bounds: {bounds['max_lr'].reason}")
 
 

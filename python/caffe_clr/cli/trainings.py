@@ -59,13 +59,13 @@ def show_training(
     metric = metrics.metric_of(planned.solvers[-1])
     # a line of stages is too long for a bar
     with progress(console, bar=len(planned.stages) == 1) as shown:
-        task = shown.add_task("", total=planned.stages[-1].max_iter)
+        task = shown.add_task("", total=planned.stages[-1].max_iter, visible=False)
         told = time.monotonic()
 
         def show(report: Report) -> None:
             nonlocal told
             description = _describe(planned.stages, report, metric)
-            shown.update(task, completed=report["iteration"], description=description)
+            shown.update(task, completed=report["iteration"], description=description, visible=True)
             if not console.is_terminal and time.monotonic() - told >= _TOLD_SECONDS:
                 told = time.monotonic()
                 console.print(f"iteration {report['iteration']:,}: {description}", soft_wrap=True)

@@ -161,7 +161,7 @@ def apply(tree: Path, patches: Sequence[Patch]) -> list[FileCheck]:
     refuse_applied(tree, trial.checks)
     if any(check.problem for check in trial.checks):
         told = [check for check in trial.checks if check.problem or check.by_hand]
-        lines = [line for check in told for line in describe(check)] + missing(patches)
+        lines = missing(patches) + [line for check in told for line in describe(check)]
         listed = "\n".join(lines)
         raise ClrError(f"{tree}: nothing was changed, since not every patch applies:\n{listed}")
     writing.write(tree, trial.contents)
@@ -211,7 +211,8 @@ def describe(check: FileCheck, fitting: str = "applies") -> list[str]:
 def refuse_applied(tree: Path, checks: Sequence[FileCheck]) -> None:
     """Raise ClrError where `tree` has all that was tried."""
     if all(check.problem == ALREADY_APPLIED for check in checks):
-        raise ClrError(f"{tree}: every patch is already applied")
+        names = ", ".join(dict.fromkeys(check.patch for check in checks))
+        raise ClrError(f"{tree}: {names}: already applied, there is nothing to do")
 
 
 def missing(patches: Sequence[Patch]) -> list[str]:
