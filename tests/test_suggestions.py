@@ -241,6 +241,11 @@ def test_a_net_that_guesses_another_class_has_not_learned() -> None:
     assert bounds(suggest(RATES, curve(RATES), chance=0.1)) == bounds(suggest(RATES, curve(RATES)))
 
 
+def test_a_few_images_above_chance_are_no_rise() -> None:
+    found = suggest(RATES, np.interp(RATES, [RATES[10], RATES[40]], [0.118, 0.131]), chance=0.1)
+    assert_nothing(found, "the accuracy is 0.131 at best, and 0.1 by guessing: test higher")
+
+
 def test_what_is_ragged_at_chance_is_not_ragged() -> None:
     accuracies = np.interp(RATES, [0.03, 0.05], [0.1, 0.8])
     accuracies[:25] = 0.1 + 0.09 * (np.arange(25) % 2)

@@ -54,7 +54,7 @@ _CLEAR = 5  # a gain of so many standard deviations of the noise is one; noise a
 _SURE = 10  # where the noise of one test is a tenth of the gain, as _RISEN and _SLOWED are
 _AGREE = 2  # rates within this factor say the same
 _ROUNDS = 2  # start and rise depend on each other
-_GUESS = 0.1  # of the standard deviation of a guess: what an uneven share of classes gives
+_GUESS = 0.2  # of the standard deviation of a guess: an uneven share of classes gives less
 _MORE = "test over more iterations, or more often"
 _OTHER = "test higher or lower rates, or over more epochs"
 
