@@ -238,7 +238,7 @@ def test_what_caffe_cannot_upgrade_it_leaves_out(file: Path) -> None:
 
 def test_a_net_of_v1_within_a_solver_is_refused(tree: Tree) -> None:
     solver = prototxt.SolverFile(parsed(f"train_net_param {{ {V1} }}"), "s")
-    with pytest.raises(ClrError, match="s: train_net_param: Caffe knows the deprecated `layers`"):
+    with pytest.raises(ClrError, match="s: train_net_param: Caffe reads the deprecated `layers`"):
         _ = solver.train_net
 
 

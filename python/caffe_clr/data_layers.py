@@ -441,7 +441,9 @@ def _check_source(data: Any, where: str, nothing_at: str) -> None:
     if not data.source:
         raise ClrError(f"{where}: no source; name its data with source")
     if not Path(data.source).exists():
-        raise ClrError(f"{where}: {nothing_at} {data.source}{looked_for(data.source)}")
+        raise ClrError(
+            f"{where}: {nothing_at} {data.source}{looked_for(data.source)}; make it, or fix source"
+        )
 
 
 def _text(file: str, where: str) -> str:

@@ -239,7 +239,9 @@ def plot_log(history: History, title: str, path: Path) -> None:
         path: the PNG to write.
     """
     losses, shares = _curves(history)
-    panels = [(label, curves) for label, curves in (("loss", losses), ("output", shares)) if curves]
+    outputs = {name.split(" ", 1)[1] for name in shares}  # without the phase
+    kind = outputs.pop() if len(outputs) == 1 else "output"
+    panels = [(label, curves) for label, curves in (("loss", losses), (kind, shares)) if curves]
     below = {"learning rate": history.rates()}
     momenta = history.momenta()
     if len(set(momenta.values())) > 1:

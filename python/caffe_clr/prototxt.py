@@ -301,7 +301,7 @@ def did_you_mean(wrong: str, names: Iterable[str], likeness: float = 0.6) -> str
 
 def looked_for(path: str) -> str:
     """The end of a message on a file that is missing: where a relative path was looked for."""
-    return "" if Path(path).is_absolute() else f" (looked for in {Path.cwd()})"
+    return "" if Path(path).is_absolute() else f" (looked for in {Path.cwd()}, the current folder)"
 
 
 def check_file(file: str, where: str) -> None:
