@@ -118,6 +118,15 @@ def suggestions(
     judged.show(seeds, first, Path(__file__).parents[1], before)
 
 
+@app.command()
+def figures() -> None:
+    """Draw the figures of models/cifar10_full from what was recorded beside them."""
+    from benchmarks import figures as drawn
+
+    root = Path(__file__).parents[1]
+    drawn.draw(root, root / "models" / "cifar10_full" / "results")
+
+
 def _threads(given: str | None) -> list[int]:
     if given is None:
         return sorted({1, len(os.sched_getaffinity(0))})

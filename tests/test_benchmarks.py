@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from google.protobuf import text_format
 
-from benchmarks import curves, nets, suggestions, within_epoch
+from benchmarks import curves, figures, nets, suggestions, within_epoch
 from benchmarks.workers import Worker, started
 from caffe_clr import policies, prototxt, training
 from caffe_clr.harness.compilation import Tree
@@ -131,3 +131,11 @@ def test_the_commands_are_listed(root: Path) -> None:
     )
     for command in commands:
         assert f" {command} " in done.stdout
+
+
+def test_the_figures_are_drawn_from_what_is_recorded(root: Path, tmp_path: Path) -> None:
+    figures.draw(root, tmp_path)
+    drawn = sorted(path.name for path in tmp_path.iterdir())
+    assert drawn == sorted(f"{name}.png" for name in figures.FIGURES)
+    results = root / "models" / "cifar10_full" / "results"
+    assert all((results / name).is_file() for name in drawn)
