@@ -90,10 +90,11 @@ def test_train_and_plot(run_cli: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("digits")
-def test_runs_in_one_plot(run_cli: Run, tmp_path: Path) -> None:
+def test_runs_in_one_plot(run_cli: Run, digits: Path, tmp_path: Path) -> None:
     for name in ("fixed", "triangular2"):
         solver = f"models/digits/{name}_solver.prototxt"
         assert run_cli("train", solver, "--out", f"runs/{name}").returncode == 0
+    (digits / "train_test.prototxt").rename(digits / "moved.prototxt")
     done = run_cli("plot", "runs/fixed", "runs/triangular2", "--together", "both.png")
     assert (done.returncode, done.stdout, done.stderr) == (0, "Plot: both.png\n", "")
     assert imread(tmp_path / "both.png").size

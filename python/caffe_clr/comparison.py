@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from caffe_clr import jobs, metrics, prototxt, runs, schedule
 from caffe_clr.errors import ClrError, DivergedError, UsageError
@@ -140,11 +141,10 @@ def of_runs(folders: Sequence[Path]) -> list[Entry]:
     for folder in folders:
         status = runs.read_status(folder)
         stages = [folder / f"solver_{n + 1}.prototxt" for n in range(len(status["solvers"]))]
-        solver = prototxt.open_solver(stages[-1])
         entry = Entry(
             name=folder.resolve().name,
-            metric=metrics.metric_of(solver),
-            max_iter=solver.parameter.max_iter,
+            metric=_metric_of_run(status, stages[-1]),
+            max_iter=prototxt.read_solver(stages[-1]).max_iter,
             histories={0: runs.read_history(folder)},
             diverged={},
             schedule=schedule.schedule(stages),
@@ -229,6 +229,14 @@ def names(solver_files: Sequence[Path]) -> list[str]:
     if len(set(found)) < len(found):
         raise UsageError("two of the solvers have the same name; rename one")
     return found
+
+
+def _metric_of_run(status: dict[str, Any], solver_file: Path) -> Metric:
+    """As run.json has it, or, of a run of an earlier version, by the nets of its solver."""
+    try:
+        return Metric(**status["metric"])
+    except (KeyError, TypeError):
+        return metrics.metric_of(prototxt.open_solver(solver_file))
 
 
 def _metrics(solvers: Sequence[SolverFile]) -> dict[str, Metric]:

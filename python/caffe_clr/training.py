@@ -18,6 +18,7 @@ from caffe_clr import (
     epochs,
     event_files,
     labels,
+    metrics,
     policies,
     positions,
     prototxt,
@@ -166,6 +167,7 @@ def train(
         "gpu": gpu,
         "threads": os.environ.get("OMP_NUM_THREADS"),
         "snapshot_cycles": snapshot_cycles,
+        "metric": vars(metrics.metric_of(planned.solvers[-1])),
         "nets": [_digest(solver.train_net.parameter) for solver in planned.solvers],
     }
     with runs.open_run(planned.folder, planned.stages, about, resume=resume) as run:
