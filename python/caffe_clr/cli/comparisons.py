@@ -82,7 +82,7 @@ def _comparison_table(lines: Sequence[Line], metric: Metric) -> Table:
 def _caption(lines: Sequence[Line]) -> str:
     caption = f"reached: iterations until a run is as good as {lines[0].name} in the end"
     if any(line.reached_by < line.seeds for line in lines):
-        caption += "\nin brackets: how many seeds ever are; a ratio takes all of them"
+        caption += "\nin brackets: seeds that got there; no ratio unless all did"
     return caption
 
 
