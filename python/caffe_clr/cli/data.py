@@ -32,7 +32,7 @@ Out = Annotated[
         metavar="OUT", help="The folder for train_lmdb, test_lmdb and mean.binaryproto."
     ),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Write over what is in OUT.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite what is in OUT.")]
 Pad = Annotated[
     int,
     typer.Option(
