@@ -53,7 +53,7 @@ FIGURES = {
             ),
             _Line(
                 "triangular, to 0.005",
-                ["h200/triangular_table2_1"],
+                ["h200/triangular_table2_1", *(f"cpu/triangular_table2_{seed}" for seed in (2, 3))],
                 ["triangular_table2_1", *_TABLE_2],
             ),
             _Line(
