@@ -147,8 +147,8 @@ def test_momenta_are_drawn_where_one_cycles(
     assert labels == [
         ["test accuracy (%)", "learning rate", "momentum"],
         ["test accuracy (%)", "learning rate"],
-        ["loss", "output", "learning rate", "momentum"],
-        ["loss", "output", "learning rate"],
+        ["loss", "accuracy", "learning rate", "momentum"],
+        ["loss", "accuracy", "learning rate"],
     ]
 
 
