@@ -140,14 +140,15 @@ def of_runs(folders: Sequence[Path]) -> list[Entry]:
     entries = []
     for folder in folders:
         status = runs.read_status(folder)
-        stages = [folder / f"solver_{n + 1}.prototxt" for n in range(len(status["solvers"]))]
+        files = [runs.solver_file(folder, stage) for stage in range(len(status["solvers"]))]
+        stages = schedule.read_stages(files)
         entry = Entry(
             name=folder.resolve().name,
-            metric=_metric_of_run(status, stages[-1]),
-            max_iter=prototxt.read_solver(stages[-1]).max_iter,
+            metric=_metric_of_run(status, files[-1]),
+            max_iter=stages[-1].solver.max_iter,
             histories={0: runs.read_history(folder)},
             diverged={},
-            schedule=schedule.schedule(stages),
+            schedule=schedule.rows(stages),
         )
         if not entry.curve():
             label = entry.metric.label

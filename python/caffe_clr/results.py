@@ -39,15 +39,15 @@ class Entry:
         return self._scheduled("momentum")
 
     def _scheduled(self, name: str) -> dict[float, float]:
-        recorded = [
+        last = max(
             row["iteration"]
             for history in self.histories.values()
             for row in history.train + history.test
-        ]
+        )
         return {
             row["iteration"]: row[name]
             for row in self.schedule
-            if name in row and row["iteration"] <= max(recorded)
+            if name in row and row["iteration"] <= last
         }
 
     def finals(self) -> list[float]:

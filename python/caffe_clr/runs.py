@@ -242,7 +242,7 @@ class Run:
         self.set_status(Status.RUNNING, first)
 
     def solver_file(self, stage: int) -> Path:
-        return _solver_file(self.folder, stage)
+        return solver_file(self.folder, stage)
 
     def set_status(self, status: Status, iteration: int, message: str = "") -> None:
         """Write run.json."""
@@ -373,7 +373,8 @@ def _has_states(folder: Path) -> bool:
     return any((folder / "snapshots").glob("*.solverstate*"))
 
 
-def _solver_file(folder: Path, stage: int) -> Path:
+def solver_file(folder: Path, stage: int) -> Path:
+    """The solver of a stage, counted from 0, in a run folder."""
     return folder / f"solver_{stage + 1}.prototxt"
 
 
@@ -504,7 +505,7 @@ def check_begun(folder: Path, solver: Any, seed: int) -> None:
 def _check_stages(folder: Path, stages: Sequence[Any]) -> list[str]:
     """Refuse other stages than those of a run; says which of those cannot be read."""
     problems = [
-        _check_same(_solver_file(folder, index), stage) for index, stage in enumerate(stages)
+        _check_same(solver_file(folder, index), stage) for index, stage in enumerate(stages)
     ]
     return [problem for problem in problems if problem]
 
