@@ -396,6 +396,45 @@ def test_show_writes_the_rows_and_a_plot_and_tells_the_best(
         ]
 
 
+def test_an_accuracy_of_nan_is_not_the_best(tree: Tree, tmp_path: Path) -> None:
+    # as in a deep ResNet, each multiplies by 300 until it has seen a batch
+    normalization = "".join(
+        f'layer {{ name: "bn{depth}" type: "BatchNorm" bottom: "data" top: "data" }}'
+        for depth in range(20)
+    )
+    (tmp_path / "net.prototxt").write_text(f"""
+        layer {{
+          name: "data" type: "DummyData" top: "data" top: "label"
+          dummy_data_param {{
+            shape {{ dim: 50 dim: 4 }} shape {{ dim: 50 }}
+            data_filler {{ type: "gaussian" }} data_filler {{ type: "uniform" max: 9 }}
+          }}
+        }}
+        {normalization}
+        layer {{
+          name: "product" type: "InnerProduct" bottom: "data" top: "product"
+          inner_product_param {{ num_output: 10 weight_filler {{ type: "xavier" }} }}
+        }}
+        layer {{
+          name: "loss" type: "SoftmaxWithLoss" bottom: "product" bottom: "label" top: "loss"
+        }}
+        layer {{
+          name: "accuracy" type: "Accuracy" bottom: "product" bottom: "label" top: "accuracy"
+          include {{ phase: TEST }}
+        }}""")
+    (tmp_path / "solver.prototxt").write_text(
+        'net: "net.prototxt" lr_policy: "fixed" base_lr: 0.01 max_iter: 40 display: 10'
+        " test_iter: 2 test_interval: 10 random_seed: 1 solver_mode: CPU"
+        " snapshot_after_train: false"
+    )
+    (tmp_path / "train.log").write_text(caffe_train(tree, tmp_path))
+    untrained, *others = column(logs.read_log(tmp_path / "train.log").test, "accuracy")
+    assert untrained > max(others)
+    told = shown(tmp_path / "train.log", tmp_path / "out")
+    row = next(line for line in told.splitlines() if line.startswith("│ accuracy "))
+    assert row.split("│")[3].strip() == f"{max(others):g}"
+
+
 LINES = """\
 I0627 13:02:40.000000 100 solver.cpp:48] Initializing solver from parameters:
 base_lr: 0 max_lr: 3 stepsize: 20000 lr_policy: "triangular" display: 400 max_iter: 500

@@ -6,8 +6,14 @@ from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from caffe_clr.history import History, Row, column
 from caffe_clr.prototxt import Net, SolverFile
+
+# what SoftmaxWithLoss gives where a probability is 0 or NaN: 87.3365
+_SOFTMAX_LOST = -math.log(float(np.finfo(np.float32).tiny))
+_DIGITS = 0.01  # as logs print it and batches average it
 
 
 @dataclass(frozen=True)
@@ -25,14 +31,12 @@ class Metric:
         return f"test {self.name}" if self.of_test else "training loss"
 
     def rows(self, history: History) -> list[Row]:
-        """The rows that have it; nan is none, nor is an accuracy where another output is nan."""
+        """The rows that have it; nan is none, nor is an accuracy beside a loss that is lost."""
         rows = history.test if self.of_test else history.train
         return [row for row in rows if self.name in row and self._is_result(row)]
 
     def _is_result(self, row: Row) -> bool:
-        if self.is_accuracy:
-            return not any(math.isnan(value) for key, value in row.items() if key != "lr")
-        return not math.isnan(row[self.name])
+        return has_scores(row) if self.is_accuracy else not math.isnan(row[self.name])
 
     def shown(self, value: float) -> str:
         return f"{value:.2%}" if self.is_accuracy else f"{value:.4g}"
@@ -112,6 +116,23 @@ def over_seeds(seeds: Sequence[list[Row]], name: str) -> list[Row]:
         band = {"low": min(values), "high": max(values)}
         rows.append({**row, "mean": statistics.fmean(values), **band})
     return rows
+
+
+def is_lost(loss: float) -> bool:
+    """Whether a loss is of scores that are not finite: nan, inf, or SoftmaxWithLoss's 87.3365."""
+    return not math.isfinite(loss) or abs(loss - _SOFTMAX_LOST) < _DIGITS
+
+
+def has_scores(row: Row) -> bool:
+    """Whether the accuracies of a row are of scores, not of nan.
+
+    For Caffe's Accuracy layer nan is right: a ResNet before its first iteration has 1.
+    """
+    return not any(
+        math.isnan(value) or (is_loss(name) and is_lost(value))
+        for name, value in row.items()
+        if name != "lr"
+    )
 
 
 def is_loss(output: str, weighted: Container[str] = ()) -> bool:

@@ -321,8 +321,10 @@ def _curves(history: History) -> tuple[dict[str, Points], dict[str, Points]]:
     for phase in Phase:
         for row in history.rows(phase):
             for name, value in row.items():
-                if name not in _NO_CURVES:
-                    curves = losses if metrics.is_loss(name, history.losses) else others
+                if name in _NO_CURVES:
+                    continue
+                curves = losses if metrics.is_loss(name, history.losses) else others
+                if curves is losses or metrics.has_scores(row):
                     curves.setdefault(f"{phase} {name}", {})[row["iteration"]] = value
     shares = {
         name: curve

@@ -17,7 +17,6 @@ from caffe_clr.suggestions import Suggestions
 
 _LOSSES = ("loss", "train_loss")  # what the training loss is called in a CSV
 _BAND = ("_low", "_high")  # over the seeds of a range test
-_SOFTMAX_LOST = (87.3, 87.4)  # what SoftmaxWithLoss gives for NaN, in six digits: 87.3365
 
 
 @dataclass
@@ -71,7 +70,7 @@ def read(
             f"{path}: the rate falls again after {max(rates):.4g}, as in a cycle; only the way up"
             " to it is judged, as if it were a range test"
         )
-    lost = [row["lr"] for row in train if _is_lost(row["loss"])]
+    lost = [row["lr"] for row in train if metrics.is_lost(row["loss"])]
     diverged_at = min(lost, default=recorded.diverged_at)
     if lost:
         test, train = ([row for row in rows if row["lr"] < min(lost)] for rows in (test, train))
@@ -153,10 +152,6 @@ def _rising(rows: Sequence[Row]) -> list[Row]:
 
 def _falls(rows: Sequence[Row]) -> bool:
     return any(after["lr"] < row["lr"] for row, after in pairwise(rows))
-
-
-def _is_lost(loss: float) -> bool:
-    return not math.isfinite(loss) or _SOFTMAX_LOST[0] < loss < _SOFTMAX_LOST[1]
 
 
 def _metric(path: Path, rows: Sequence[Row], output: str | None, losses: Container[str]) -> Metric:

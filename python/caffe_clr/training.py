@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from caffe_clr import (
     advice,
     checks,
@@ -34,8 +32,6 @@ _MAX_ITER = 2**31 - 1
 _MOST_BYTES_OF_NAME = 255  # on Linux, as those of a path
 _MOST_BYTES_OF_PATH = 4095
 _RISE = 4  # how far above the first loss is "risen"
-# What SoftmaxWithLoss says of probabilities that are 0 or nan: -log(FLT_MIN)
-_SOFTMAX_LOST = -math.log(float(np.finfo(np.float32).tiny))
 
 
 @dataclass(frozen=True)
@@ -363,7 +359,7 @@ class _Stage:
         """The loss that tells that the training has diverged, if one does."""
         for name in self._softmax_losses:
             value = float(self._solver.net.blobs[name].data.sum())
-            if not math.isfinite(value) or abs(value - _SOFTMAX_LOST) < 1e-3:
+            if metrics.is_lost(value):
                 return value
         has_risen = self._stop_early and mean > _RISE * self._first_loss
         return mean if has_risen or not math.isfinite(loss) else None

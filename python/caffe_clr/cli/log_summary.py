@@ -62,8 +62,12 @@ def _test_table(history: History) -> Table:
         if name in OWN_COLUMNS:
             continue
         tested = [row for row in rows if name in row]
-        known = [row for row in tested if not math.isnan(row[name])]
         is_loss = metrics.is_loss(name, history.losses)
+        known = [
+            row
+            for row in tested
+            if not math.isnan(row[name]) and (is_loss or metrics.has_scores(row))
+        ]
         choose, kind = (min, "lowest") if is_loss else (max, "highest")
         best = choose(known or tested, key=lambda row: row[name])
         final, iteration = tested[-1][name], f"{best['iteration']:,}"
