@@ -120,11 +120,11 @@ def suggestions(
 
 @app.command()
 def figures() -> None:
-    """Draw the figures of models/cifar10_full from what was recorded beside them."""
+    """Draw the figures in models/ from what was recorded beside them."""
     from benchmarks import figures as drawn
 
     root = Path(__file__).parents[1]
-    drawn.draw(root, root / "models" / "cifar10_full" / "results")
+    drawn.draw(root, root / "models")
 
 
 def _threads(given: str | None) -> list[int]:

@@ -1,4 +1,4 @@
-"""Draws the figures of models/cifar10_full from what was recorded beside them."""
+"""Draws the figures in models/ from what was recorded beside them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,34 +23,38 @@ class _Line:
     stages: Sequence[str]
 
 
-_SEEDS = (1, 2, 3)
-_FIXED = _Line("fixed", [f"h200/fixed_{seed}" for seed in _SEEDS], ["fixed"])
-_TRIANGULAR2 = _Line(
-    "triangular2, Table 2",
-    [f"h200/triangular2_{seed}" for seed in _SEEDS],
-    ["triangular2_1", *_TABLE_2],
-)
+def _seeds(run: str) -> list[str]:
+    return [f"h200/{run}_{seed}" for seed in (1, 2, 3)]
+
+
+def _method(title: str, name: str) -> list[_Line]:
+    """A solver type of Table 3 at its fixed rate and with the triangular policy."""
+    return [
+        _Line(f"{title}, {policy}", [f"{name}_{policy}"], [f"{name}_{policy}"])
+        for policy in ("fixed", "triangular")
+    ]
+
+
+_FIXED = _Line("fixed", _seeds("fixed"), ["fixed"])
+_TRIANGULAR2 = _Line("triangular2, Table 2", _seeds("triangular2"), ["triangular2_1", *_TABLE_2])
+# by the model and the name of the PNG in its results
 FIGURES = {
-    "fixed_triangular2": (
+    ("cifar10_full", "fixed_triangular2"): (
         "Figure 1, mean of three seeds, lowest to highest",
         [_FIXED, _TRIANGULAR2],
     ),
-    "exp_exp_range": (
-        "Figure 4, one seed",
+    ("cifar10_full", "exp_exp_range"): (
+        "Figure 4, mean of three seeds, lowest to highest",
         [
-            _Line("exp", ["h200/exp_1"], ["exp"]),
-            _Line("exp_range", ["h200/exp_range_1"], ["exp_range"]),
+            _Line("exp", _seeds("exp"), ["exp"]),
+            _Line("exp_range", _seeds("exp_range"), ["exp_range"]),
         ],
     ),
-    "readings": (
-        "The readings of the first stage; bands: three seeds, lowest to highest",
+    ("cifar10_full", "readings"): (
+        "The readings of the first stage, mean of three seeds, lowest to highest",
         [
             _TRIANGULAR2,
-            _Line(
-                "triangular, to 0.006",
-                [f"h200/triangular_stages_{seed}" for seed in _SEEDS],
-                ["triangular_1", *_TABLE_2],
-            ),
+            _Line("triangular, to 0.006", _seeds("triangular_stages"), ["triangular_1", *_TABLE_2]),
             _Line(
                 "triangular, to 0.005",
                 ["h200/triangular_table2_1", *(f"cpu/triangular_table2_{seed}" for seed in (2, 3))],
@@ -58,17 +62,17 @@ FIGURES = {
             ),
             _Line(
                 "divided by the cycle",
-                ["h200/divided_1"],
+                _seeds("divided"),
                 [*(f"divided_{number}" for number in (1, 2, 3, 4)), *_TABLE_2],
             ),
             _Line(
                 "decay with the drops",
-                ["h200/decay_drops_1"],
+                _seeds("decay_drops"),
                 [f"decay_drops_{number}" for number in (1, 2, 3)],
             ),
         ],
     ),
-    "1cycle": (
+    ("cifar10_full", "1cycle"): (
         "25,000 iterations, one seed",
         [
             _Line("fixed", ["cpu/fixed_25000_1"], ["fixed_25000"]),
@@ -77,14 +81,35 @@ FIGURES = {
             _Line("1cycle, cyclical momentum", ["cpu/1cycle_momentum_1"], ["1cycle_momentum"]),
         ],
     ),
+    ("cifar10_full_adaptive", "nesterov_adam_rmsprop"): (
+        "Table 3, Nesterov, Adam and RMSProp, one seed",
+        [
+            *_method("Nesterov", "nesterov"),
+            *_method("Adam", "adam"),
+            *_method("RMSProp", "rmsprop"),
+        ],
+    ),
+    ("cifar10_full_adaptive", "adagrad_adadelta"): (
+        "Table 3, AdaGrad and AdaDelta, one seed",
+        [*_method("AdaGrad", "adagrad"), *_method("AdaDelta", "adadelta")],
+    ),
+    ("cifar10_sigmoid_bn", "fixed_triangular"): (
+        "Figure 6, one seed",
+        [_Line("fixed", ["fixed"], ["fixed"]), _Line("triangular", ["triangular"], ["triangular"])],
+    ),
 }
 
 
 def draw(root: Path, out: Path) -> None:
-    """Draw every figure from what is recorded in the checkout at `root`."""
-    folder = root / "models" / "cifar10_full"
-    for name, (title, lines) in FIGURES.items():
-        picture = out / f"{name}.png"
+    """Draw every figure from what is recorded in the checkout at `root`.
+
+    Args:
+        out: a folder like models/: each goes into its model's folder of results there.
+    """
+    for (model, name), (title, lines) in FIGURES.items():
+        folder = root / "models" / model
+        picture = out / model / "results" / f"{name}.png"
+        picture.parent.mkdir(parents=True, exist_ok=True)
         plots.plot_comparison([_entry(line, folder) for line in lines], title, picture)
         tables.console.print(f"Plot: {picture}", soft_wrap=True)
 

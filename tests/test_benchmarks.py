@@ -135,7 +135,6 @@ def test_the_commands_are_listed(root: Path) -> None:
 
 def test_the_figures_are_drawn_from_what_is_recorded(root: Path, tmp_path: Path) -> None:
     figures.draw(root, tmp_path)
-    drawn = sorted(path.name for path in tmp_path.iterdir())
-    assert drawn == sorted(f"{name}.png" for name in figures.FIGURES)
-    results = root / "models" / "cifar10_full" / "results"
-    assert all((results / name).is_file() for name in drawn)
+    drawn = {path.relative_to(tmp_path) for path in tmp_path.rglob("*.png")}
+    assert drawn == {Path(model, "results", f"{name}.png") for model, name in figures.FIGURES}
+    assert all((root / "models" / path).is_file() for path in drawn)
