@@ -1,5 +1,6 @@
 """Shows trainings: how one goes, what it came to, and the plots of what runs recorded."""
 
+import math
 import os
 import shlex
 import sys
@@ -143,7 +144,7 @@ def _describe(stages: Sequence[Any], report: Report, metric: Metric) -> str:
     parts.append(f"lr {report['lr']:.3g}")
     if "loss" in report["train"]:
         parts.append(f"loss {report['train']['loss']:.3g}")
-    if metric.of_test and metric.name in report["test"]:
+    if metric.of_test and not math.isnan(report["test"].get(metric.name, math.nan)):
         parts.append(f"test {metric.shown(report['test'][metric.name])}")
     parts.append(f"{report['speed']:.3g} it/s")
     return " ".join(parts)
