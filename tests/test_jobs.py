@@ -17,6 +17,7 @@ import pytest
 
 from caffe_clr import jobs, runs, training
 from caffe_clr.errors import ClrError, DivergedError, UsageError
+from caffe_clr.experiments import datasets
 from caffe_clr.harness.compilation import Tree
 from caffe_clr.jobs import Job
 
@@ -395,6 +396,33 @@ def test_a_net_that_was_changed_is_said(
     jobs.run(job(file, out, resume=True), on_warning=said.append)
     assert said == [
         "the net of stage 1 has changed since the run was begun: the result is not that of an"
+        " uninterrupted run"
+    ]
+
+
+def test_data_that_was_exchanged_is_said(
+    write_solver: Callable[..., Path], tmp_path: Path, digits_root: None
+) -> None:
+    data, out = tmp_path / "data", tmp_path / "run"
+    mine = tmp_path / "net.prototxt"
+    mine.write_text(
+        Path("models/digits/train_test.prototxt").read_text().replace("models/digits", str(data))
+    )
+    data.mkdir()
+    datasets.write_digits(data)
+    file = write_solver(max_iter=20, net=str(mine), test_iter=[], test_interval=0)
+    training.train(file, out)
+    status = json.loads((out / "run.json").read_text())
+    said: list[str] = []
+    for reverse in (False, True):
+        train = datasets.digits()["train"]
+        step = -1 if reverse else 1
+        datasets.write_lmdb(data / "train_lmdb", train.images[::step], train.labels[::step])
+        (out / "run.json").write_text(json.dumps({**status, "status": "interrupted"}))
+        assert said == []
+        jobs.run(job(file, out, resume=True), on_warning=said.append)
+    assert said == [
+        "the data of stage 1 has changed since the run was begun: the result is not that of an"
         " uninterrupted run"
     ]
 

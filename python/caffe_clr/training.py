@@ -13,6 +13,7 @@ from typing import Any
 from caffe_clr import (
     advice,
     checks,
+    data_layers,
     epochs,
     event_files,
     labels,
@@ -165,6 +166,7 @@ def train(
         "snapshot_cycles": snapshot_cycles,
         "metric": vars(metrics.metric_of(planned.solvers[-1])),
         "nets": [_digest(solver.train_net.parameter) for solver in planned.solvers],
+        "data": [data_layers.digest(solver.train_net) for solver in planned.solvers],
     }
     with runs.open_run(planned.folder, planned.stages, about, resume=resume) as run:
         if run.is_finished or run.divergence:
@@ -212,12 +214,14 @@ def _digest(net: Any) -> str:
 def _changes(begun: dict[str, Any], about: dict[str, Any]) -> list[str]:
     """What a run is resumed with that changes its bits, though not its solvers."""
     names = {"gpu": "--gpu", "threads": "OMP_NUM_THREADS"}
-    nets = begun.get("nets", about["nets"])
     changed = [
-        f"the net of stage {number} has changed since the run was begun: the result is not that of"
-        " an uninterrupted run"
-        for number, (net, now) in enumerate(zip(nets, about["nets"], strict=False), 1)
-        if net != now
+        f"the {what} of stage {number} has changed since the run was begun: the result is not that"
+        " of an uninterrupted run"
+        for what, key in (("net", "nets"), ("data", "data"))
+        for number, (before, now) in enumerate(
+            zip(begun.get(key, about[key]), about[key], strict=False), 1
+        )
+        if before != now
     ]
     return changed + [
         f"the run was begun with {_given(name, begun[key])}, and goes on with"
