@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
+import numpy as np
 import pytest
 
 from caffe_clr import jobs, runs, training
@@ -373,8 +375,9 @@ def test_another_gpu_or_number_of_threads_is_said(
     jobs.run(job(file, out, resume=True, threads=3), on_warning=said.append)
     unequal = ": its bits are not those of an uninterrupted one"
     assert said == [
-        f"the run was begun with --gpu 1, and goes on with the CPU{unequal}",
-        f"the run was begun with OMP_NUM_THREADS=7, and goes on with OMP_NUM_THREADS=3{unequal}",
+        f"{out}: the run was begun with --gpu 1, and goes on with the CPU{unequal}",
+        f"{out}: the run was begun with OMP_NUM_THREADS=7, and goes on with"
+        f" OMP_NUM_THREADS=3{unequal}",
     ]
 
 
@@ -395,36 +398,74 @@ def test_a_net_that_was_changed_is_said(
     mine.write_text(net.read_text().replace("scale: 0.00390625", "scale: 0.5"))
     jobs.run(job(file, out, resume=True), on_warning=said.append)
     assert said == [
-        "the net of stage 1 has changed since the run was begun: the result is not that of an"
-        " uninterrupted run"
+        f"{out}: the net of stage 1 has changed since the run was begun: the result is not that of"
+        " an uninterrupted run"
     ]
 
 
+@pytest.mark.parametrize("phase", ["train", "test"])
 def test_data_that_was_exchanged_is_said(
-    write_solver: Callable[..., Path], tmp_path: Path, digits_root: None
+    phase: str, write_solver: Callable[..., Path], tmp_path: Path, digits_root: None
 ) -> None:
     data, out = tmp_path / "data", tmp_path / "run"
+    data.mkdir()
+    datasets.write_digits(data)
     mine = tmp_path / "net.prototxt"
     mine.write_text(
         Path("models/digits/train_test.prototxt").read_text().replace("models/digits", str(data))
     )
-    data.mkdir()
-    datasets.write_digits(data)
-    file = write_solver(max_iter=20, net=str(mine), test_iter=[], test_interval=0)
+    file = write_solver(max_iter=20, net=str(mine), test_iter=[1], test_interval=10)
+    training.train(file, out)
+    status = json.loads((out / "run.json").read_text())
+    (out / "run.json").write_text(json.dumps({**status, "status": "interrupted"}))
+    said: list[str] = []
+    split = datasets.digits()[phase]
+    datasets.write_lmdb(data / f"{phase}_lmdb", split.images, split.labels)
+    jobs.run(job(file, out, resume=True), on_warning=said.append)
+    assert said == []
+    for chosen in (slice(None, None, -1), slice(100)):
+        datasets.write_lmdb(data / f"{phase}_lmdb", split.images[chosen], split.labels[chosen])
+        (out / "run.json").write_text(
+            json.dumps({**json.loads((out / "run.json").read_text()), "status": "interrupted"})
+        )
+        jobs.run(job(file, out, resume=True), on_warning=said.append)
+    assert (
+        said
+        == [
+            f"{out}: the data of stage 1 has changed since the run was begun: the result is not"
+            " that of an uninterrupted run"
+        ]
+        * 2
+    )
+
+
+def test_an_hdf5_file_that_was_exchanged_is_said(
+    write_solver: Callable[..., Path], tmp_path: Path
+) -> None:
+    rows, out = np.arange(12, dtype=np.float32).reshape(6, 2), tmp_path / "run"
+
+    def write(rows: np.ndarray[Any, Any]) -> None:
+        with h5py.File(tmp_path / "data.h5", "w") as file:
+            file["data"] = rows
+
+    (tmp_path / "list.txt").write_text(f"{tmp_path / 'data.h5'}\n")
+    (tmp_path / "net.prototxt").write_text(f"""
+        layer {{ name: "data" type: "HDF5Data" top: "data"
+          hdf5_data_param {{ source: "{tmp_path / "list.txt"}" batch_size: 2 }} }}
+        layer {{ name: "ip" type: "InnerProduct" bottom: "data" top: "ip"
+          inner_product_param {{ num_output: 2 }} }}
+        layer {{ name: "loss" type: "EuclideanLoss" bottom: "ip" bottom: "data" top: "loss" }}""")
+    file = write_solver(max_iter=20, net=str(tmp_path / "net.prototxt"), max_lr=0.001)
+    write(rows)
     training.train(file, out)
     status = json.loads((out / "run.json").read_text())
     said: list[str] = []
-    for reverse in (False, True):
-        train = datasets.digits()["train"]
-        step = -1 if reverse else 1
-        datasets.write_lmdb(data / "train_lmdb", train.images[::step], train.labels[::step])
-        (out / "run.json").write_text(json.dumps({**status, "status": "interrupted"}))
+    for now in (rows, rows[::-1]):
         assert said == []
+        write(now)
+        (out / "run.json").write_text(json.dumps({**status, "status": "interrupted"}))
         jobs.run(job(file, out, resume=True), on_warning=said.append)
-    assert said == [
-        "the data of stage 1 has changed since the run was begun: the result is not that of an"
-        " uninterrupted run"
-    ]
+    assert [line for line in said if "the data of stage 1 has changed" in line]
 
 
 def test_a_training_without_a_parent_is_ended_in_an_endless_iteration(

@@ -431,8 +431,30 @@ def test_an_accuracy_of_nan_is_not_the_best(tree: Tree, tmp_path: Path) -> None:
     untrained, *others = column(logs.read_log(tmp_path / "train.log").test, "accuracy")
     assert untrained > max(others)
     told = shown(tmp_path / "train.log", tmp_path / "out")
-    row = next(line for line in told.splitlines() if line.startswith("│ accuracy "))
-    assert row.split("│")[3].strip() == f"{max(others):g}"
+    assert best(told, "accuracy") == f"{max(others):g}"
+    assert "First nan or inf at iteration 0: loss nan" in told
+
+
+def best(told: str, output: str) -> str:
+    row = next(line for line in told.splitlines() if line.startswith(f"│ {output} "))
+    return row.split("│")[3].strip()
+
+
+@pytest.mark.usefixtures("tree")
+def test_where_no_test_has_scores_nothing_is_best(
+    read: Callable[[str], Log], tmp_path: Path
+) -> None:
+    lost = """\
+I0627 13:02:45.000000 100 solver.cpp:347] Iteration 0, Testing net (#0)
+I0627 13:02:46.000000 100 solver.cpp:404]     Test net output #0: right = 1
+I0627 13:02:46.000000 100 solver.cpp:404]     Test net output #1: xent = 87.3365 (* 1 = 87.3 loss)
+"""
+    last = LINES.index("I0627 13:03:46")
+    text = LINES[:last] + "I0627 13:03:48.000000 100 solver.cpp:337] Optimization Done.\n"
+    read(text.replace("I0627 13:02:47.000000", lost + "I0627 13:02:47.000000", 1))
+    told = shown(tmp_path / "a.log", tmp_path / "out")
+    assert best(told, "right") == "none"
+    assert "First nan or inf at iteration 0: xent 87.3365" in told
 
 
 LINES = """\

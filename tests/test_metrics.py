@@ -115,3 +115,25 @@ def test_the_classes_are_found_behind_other_layers() -> None:
     assert chance("num_output: 25", top_5) == 5 / 25
     assert chance("", top_1) is None
     assert chance("num_output: 25", LOSS) is None
+
+
+@pytest.mark.parametrize("lost", [float("nan"), float("inf"), 87.3365])
+@pytest.mark.parametrize(
+    ("others", "has_scores"),
+    [
+        ({"loss": 1.0}, True),
+        ({}, True),
+        ({"loss": "lost"}, False),
+        ({"entropy": "lost"}, False),  # by its weight
+        ({"loss1/loss": "lost", "loss3/loss": 1.0}, True),  # an auxiliary one
+        ({"loss": 1.0, "loss#1": "lost"}, True),  # of another test net
+        ({"lr": "lost", "seconds": 87.3365}, True),
+    ],
+)
+def test_an_accuracy_is_of_scores_unless_all_losses_of_its_net_are_lost(
+    others: dict[str, Any], has_scores: bool, lost: float
+) -> None:
+    row = {"accuracy": 0.9} | {
+        name: lost if value == "lost" else value for name, value in others.items()
+    }
+    assert metrics.has_scores(row, "accuracy", {"entropy"}) == has_scores

@@ -10,7 +10,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -127,22 +127,51 @@ def check(net: Net) -> None:
             _check_opencv(f"{where}: type {layer.type} needs")
 
 
-def digest(net: Net) -> str:
-    """Tells the data of a net that passes `check` from other data, by little of it.
+def digest(nets: Iterable[Net]) -> str:
+    """Tells the data of nets that pass `check` from other data, by little of it.
 
-    That is the first value of a database, the list of an HDF5Data or ImageData
-    layer, and the mean that is subtracted.
+    Of a database that is the first value, and of an LMDB the number of values;
+    of a list of HDF5 files the first row and the number of rows of each file,
+    of other lists the list; and the mean that is subtracted.
     """
     found = hashlib.sha256()
-    for layer in net.parameter.layer:
-        if layer.type == "Data":
-            found.update(_first_value(layer.data_param) or b"")
-        elif layer.type in _CHECKS:
-            source = getattr(layer, PARAMETERS[layer.type]).source
-            found.update(Path(source).read_bytes())
-        if layer.transform_param.mean_file:
-            found.update(Path(layer.transform_param.mean_file).read_bytes())
+    for layer in (layer for net in nets for layer in net.parameter.layer):
+        if read := _DIGESTED.get(layer.type):
+            with suppress(OSError):  # of what `check` does not know
+                found.update(read(layer))
+            if layer.transform_param.mean_file:
+                with suppress(OSError):
+                    found.update(Path(layer.transform_param.mean_file).read_bytes())
     return found.hexdigest()
+
+
+def _of_database(layer: Any) -> bytes:
+    data = layer.data_param
+    count = _count_lmdb(Path(data.source)) if _backend(data) == "LMDB" else 0
+    return (_first_value(data) or b"") + str(count).encode()
+
+
+def _of_list(layer: Any) -> bytes:
+    return Path(getattr(layer, PARAMETERS[layer.type]).source).read_bytes()
+
+
+def _of_hdf5_list(layer: Any) -> bytes:
+    import h5py
+
+    found = _of_list(layer)
+    for file in found.decode(errors="replace").split():
+        with h5py.File(file, "r") as datasets:
+            for top in layer.top:
+                found += str(datasets[top].shape).encode() + bytes(datasets[top][:1])
+    return found
+
+
+_DIGESTED: dict[str, Callable[[Any], bytes]] = {
+    "Data": _of_database,
+    "HDF5Data": _of_hdf5_list,
+    "ImageData": _of_list,
+    "WindowData": _of_list,
+}
 
 
 def _check_opencv(what: str) -> None:

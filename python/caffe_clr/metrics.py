@@ -13,7 +13,7 @@ from caffe_clr.prototxt import Net, SolverFile
 
 # what SoftmaxWithLoss gives where a probability is 0 or NaN: 87.3365
 _SOFTMAX_LOST = -math.log(float(np.finfo(np.float32).tiny))
-_DIGITS = 0.01  # as logs print it and batches average it
+_DIGITS = 1e-3  # as logs print it and batches average it
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,14 @@ class Metric:
         return f"test {self.name}" if self.of_test else "training loss"
 
     def rows(self, history: History) -> list[Row]:
-        """The rows that have it; nan is none, nor is an accuracy beside a loss that is lost."""
+        """The rows that have it; nan is none, nor is an accuracy of no scores."""
         rows = history.test if self.of_test else history.train
-        return [row for row in rows if self.name in row and self._is_result(row)]
-
-    def _is_result(self, row: Row) -> bool:
-        return has_scores(row) if self.is_accuracy else not math.isnan(row[self.name])
+        return [
+            row
+            for row in rows
+            if not math.isnan(row.get(self.name, math.nan))
+            and (not self.is_accuracy or has_scores(row, self.name, history.losses))
+        ]
 
     def shown(self, value: float) -> str:
         return f"{value:.2%}" if self.is_accuracy else f"{value:.4g}"
@@ -123,16 +125,20 @@ def is_lost(loss: float) -> bool:
     return not math.isfinite(loss) or abs(loss - _SOFTMAX_LOST) < _DIGITS
 
 
-def has_scores(row: Row) -> bool:
-    """Whether the accuracies of a row are of scores, not of nan.
+def has_scores(row: Row, accuracy: str, weighted: Container[str] = ()) -> bool:
+    """Whether an accuracy is one of scores: not where all losses of its test net are lost.
 
     For Caffe's Accuracy layer nan is right: a ResNet before its first iteration has 1.
+
+    Args:
+        weighted: outputs that are known to be losses.
     """
-    return not any(
-        math.isnan(value) or (is_loss(name) and is_lost(value))
+    losses = [
+        value
         for name, value in row.items()
-        if name != "lr"
-    )
+        if is_loss(name, weighted) and name.partition("#")[2] == accuracy.partition("#")[2]
+    ]
+    return not losses or not all(map(is_lost, losses))
 
 
 def is_loss(output: str, weighted: Container[str] = ()) -> bool:

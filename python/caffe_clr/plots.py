@@ -324,8 +324,9 @@ def _curves(history: History) -> tuple[dict[str, Points], dict[str, Points]]:
                 if name in _NO_CURVES:
                     continue
                 curves = losses if metrics.is_loss(name, history.losses) else others
-                if curves is losses or metrics.has_scores(row):
-                    curves.setdefault(f"{phase} {name}", {})[row["iteration"]] = value
+                known = curves is losses or metrics.has_scores(row, name, history.losses)
+                curve = curves.setdefault(f"{phase} {name}", {})
+                curve[row["iteration"]] = value if known else math.nan
     shares = {
         name: curve
         for name, curve in others.items()

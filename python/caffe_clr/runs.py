@@ -42,6 +42,7 @@ _CHANGEABLE = (
 )
 _MAX_ITERATION = 2**31 - 1
 _STATE = re.compile(r"(?P<prefix>[^/]*)_iter_(?P<iteration>\d+)\.solverstate(?P<hdf5>\.h5)?")
+DIGESTS = ("nets", "data")  # in run.json, a list each: of each stage's net and data
 _LIST = "snapshots.csv"
 _COLUMNS = (
     *("stage", "iteration", "state", "state_sha256", "model", "model_sha256"),
@@ -424,7 +425,7 @@ def _is_status(content: dict[str, Any]) -> bool:
     return (
         isinstance(solvers, list)
         and all(isinstance(solver, str) for solver in solvers)
-        and isinstance(content.get("nets", []), list)
+        and all(isinstance(content.get(key, []), list) for key in DIGESTS)
         and status in list(Status)
         and isinstance(content["message"], str)
         and all(

@@ -166,7 +166,9 @@ def train(
         "snapshot_cycles": snapshot_cycles,
         "metric": vars(metrics.metric_of(planned.solvers[-1])),
         "nets": [_digest(solver.train_net.parameter) for solver in planned.solvers],
-        "data": [data_layers.digest(solver.train_net) for solver in planned.solvers],
+        "data": [
+            data_layers.digest([solver.train_net, *solver.test_nets]) for solver in planned.solvers
+        ],
     }
     with runs.open_run(planned.folder, planned.stages, about, resume=resume) as run:
         if run.is_finished or run.divergence:
@@ -179,8 +181,11 @@ def train(
             run.problems.append(
                 f"{run.folder}: no complete snapshot; starts again from iteration 0"
             )
+        changes = _changes(run.folder, run.begun, about) if snapshot else []
+        if snapshot:  # it stays a run of what it was begun with
+            about.update({key: run.begun[key] for key in runs.DIGESTS if key in run.begun})
         run.start(snapshot)
-        _tell([*run.problems, *_changes(run.begun, about)], on_warning)
+        _tell([*run.problems, *changes], on_warning)
         status, iteration, message = Status.INTERRUPTED, 0, ""
         board = event_files.written(run, planned.stages) if tensorboard else nullcontext()
         try:
@@ -211,20 +216,20 @@ def _digest(net: Any) -> str:
     return hashlib.sha256(net.SerializeToString(deterministic=True)).hexdigest()
 
 
-def _changes(begun: dict[str, Any], about: dict[str, Any]) -> list[str]:
+def _changes(folder: Path, begun: dict[str, Any], about: dict[str, Any]) -> list[str]:
     """What a run is resumed with that changes its bits, though not its solvers."""
     names = {"gpu": "--gpu", "threads": "OMP_NUM_THREADS"}
     changed = [
-        f"the {what} of stage {number} has changed since the run was begun: the result is not that"
-        " of an uninterrupted run"
-        for what, key in (("net", "nets"), ("data", "data"))
+        f"{folder}: the {key.removesuffix('s')} of stage {number} has changed since the run was"
+        " begun: the result is not that of an uninterrupted run"
+        for key in runs.DIGESTS
         for number, (before, now) in enumerate(
             zip(begun.get(key, about[key]), about[key], strict=False), 1
         )
         if before != now
     ]
     return changed + [
-        f"the run was begun with {_given(name, begun[key])}, and goes on with"
+        f"{folder}: the run was begun with {_given(name, begun[key])}, and goes on with"
         f" {_given(name, about[key])}: its bits are not those of an uninterrupted one"
         for key, name in names.items()
         if begun.get(key, about[key]) != about[key]

@@ -1,6 +1,7 @@
 """Shows what a log of `caffe train` tells."""
 
 import math
+from collections.abc import Container
 from itertools import chain
 from pathlib import Path
 
@@ -37,7 +38,9 @@ def show_log(path: Path, out: Path, console: Console) -> None:
         row = history.train[-1]
         console.print(f"Last loss {row['loss']:g}, at iteration {row['iteration']:,}")
     for row in rows:
-        if lost := {name: value for name, value in row.items() if _is_lost(name, value)}:
+        if lost := {
+            name: value for name, value in row.items() if _is_lost(name, value, history.losses)
+        }:
             values = ", ".join(f"{name} {value}" for name, value in lost.items())
             console.print(f"First nan or inf at iteration {row['iteration']:,}: {values}")
             break
@@ -49,7 +52,10 @@ def show_log(path: Path, out: Path, console: Console) -> None:
     console.print("Wrote", ", ".join(map(str, files)), soft_wrap=True)
 
 
-def _is_lost(name: str, value: float) -> bool:
+def _is_lost(name: str, value: float, losses: Container[str]) -> bool:
+    """Whether an output is nan or inf, or a loss what SoftmaxWithLoss gives for these."""
+    if metrics.is_loss(name, losses):
+        return metrics.is_lost(value)
     return name not in OWN_COLUMNS and not math.isfinite(value)
 
 
@@ -66,10 +72,11 @@ def _test_table(history: History) -> Table:
         known = [
             row
             for row in tested
-            if not math.isnan(row[name]) and (is_loss or metrics.has_scores(row))
+            if not math.isnan(row[name])
+            and (is_loss or metrics.has_scores(row, name, history.losses))
         ]
         choose, kind = (min, "lowest") if is_loss else (max, "highest")
-        best = choose(known or tested, key=lambda row: row[name])
-        final, iteration = tested[-1][name], f"{best['iteration']:,}"
-        table.add_row(name, f"{final:g}", f"{best[name]:g}", kind, iteration)
+        best = choose(known, key=lambda row: row[name]) if known else None
+        told = (f"{best[name]:g}", kind, f"{best['iteration']:,}") if best else ("none", "", "")
+        table.add_row(name, f"{tested[-1][name]:g}", *told)
     return table
