@@ -108,6 +108,13 @@ cifar10_full_adaptive/adam_drops     Adam     multistep 0.0005 - - 0.1 60000,650
 cifar10_full_adaptive/rmsprop_drops  RMSProp  multistep 0.0001 - - 0.1 60000,65000 - 70000
 cifar10_full_adaptive/adagrad_drops  AdaGrad  multistep 0.003  - - 0.1 60000,65000 - 70000
 cifar10_full_adaptive/adadelta_drops AdaDelta multistep 0.01   - - 0.1 60000,65000 - 70000
+
+resnet/tenth_fixed_0.1 Nesterov multistep  0.1   -     -   0.1 3200,4800 -    6400
+resnet/tenth_fixed_0.2 Nesterov multistep  0.2   -     -   0.1 3200,4800 -    6400
+resnet/tenth_fixed_0.3 Nesterov multistep  0.3   -     -   0.1 3200,4800 -    6400
+resnet/tenth_clr_1     Nesterov triangular 0.1   0.3   320 -   -         0    3200
+resnet/tenth_clr_2     Nesterov triangular 0.01  0.03  320 -   -         3200 4800
+resnet/tenth_clr_3     Nesterov triangular 0.001 0.003 320 -   -         4800 6400
 """
 # From arXiv 1708.07120 and 1803.09820: the solver files and logs that their author published; on
 # digits and cifar10_full, the same policy with a cycle of nine tenths of the run.
