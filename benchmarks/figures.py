@@ -73,11 +73,11 @@ FIGURES = {
         ],
     ),
     ("cifar10_full", "1cycle"): (
-        "25,000 iterations, one seed",
+        "25,000 iterations, one seed; 1cycle: three seeds",
         [
             _Line("fixed", ["cpu/fixed_25000_1"], ["fixed_25000"]),
             _Line("triangular2, Table 2", ["cpu/triangular2_1"], _TRIANGULAR2.stages),
-            _Line("1cycle", ["cpu/1cycle_1"], ["1cycle"]),
+            _Line("1cycle", [f"cpu/1cycle_{seed}" for seed in (1, 2, 3)], ["1cycle"]),
             _Line("1cycle, cyclical momentum", ["cpu/1cycle_momentum_1"], ["1cycle_momentum"]),
         ],
     ),
