@@ -24,7 +24,7 @@ class _Line:
 
 
 def _seeds(run: str) -> list[str]:
-    return [f"h200/{run}_{seed}" for seed in (1, 2, 3)]
+    return [f"{run}_{seed}" for seed in (1, 2, 3)]
 
 
 def _method(title: str, name: str) -> list[_Line]:
@@ -35,8 +35,10 @@ def _method(title: str, name: str) -> list[_Line]:
     ]
 
 
-_FIXED = _Line("fixed", _seeds("fixed"), ["fixed"])
-_TRIANGULAR2 = _Line("triangular2, Table 2", _seeds("triangular2"), ["triangular2_1", *_TABLE_2])
+_FIXED = _Line("fixed", _seeds("h200/fixed"), ["fixed"])
+_TRIANGULAR2 = _Line(
+    "triangular2, Table 2", _seeds("h200/triangular2"), ["triangular2_1", *_TABLE_2]
+)
 # by the model and the name of the PNG in its results
 FIGURES = {
     ("cifar10_full", "fixed_triangular2"): (
@@ -46,15 +48,19 @@ FIGURES = {
     ("cifar10_full", "exp_exp_range"): (
         "Figure 4, mean of three seeds, lowest to highest",
         [
-            _Line("exp", _seeds("exp"), ["exp"]),
-            _Line("exp_range", _seeds("exp_range"), ["exp_range"]),
+            _Line("exp", _seeds("h200/exp"), ["exp"]),
+            _Line("exp_range", _seeds("h200/exp_range"), ["exp_range"]),
         ],
     ),
     ("cifar10_full", "readings"): (
         "The readings of the first stage, mean of three seeds, lowest to highest",
         [
             _TRIANGULAR2,
-            _Line("triangular, to 0.006", _seeds("triangular_stages"), ["triangular_1", *_TABLE_2]),
+            _Line(
+                "triangular, to 0.006",
+                _seeds("h200/triangular_stages"),
+                ["triangular_1", *_TABLE_2],
+            ),
             _Line(
                 "triangular, to 0.005",
                 ["h200/triangular_table2_1", *(f"cpu/triangular_table2_{seed}" for seed in (2, 3))],
@@ -62,12 +68,12 @@ FIGURES = {
             ),
             _Line(
                 "divided by the cycle",
-                _seeds("divided"),
+                _seeds("h200/divided"),
                 [*(f"divided_{number}" for number in (1, 2, 3, 4)), *_TABLE_2],
             ),
             _Line(
                 "decay with the drops",
-                _seeds("decay_drops"),
+                _seeds("h200/decay_drops"),
                 [f"decay_drops_{number}" for number in (1, 2, 3)],
             ),
         ],
@@ -77,7 +83,7 @@ FIGURES = {
         [
             _Line("fixed", ["cpu/fixed_25000_1"], ["fixed_25000"]),
             _Line("triangular2, Table 2", ["cpu/triangular2_1"], _TRIANGULAR2.stages),
-            _Line("1cycle", [f"cpu/1cycle_{seed}" for seed in (1, 2, 3)], ["1cycle"]),
+            _Line("1cycle", _seeds("cpu/1cycle"), ["1cycle"]),
             _Line("1cycle, cyclical momentum", ["cpu/1cycle_momentum_1"], ["1cycle_momentum"]),
         ],
     ),

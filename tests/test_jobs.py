@@ -363,14 +363,18 @@ def test_a_death_by_a_signal_is_named(write_solver: Callable[..., Path], tmp_pat
     assert go_on == f"continue with: caffe-clr train {file} --out {out} --resume"
 
 
+def call_interrupted(run: Path, **fields: Any) -> None:
+    """Let the run.json of a finished run say that it was interrupted, and give it other fields."""
+    status = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**status, "status": "interrupted", **fields}))
+
+
 def test_another_gpu_or_number_of_threads_is_said(
     write_solver: Callable[..., Path], tmp_path: Path
 ) -> None:
     file, out = write_solver(max_iter=20), tmp_path / "run"
     training.train(file, out)
-    status = json.loads((out / "run.json").read_text())
-    begun = {**status, "status": "interrupted", "gpu": 1, "threads": "7"}
-    (out / "run.json").write_text(json.dumps(begun))
+    call_interrupted(out, gpu=1, threads="7")
     said: list[str] = []
     jobs.run(job(file, out, resume=True, threads=3), on_warning=said.append)
     unequal = ": its bits are not those of an uninterrupted one"
@@ -388,13 +392,12 @@ def test_a_net_that_was_changed_is_said(
     mine.write_text(net.read_text())
     file = write_solver(max_iter=20, net=str(mine))
     training.train(file, out)
-    status = json.loads((out / "run.json").read_text())
-    (out / "run.json").write_text(json.dumps({**status, "status": "interrupted"}))
+    call_interrupted(out)
     said: list[str] = []
     mine.write_text("# a comment changes nothing\n" + net.read_text())
     jobs.run(job(file, out, resume=True), on_warning=said.append)
     assert said == []
-    (out / "run.json").write_text(json.dumps({**status, "status": "interrupted"}))
+    call_interrupted(out)
     mine.write_text(net.read_text().replace("scale: 0.00390625", "scale: 0.5"))
     jobs.run(job(file, out, resume=True), on_warning=said.append)
     assert said == [
@@ -416,8 +419,7 @@ def test_data_that_was_exchanged_is_said(
     )
     file = write_solver(max_iter=20, net=str(mine), test_iter=[1], test_interval=10)
     training.train(file, out)
-    status = json.loads((out / "run.json").read_text())
-    (out / "run.json").write_text(json.dumps({**status, "status": "interrupted"}))
+    call_interrupted(out)
     said: list[str] = []
     split = datasets.digits()[phase]
     datasets.write_lmdb(data / f"{phase}_lmdb", split.images, split.labels)
@@ -425,18 +427,13 @@ def test_data_that_was_exchanged_is_said(
     assert said == []
     for chosen in (slice(None, None, -1), slice(100)):
         datasets.write_lmdb(data / f"{phase}_lmdb", split.images[chosen], split.labels[chosen])
-        (out / "run.json").write_text(
-            json.dumps({**json.loads((out / "run.json").read_text()), "status": "interrupted"})
-        )
+        call_interrupted(out)
         jobs.run(job(file, out, resume=True), on_warning=said.append)
-    assert (
-        said
-        == [
-            f"{out}: the data of stage 1 has changed since the run was begun: the result is not"
-            " that of an uninterrupted run"
-        ]
-        * 2
+    change = (
+        f"{out}: the data of stage 1 has changed since the run was begun: the result is not that"
+        " of an uninterrupted run"
     )
+    assert said == [change, change]
 
 
 def test_an_hdf5_file_that_was_exchanged_is_said(
@@ -458,12 +455,11 @@ def test_an_hdf5_file_that_was_exchanged_is_said(
     file = write_solver(max_iter=20, net=str(tmp_path / "net.prototxt"), max_lr=0.001)
     write(rows)
     training.train(file, out)
-    status = json.loads((out / "run.json").read_text())
     said: list[str] = []
     for now in (rows, rows[::-1]):
         assert said == []
         write(now)
-        (out / "run.json").write_text(json.dumps({**status, "status": "interrupted"}))
+        call_interrupted(out)
         jobs.run(job(file, out, resume=True), on_warning=said.append)
     assert [line for line in said if "the data of stage 1 has changed" in line]
 

@@ -187,8 +187,7 @@ def test_batches_are_the_papers_and_tests_are_of_every_image(
     for name in (name for name in ROWS if name.startswith(f"{folder}/")):
         solver = read(root, name)
         file = prototxt.SolverFile(solver, name)
-        nets = [file.train_net, *file.test_nets]
-        sizes = [net.parameter.layer[0].data_param.batch_size for net in nets]
+        sizes = [net.parameter.layer[0].data_param.batch_size for net in file.nets]
         assert [sizes[0] * solver.iter_size, *sizes[1:]] == [of_update, of_test], name
         assert solver.test_iter[0] * of_test == tested, name
 

@@ -190,6 +190,15 @@ class SolverFile:
         source, net = self._source(fields[0])
         return _net_in_state(source, net, "TRAIN", self.parameter.train_state)
 
+    @property
+    def nets(self) -> list[Net]:
+        """The net that it trains, and those that it tests.
+
+        Raises:
+            ClrError: see train_net and test_nets.
+        """
+        return [self.train_net, *self.test_nets]
+
     @cached_property
     def test_nets(self) -> list[Net]:
         """The nets that it tests, in Caffe's order (Solver::InitTestNets).

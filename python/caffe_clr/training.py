@@ -157,7 +157,7 @@ def train(
     if gpu is not None:
         solvers.check_gpu(gpu)
     for solver in planned.solvers:
-        solvers.check_layers([solver.train_net, *solver.test_nets])
+        solvers.check_layers(solver.nets)
     about = {
         "solvers": [str(file) for file in files],
         "seed": seed,
@@ -166,9 +166,7 @@ def train(
         "snapshot_cycles": snapshot_cycles,
         "metric": vars(metrics.metric_of(planned.solvers[-1])),
         "nets": [_digest(solver.train_net.parameter) for solver in planned.solvers],
-        "data": [
-            data_layers.digest([solver.train_net, *solver.test_nets]) for solver in planned.solvers
-        ],
+        "data": [data_layers.digest(solver.nets) for solver in planned.solvers],
     }
     with runs.open_run(planned.folder, planned.stages, about, resume=resume) as run:
         if run.is_finished or run.divergence:
@@ -181,8 +179,10 @@ def train(
             run.problems.append(
                 f"{run.folder}: no complete snapshot; starts again from iteration 0"
             )
-        changes = _changes(run.folder, run.begun, about) if snapshot else []
-        if snapshot:  # it stays a run of what it was begun with
+        changes: list[str] = []
+        if snapshot:
+            changes = _changes(run.folder, run.begun, about)
+            # it stays a run of what it was begun with
             about.update({key: run.begun[key] for key in runs.DIGESTS if key in run.begun})
         run.start(snapshot)
         _tell([*run.problems, *changes], on_warning)
@@ -286,11 +286,8 @@ class _Stage:
             What could not be put where it was, a line each.
         """
         self._solver = solvers.load_solver(solvers.only_training(self.parameter), gpu)
-        for net, live in zip(
-            [self._file.train_net, *self._file.test_nets],
-            [self._solver.net, *self._solver.test_nets],
-            strict=True,
-        ):
+        live_nets = [self._solver.net, *self._solver.test_nets]
+        for net, live in zip(self._file.nets, live_nets, strict=True):
             labels.check(net, {name: tuple(blob.shape) for name, blob in live.blobs.items()})
         self._softmax_losses = solvers.softmax_losses(self._solver.net)
         rows = self._run.history.train + self._run.history.test

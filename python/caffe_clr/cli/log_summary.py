@@ -11,6 +11,7 @@ from rich.table import Table
 from caffe_clr import logs, metrics, plots, runs
 from caffe_clr.cli.console import warn
 from caffe_clr.history import OWN_COLUMNS, History, write_csv
+from caffe_clr.metrics import Metric
 
 
 def default_folder(path: Path) -> Path:
@@ -69,12 +70,7 @@ def _test_table(history: History) -> Table:
             continue
         tested = [row for row in rows if name in row]
         is_loss = metrics.is_loss(name, history.losses)
-        known = [
-            row
-            for row in tested
-            if not math.isnan(row[name])
-            and (is_loss or metrics.has_scores(row, name, history.losses))
-        ]
+        known = Metric(name, of_test=True, is_accuracy=not is_loss).rows(history)
         choose, kind = (min, "lowest") if is_loss else (max, "highest")
         best = choose(known, key=lambda row: row[name]) if known else None
         told = (f"{best[name]:g}", kind, f"{best['iteration']:,}") if best else ("none", "", "")
