@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import math
 import re
 import subprocess
@@ -175,13 +176,122 @@ def test_a_rate_that_is_not_known_is_no_divergence(log: str, tmp_path: Path) -> 
     assert "warning: rows without a rate, which is not logged, and there are no" in told
 
 
-def test_a_solver_with_fields_of_another_caffe_gives_no_rates(
-    log: str, read: Callable[[str], Log]
+FORK = """\
+eval_type: "detection"
+solver_mode: XPU
+ratios: 0.5
+ratios: 2
+meter {
+  name: "lr }"
+  inner { base_lr: 9 }
+}
+net_param: 7
+"""
+
+
+def test_a_solver_of_another_caffe_gives_the_rates_that_the_logged_ones_vouch_for(
+    log: str, whole: Log, read: Callable[[str], Log]
 ) -> None:
-    history = read(log.replace("max_lr: 0.016", "max_lr: 0.016\nrampup_interval: 3"))
-    assert list(map(math.isnan, column(history.test, "lr"))) == [False, True, False, True, True]
-    assert "have rampup_interval, which is unknown here" in "".join(history.warnings())
-    assert not any("lr_computed" in row for row in history.train + history.test)
+    forked = log.replace("max_lr: 0.016\n", f"max_lr: 0.016\n{FORK}")
+    history = read(forked)
+    assert without_seconds(history) == without_seconds(whole)
+    assert history.warnings() == []
+    names = "eval_type, solver_mode, ratios, meter, net_param"
+    for other in (
+        forked.replace("Iteration 0, lr = 0.001", "Iteration 0, lr = 0.0002"),  # it ramps up
+        re.sub(r"Iteration (\d+), lr = ", r"Iteration \1, rate ", forked),
+        re.sub(r"Iteration ([1-9]\d+), lr = ", r"Iteration \1, rate ", forked),
+    ):
+        history = read(other)
+        assert all(math.isnan(history.test[number]["lr"]) for number in (1, 3, 4))
+        assert f"it has {names}, which is unknown here" in "".join(history.warnings())
+        assert history.computed == 0
+    history = read(re.sub(r"Iteration ([45]0), lr = ", r"Iteration \1, rate ", forked))
+    # logged up to 30, 40 is as far on as 20 is back
+    assert list(map(math.isnan, column(history.test, "lr"))) == [False] * 3 + [True] * 2
+    assert list(map(math.isnan, column(history.train, "lr"))) == [False] * 5 + [True] * 2
+    assert f"not certain by the solver in the log; it has {names}" in history.warnings()[0]
+
+
+PIPED: dict[str, Callable[[int, str], str]] = {
+    "docker": lambda second, line: json.dumps(
+        {"log": f"{line}\n", "stream": "stderr", "time": f"2024-06-27T13:02:{second:02}.12Z"}
+    ),
+    "fluentd": lambda second, line: (
+        f"2024-06-27T13:02:{second:02}+00:00\tcaffe\t"
+        + json.dumps({"container_name": "/caffe", "source": "stderr", "log": line})
+    ),
+    "kubectl": lambda second, line: f"2024-06-27T13:02:{second:02}.{7**second}Z {line}",
+    "CRI": lambda second, line: f"2024-06-27T13:02:{second:02}.{7**second}+02:00 stderr F {line}",
+    "mpirun": lambda second, line: f"[1,0]<stderr>:{line}",
+    "syslog": lambda second, line: f"Jun 27 13:02:{second:02} host caffe[4107]: {line}",
+}
+
+
+@pytest.mark.parametrize("pipe", PIPED)
+def test_a_log_says_the_same_through_any_pipe(
+    pipe: str, log: str, whole: Log, read: Callable[[str], Log]
+) -> None:
+    text = log.replace('snapshot_prefix: "run"', 'snapshot_prefix: "a \\"b\\" \\321\\320"')
+    assert text != log
+    lines = enumerate(text.splitlines())
+    piped = read("".join(f"{PIPED[pipe](number % 60, line)}\n" for number, line in lines))
+    assert piped == whole
+    assert piped.warnings() == []
+    assert piped.nets == whole.nets
+    assert piped.solver is not None
+    assert piped.solver.snapshot_prefix == 'a "b" \ufffd\ufffd'
+    assert list(piped.solver.test_iter) == [2, 1]
+
+
+def test_the_parameters_are_those_of_the_rank_that_is_read(
+    log: str, whole: Log, read: Callable[[str], Log]
+) -> None:
+    both = "".join(
+        f"[1,0]<stderr>:{line}\n"
+        + ("" if re.match(r"[IWEF]\d", line) else f"[1,1]<stderr>:{line}\n")
+        for line in log.splitlines()
+    )
+    found = read(both)
+    assert found == whole
+    assert found.nets == whole.nets
+    assert found.solver == whole.solver
+
+
+def test_the_solver_and_the_nets_are_those_that_caffe_printed(
+    folder: Path, whole: Log, log: str, read: Callable[[str], Log]
+) -> None:
+    solver = prototxt.read_solver(folder / "solver.prototxt")
+    assert whole.solver is not None
+    for name in ("lr_policy", "stepsize", "average_loss", "test_interval"):
+        assert getattr(whole.solver, name) == getattr(solver, name)
+    test = prototxt.caffe_pb2().TEST
+    assert [net.state.phase == test for net in whole.nets] == [False, True, True]
+    layers = ["data", "scores", "loss"]
+    assert [[layer.name for layer in net.layer] for net in whole.nets] == [
+        layers,
+        [*layers, "accuracy"],
+        [*layers, "accuracy"],
+    ]
+    assert whole.nets[1].layer[3].accuracy_param.top_k == 1
+    # a second run takes the place of the first
+    for text in (log + log, log.replace("  phase: TEST", '  phase: TEST\n  device: "a { b"')):
+        assert read(text).nets == whole.nets
+    without = read(results_alone(log))
+    assert (without.solver, without.nets) == (None, [])
+
+
+def test_a_net_of_2014_is_upgraded(log: str, read: Callable[[str], Log]) -> None:
+    old = re.sub(
+        r"(?s)Initializing net from parameters: \n.*?(?=^I)",
+        "Initializing net from parameters: \n"
+        'layers {\n  top: "top-1"\n  name: "top-1"\n  type: ACCURACY\n'
+        "  accuracy_param {\n    top_k: 5\n  }\n}\nstate {\n  phase: TEST\n}\n",
+        log,
+        flags=re.MULTILINE,
+    )
+    (layer,) = read(old).nets[0].layer
+    assert (layer.type, layer.top, layer.accuracy_param.top_k) == ("Accuracy", ["top-1"], 5)
 
 
 @pytest.mark.parametrize(

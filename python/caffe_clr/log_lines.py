@@ -12,10 +12,12 @@ follows it: 0.12 may be what is left of 0.125.
 
 import gzip
 import io
+import json
 import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from caffe_clr.history import Phase
@@ -25,9 +27,10 @@ _DAMAGED_GZIP = (EOFError, gzip.BadGzipFile, zlib.error)  # it was cut off, or i
 _LONGEST_MESSAGE = 2000  # of those that tell a result
 _LONGEST_HEAD = 200
 CUT = "\0"  # ends a message that was cut off
-_START = "Initializing solver from parameters:"
+_PARAMETERS = re.compile(r"(?:\[[\d.]{1,9}\] )?Initializing (solver|net) from parameters:")
 
 # All repetitions are bounded: a line may be of any length.
+_RANK = r"(\[\d{1,4}(?:,\d{1,4})?\])"  # of mpirun
 _GLOG = re.compile(
     r"(?P<rank>\[\d{1,4}(?:,\d{1,4})?\](?:<std\w{3}>:? ?| ))?"  # of mpirun -l and --tag-output
     r"(?P<level>[IWEF])(?P<year>2\d{3})?(?P<month>0[1-9]|1[0-2])(?P<day>\d\d) {1,9}"
@@ -55,6 +58,8 @@ _RESULT = re.compile(
     r"|\bnet output #|\bTest score #|\bTesting net\b",
     re.IGNORECASE,
 )
+_TEXT_KEYS = ("log", "message", "MESSAGE")  # of docker, fluentd, journald
+_PACKED = re.compile(rf"""\{{.*"(?:{"|".join(_TEXT_KEYS)})" ?:""")
 _ESCAPES = re.compile(
     r"\x1b(?:\[[0-?]{0,99}[ -/]{0,9}[@-~]|\][^\x07\x1b]{0,999}(?:\x07|\x1b\\)|[@-Z\\^_])"
 )
@@ -80,6 +85,11 @@ class Message:
 @dataclass(frozen=True)
 class Start:
     """A solver begins; its parameters follow."""
+
+
+@dataclass(frozen=True)
+class NetStart:
+    """A net of the solver is made; its parameters follow."""
 
 
 @dataclass(frozen=True)
@@ -109,11 +119,11 @@ class Output:
     is_loss: bool
 
 
-Line = Start | Closing | Iteration | Output
+Line = Start | NetStart | Closing | Iteration | Output
 
 
 def read(path: Path) -> Iterator[str]:
-    """The lines of a log: compressed by gzip or not, in UTF-8 or UTF-16, without escapes.
+    """The lines of a log: compressed by gzip or not, in UTF-8 or UTF-16, without escapes or JSON.
 
     Each but the last ends with a newline; the last may have been cut off.
 
@@ -128,6 +138,7 @@ def read(path: Path) -> Iterator[str]:
             encoding = "utf-16" if is_utf_16 else "utf-8-sig"
             with io.TextIOWrapper(binary, encoding, errors="replace") as text:
                 for line in _unwrapped(list(text)) if is_utf_16 else text:
+                    line = _unpacked(line)
                     yield _ESCAPES.sub("", line) if "\x1b" in line else line
         except _DAMAGED_GZIP:
             return
@@ -154,8 +165,8 @@ def split(line: str) -> list[Message]:
 
 def recognise(text: str) -> Line | None:
     """What a message says of the training; None if nothing, or nothing that is understood."""
-    if text.startswith(_START):
-        return Start()
+    if begun := _PARAMETERS.match(text):
+        return Start() if begun[1] == "solver" else NetStart()
     if output := _OUTPUT.search(text):
         if text.endswith(CUT) and not output[5]:
             return None
@@ -184,18 +195,40 @@ def looks_like_result(text: str) -> bool:
 
 
 def parameters_line(line: str, head: str) -> str:
-    """A line of the solver's parameters, without what a pipe put before it.
+    """A line of a solver's or net's parameters, without what a pipe put before it.
+
+    It is empty where another process of mpirun wrote it.
 
     Args:
         head: what it put before the line at which the parameters start; a time
             stamp has other digits here.
     """
-    begin = line[: len(head)]
-    return line[len(head) :] if _shape(begin) == _shape(head) else line
+    pattern, ranks = _head(head)
+    begin = pattern.match(line)
+    if begin is None:
+        return line
+    return line[begin.end() :] if list(begin.groups()) == ranks else ""
 
 
-def _shape(head: str) -> str:
-    return re.sub(r"\d", "0", head)
+@lru_cache
+def _head(head: str) -> tuple[re.Pattern[str], list[str]]:
+    """What a pipe puts before a line, with any digits; and the ranks in it, which are groups."""
+    others, ranks = (re.split(_RANK, head)[begin::2] for begin in (0, 1))
+    patterns = (re.sub(r"\d+", r"\\d+", re.escape(other)) for other in others)
+    return re.compile(_RANK.join(patterns)), ranks
+
+
+def _unpacked(line: str) -> str:
+    """What a container's logger packed into a line of JSON; any other line as it is."""
+    if not _PACKED.search(line):
+        return line
+    try:
+        entry = json.loads(line[line.index("{") :])
+    except (ValueError, RecursionError):
+        return line  # it is cut off
+    texts = (entry[key] for key in _TEXT_KEYS if isinstance(entry.get(key), str))
+    text = next(texts, line).removesuffix("\n").encode(errors="replace").decode()
+    return text + "\n" * line.endswith("\n")
 
 
 def _unwrapped(lines: list[str]) -> Iterator[str]:

@@ -12,22 +12,34 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from google.protobuf import text_format
 
-from caffe_clr import history, log_lines, policies, prototxt
+from caffe_clr import history, log_lines, parameters, policies, prototxt
 from caffe_clr.errors import ClrError
 from caffe_clr.history import History, Phase, Row
-from caffe_clr.log_lines import Closing, Iteration, Message, Output, Start
+from caffe_clr.log_lines import Closing, Iteration, Message, NetStart, Output, Start
 
 _HALF_A_YEAR = timedelta(days=180)
 _LONGEST_EXAMPLE = 100
 _REMEDY = "give the file that the standard error of `caffe train` went to"
-_UNKNOWN_FIELD = re.compile(r'no field named "(\w+)"')
+
+
+@dataclass(frozen=True)
+class Printed:
+    """What a solver printed when it began.
+
+    Attributes:
+        solver: the lines of its SolverParameter.
+        nets: those of the NetParameter of each of its nets.
+    """
+
+    solver: list[str] = field(default_factory=list)
+    nets: list[list[str]] = field(default_factory=list)
 
 
 @dataclass
@@ -41,6 +53,7 @@ class Log(History):
         replaced: how many results a later run in the log repeats or goes back before.
         beside: how many results are of other processes that ran at the same time.
         no_rate: why rates that are not logged are unknown; empty if none are.
+        printed: what the last solver printed when it began.
     """
 
     not_understood: int = field(default=0, compare=False)
@@ -49,6 +62,31 @@ class Log(History):
     replaced: int = field(default=0, compare=False)
     beside: int = field(default=0, compare=False)
     no_rate: str = field(default="", compare=False)
+    printed: Printed = field(default_factory=Printed, compare=False)
+
+    @cached_property
+    def solver(self) -> Any | None:
+        """The SolverParameter that is printed in the log, None where there is none.
+
+        Of several, that of the last solver. It has the fields that are known here
+        and can be read.
+
+        Raises:
+            ClrError: there is no Caffe.
+        """
+        return _read_solver(self.printed)[0] if self.printed.solver else None
+
+    @cached_property
+    def nets(self) -> list[Any]:
+        """The NetParameters of that solver that are printed in the log, in order.
+
+        Each has the layers of its phase, state.phase. The nets that recurrent
+        layers unroll come behind the one that these are in.
+
+        Raises:
+            ClrError: there is no Caffe.
+        """
+        return [_read_net("".join(lines)) for lines in self.printed.nets]
 
     @property
     def computed(self) -> int:
@@ -94,14 +132,14 @@ class _Part:
     """What a thread logged from a start or a resumption up to the next.
 
     Attributes:
-        parameters: the lines of the SolverParameter.
+        printed: what its solver printed.
         first: the number of the first of its lines.
         last: that of the last.
         rates: by iteration.
         results: by iteration and phase.
     """
 
-    parameters: list[str]
+    printed: Printed
     first: int
     last: int
     rates: dict[int, _Rate] = field(default_factory=dict)
@@ -114,7 +152,7 @@ class _Part:
     def before(self, end: int) -> "_Part":
         """What it holds of the iterations before one."""
         return _Part(
-            *(self.parameters, self.first, self.last),
+            *(self.printed, self.first, self.last),
             {iteration: rate for iteration, rate in self.rates.items() if iteration < end},
             {key: result for key, result in self.results.items() if key[0] < end},
         )
@@ -151,6 +189,7 @@ def read_log(path: Path) -> Log:
             a rate is to be computed and there is no Caffe.
     """
     log, parts = _read_parts(path)
+    log.printed = parts[-1].printed if parts else log.printed
     found = [_rates(part, log) for part in parts]
     is_any_computed = any(is_computed for rates in found for _, is_computed in rates.values())
     for part, rates in zip(parts, found, strict=True):
@@ -239,7 +278,7 @@ class _Thread:
     """Where a thread is.
 
     Attributes:
-        parameters: of the solver that began in it, if one did and its lines are not torn apart.
+        printed: by the solver that began in it, if one did.
         part: None until it logs something of an iteration, and when a solver begins in it.
         starts: how many solvers had begun, in whichever thread, when it logged that last.
         iteration: the iteration that it was.
@@ -247,7 +286,7 @@ class _Thread:
     """
 
     clock: "_Clock"
-    parameters: list[str] = field(default_factory=list)
+    printed: Printed = field(default_factory=Printed)
     part: _Part | None = None
     starts: int = 0
     iteration: int = 0
@@ -274,8 +313,9 @@ class _Reader:
         self._clock = _Clock()  # of the thread that logged last
         self._threads: dict[str, _Thread] = {}
         self._starts = 0
-        self._parameters: list[str] = []
-        self._head: str | None = None  # of the lines of the parameters, while these are read
+        self._printed = Printed()  # by the newest solver
+        self._lines: list[str] = []  # of the parameters that are read
+        self._head: str | None = None  # of these lines, while they are read
 
     def read(self, line: str) -> None:
         """Read one line. The last may be cut off."""
@@ -286,7 +326,7 @@ class _Reader:
         if messages:
             return
         if self._head is not None:
-            self._parameters.append(log_lines.parameters_line(line, self._head))
+            self._lines.append(log_lines.parameters_line(line, self._head))
         self._count_if_result(line)
 
     def _read_message(self, message: Message) -> None:
@@ -299,9 +339,12 @@ class _Reader:
         line = log_lines.recognise(message.text)
         if isinstance(line, Start):
             self._starts += 1
-            self._parameters = thread.parameters = []
-            self._head = message.head
+            self._printed = thread.printed = Printed()
+            self._lines, self._head = self._printed.solver, message.head
             thread.part = thread.open = None
+        elif isinstance(line, NetStart):
+            self._lines, self._head = [], message.head
+            (thread.printed if thread.printed.solver else self._printed).nets.append(self._lines)
         elif isinstance(line, Closing):
             thread.close(self._starts)
             thread.open = None
@@ -318,7 +361,11 @@ class _Reader:
         # NVCaffe names its last iteration N + 1, and then the rate of N
         has_gone_back = line.iteration < thread.iteration - is_rate
         if thread.part is None or has_gone_back:
-            thread.part = _Part(thread.parameters or self._parameters, self._number, self._number)
+            printed = Printed(
+                thread.printed.solver or self._printed.solver,
+                thread.printed.nets or self._printed.nets,
+            )
+            thread.part = _Part(printed, self._number, self._number)
             thread.open = None
             self.parts.append(thread.part)
         thread.close(self._starts)
@@ -392,7 +439,7 @@ def _whole(log: Log, part: _Part) -> _Part:
         if result.closed or len(result.outputs) >= outputs.get(key[1], math.inf)
     }
     log.cut_off += len(some) - len(whole)
-    return _Part(part.parameters, part.first, part.last, part.rates, whole)
+    return _Part(part.printed, part.first, part.last, part.rates, whole)
 
 
 def _without_those_beside(log: Log, parts: list[_Part]) -> list[_Part]:
@@ -429,25 +476,53 @@ def _rates(part: _Part, log: Log) -> dict[int, tuple[_Rate, bool]]:
 def _computed(part: _Part, iterations: list[int]) -> tuple[list[float], str]:
     """The rates of iterations by the solver parameters in the log; nan, and why, if unsure."""
     unknown = [math.nan] * len(iterations)
-    if not part.parameters:
+    if not part.printed.solver:
         return unknown, "not logged, and there are no solver parameters in the log"
-    solver = prototxt.caffe_pb2().SolverParameter()
+    solver, left_out = _read_solver(part.printed)
+    logged = dict(sorted(part.rates.items()))
     try:
-        text_format.Parse("".join(part.parameters), solver)
         with np.errstate(all="ignore"):  # a rate may be inf, in Caffe too
-            scheduled = policies.learning_rate(solver, list(part.rates))
+            scheduled = policies.learning_rate(solver, list(logged))
             rates = policies.learning_rate(solver, iterations)
-    except text_format.ParseError as error:
-        unknown_field = _UNKNOWN_FIELD.search(str(error))
-        why = (
-            f"have {unknown_field[1]}, which is unknown here" if unknown_field else "cannot be read"
-        )
-        return unknown, f"not logged, and the solver parameters in the log {why}"
     except ValueError as error:
         return unknown, f"not logged, and the solver in the log has no known schedule: {error}"
-    if not all(agree([rate.lr for rate in part.rates.values()], scheduled, solver.max_lr)):
-        return unknown, "not logged, and those that are differ from the solver's in the log"
-    return [float(f"{rate:.6g}") for rate in rates], ""
+    but = f"; it has {', '.join(left_out)}, which is unknown here" if left_out else ""
+    if not all(agree([rate.lr for rate in logged.values()], scheduled, solver.max_lr)):
+        return unknown, f"not logged, and those that are differ from the solver's in the log{but}"
+    first, last = _vouched_for(list(logged)) if left_out else (-math.inf, math.inf)
+    return (
+        [
+            float(f"{rate:.6g}") if first <= iteration <= last else math.nan
+            for iteration, rate in zip(iterations, rates, strict=True)
+        ],
+        f"not logged, and not certain by the solver in the log{but}",
+    )
+
+
+def _vouched_for(logged: list[int]) -> tuple[float, float]:
+    """The first and the last iteration at which logged rates show what the schedule is.
+
+    That is up to where the next would be: Caffe logs none at max_iter.
+    """
+    if len(logged) < 2:
+        return math.inf, -math.inf
+    return logged[0], 2 * logged[-1] - logged[-2]
+
+
+def _read_solver(printed: Printed) -> tuple[Any, list[str]]:
+    """A SolverParameter, and the names of its fields that are left out."""
+    solver = prototxt.caffe_pb2().SolverParameter()
+    left_out = parameters.read("".join(printed.solver), solver)
+    return solver, list(dict.fromkeys(left_out))
+
+
+def _read_net(text: str) -> Any:
+    net = prototxt.caffe_pb2().NetParameter()
+    parameters.read(text, net)
+    try:
+        return prototxt.upgraded(net, "the net in the log")
+    except ClrError:
+        return net
 
 
 def _columns(result: _Result, phase: Phase) -> dict[str, Output]:

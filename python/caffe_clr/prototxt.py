@@ -278,20 +278,28 @@ def read_net(path: Path) -> Any:
     Raises:
         ClrError: the file cannot be read or is not a net prototxt.
     """
-    net = _read(path, "NetParameter")
+    return upgraded(_read(path, "NetParameter"), str(path))
+
+
+def upgraded(net: Any, name: str) -> Any:
+    """A NetParameter in the present format, as Caffe upgrades one of a deprecated format.
+
+    Raises:
+        ClrError: `name` cannot be upgraded.
+    """
     if not net.layers and not net.input:
         return net
     try:
-        upgraded = installation.upgrade_net(text_format.MessageToString(net))
+        text = installation.upgrade_net(text_format.MessageToString(net))
     except OSError as error:
         raise ClrError(f"{error.filename}: {error.strerror}; run `caffe-clr build` again") from None
     except CalledProcessError as error:
         fatal = _FATAL.search(error.stderr)
         reason = fatal[1] if fatal else str(error)
         raise ClrError(
-            f"{path}: cannot be upgraded from the deprecated `layers`: {reason}"
+            f"{name}: cannot be upgraded from the deprecated `layers`: {reason}"
         ) from None
-    return text_format.Parse(upgraded, type(net)())
+    return text_format.Parse(text, type(net)())
 
 
 def did_you_mean(wrong: str, names: Iterable[str], likeness: float = 0.6) -> str:
