@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from google.protobuf import text_format
@@ -256,6 +257,70 @@ def test_a_sweep_that_does_not_stop_early_goes_on_until_the_loss_is_no_number(
     )
     assert higher.diverged_at is not None
     assert all(np.isfinite(row["loss"]) for row in higher.losses[:-1])
+
+
+REGRESSION = """
+layer {
+  name: "data" type: "HDF5Data" top: "data" top: "wanted"
+  hdf5_data_param { source: "LIST" batch_size: 20 }
+}
+layer {
+  name: "found" type: "InnerProduct" bottom: "data" top: "found"
+  inner_product_param { num_output: 1 weight_filler { type: "gaussian" std: 0.01 } }
+}
+layer { name: "loss" type: "EuclideanLoss" bottom: "found" bottom: "wanted" top: "loss" }
+"""
+# its loss begins at -0.5 and falls to -1
+NEGATIVE = """
+layer {
+  name: "data" type: "DummyData" top: "data"
+  dummy_data_param { shape { dim: 8 dim: 4 } data_filler { type: "gaussian" } }
+}
+layer {
+  name: "found" type: "InnerProduct" bottom: "data" top: "found"
+  inner_product_param { num_output: 1 weight_filler { type: "xavier" } }
+}
+layer { name: "share" type: "Sigmoid" bottom: "found" top: "share" }
+layer {
+  name: "loss" type: "Reduction" bottom: "share" top: "loss" loss_weight: 1
+  reduction_param { operation: MEAN coeff: -1 }
+}
+"""
+
+
+def test_an_easy_first_batch_is_no_measure_of_divergence(
+    write_solver: Callable[..., Path], tmp_path: Path
+) -> None:
+    draw = np.random.default_rng(1)
+    data = draw.normal(size=(400, 20)).astype(np.float32)
+    wanted = data @ draw.normal(0, 0.3, 20).astype(np.float32)
+    easy = np.argsort(np.abs(wanted))[:20]
+    order = [*easy, *draw.permutation(np.setdiff1d(np.arange(400), easy))]
+    with h5py.File(tmp_path / "data.h5", "w") as file:
+        file["data"], file["wanted"] = data[order], wanted[order]
+    (tmp_path / "list.txt").write_text(f"{tmp_path}/data.h5\n")
+    net = tmp_path / "net.prototxt"
+    net.write_text(REGRESSION.replace("LIST", str(tmp_path / "list.txt")))
+    solver = write_solver(net=str(net), test_iter=[20])
+    sweep: dict[str, Any] = {"min_lr": 0.0001, "max_lr": 0.02, "iterations": 200}
+    found = range_test(solver, tmp_path / "out", Options(**sweep))
+    assert found.losses[0]["loss"] < 0.1 * found.losses[1]["loss"]
+    assert (found.diverged_at, found.rows[-1]["iteration"]) == (None, 200)
+    diverging = Options(**sweep | {"max_lr": 2})
+    found = range_test(solver, tmp_path / "diverging", diverging)
+    assert found.diverged_at is not None
+    assert "times the largest of the first 20 iterations (with --keep-going" in found.stopped
+
+
+def test_a_negative_loss_is_no_divergence(
+    write_solver: Callable[..., Path], tmp_path: Path
+) -> None:
+    net = tmp_path / "net.prototxt"
+    net.write_text(NEGATIVE)
+    solver = write_solver(net=str(net))
+    found = range_test(solver, tmp_path / "out", Options(**SWEEP, iterations=200))
+    assert (found.diverged_at, found.rows[-1]["iteration"]) == (None, 200)
+    assert found.losses[-1]["loss"] < found.losses[0]["loss"] < 0
 
 
 def test_seeds_are_compared_as_far_as_all_of_them_came(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ DIGESTS = ("nets", "data")  # in run.json, a list each: of each stage's net and 
 _LIST = "snapshots.csv"
 _COLUMNS = (
     *("stage", "iteration", "state", "state_sha256", "model", "model_sha256"),
-    *("first_loss", "loss_sum", "losses", "train_rows", "test_rows"),
+    *("early_loss", "loss_sum", "losses", "train_rows", "test_rows"),
 )
 
 
@@ -64,13 +64,14 @@ class Memory:
     """What a run knows at a snapshot that Caffe's files do not tell.
 
     Attributes:
-        first_loss: of the run; nan where it is not known.
+        early_loss: the largest of the first tenth of the run, without its sign; nan where
+            it is not known.
         loss_sum: of the losses since the last display.
         losses: how many those are.
         rows: recorded before this iteration, by phase, where that is known.
     """
 
-    first_loss: float = math.nan
+    early_loss: float = math.nan
     loss_sum: float = 0.0
     losses: int = 0
     rows: dict[Phase, int] = field(default_factory=dict)
@@ -273,7 +274,7 @@ class Run:
             csv.writer(file).writerow(
                 (
                     *(snapshot.stage + 1, snapshot.iteration, *sum(files, ())),
-                    *(memory.first_loss, memory.loss_sum, memory.losses, *rows),
+                    *(memory.early_loss, memory.loss_sum, memory.losses, *rows),
                 )
             )
 
@@ -443,9 +444,9 @@ def _is_status(content: dict[str, Any]) -> bool:
 def _memory(cells: Sequence[str]) -> Memory:
     """What is at the end of a row of the list; nothing where that cannot be read."""
     try:
-        first_loss, loss_sum, losses, *rows = cells
+        early_loss, loss_sum, losses, *rows = cells
         return Memory(
-            first_loss=float(first_loss),
+            early_loss=float(early_loss),
             loss_sum=float(loss_sum),
             losses=int(losses),
             rows=dict(zip((Phase.TRAIN, Phase.TEST), map(int, rows), strict=True)),

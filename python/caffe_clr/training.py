@@ -32,7 +32,8 @@ from caffe_clr.runs import Memory, Run, Snapshot, Status
 _MAX_ITER = 2**31 - 1
 _MOST_BYTES_OF_NAME = 255  # on Linux, as those of a path
 _MOST_BYTES_OF_PATH = 4095
-_RISE = 4  # how far above the first loss is "risen"
+_RISE = 4  # times the largest early loss is "risen"
+_EARLY = 10  # one part in so many of a run is early
 
 
 @dataclass(frozen=True)
@@ -135,8 +136,9 @@ def train(
             would have come next.
         snapshot_cycles: also snapshot where a cycle ends.
         stop_early: end not only at a loss that is nan, inf, or the 87.3365 that
-            SoftmaxWithLoss reports for them, but also at one that has risen to
-            four times the first.
+            SoftmaxWithLoss reports for them, but also where the mean loss of a
+            display is over four times the largest loss of the first tenth of the run. A
+            single batch, such as the first, may be an easy one.
         tensorboard: also write what is recorded as TensorBoard's event files, into the
             run folder.
         on_iteration: called after each iteration.
@@ -271,7 +273,8 @@ class _Stage:
         self._momentum_cycles = any(stage.cyclical_momentum for stage in planned.stages)
         self._loss_sum = 0.0  # of the losses since the last display
         self._losses = 0
-        self._first_loss = math.nan
+        self._early_loss = 0.0  # the largest of the first iterations, without its sign
+        self._early = max(1, self.parameter.max_iter // _EARLY)
         self._solver: Any = None
         self._began = time.monotonic()
 
@@ -296,7 +299,7 @@ class _Stage:
             return []
         solvers.restore(self._solver, snapshot.state, snapshot.model)
         self.newest = snapshot
-        self._first_loss = snapshot.memory.first_loss
+        self._early_loss = snapshot.memory.early_loss
         if snapshot.stage != self._number:
             return []
         self._loss_sum, self._losses = snapshot.memory.loss_sum, snapshot.memory.losses
@@ -351,24 +354,35 @@ class _Stage:
             results = solvers.outputs(self._solver.net)
             self._run.add(Phase.TRAIN, {**row, **results, "loss": mean, **self._seconds()})
             self._loss_sum, self._losses = 0.0, 0
-        if math.isnan(self._first_loss):
-            self._first_loss = loss
-        lost = self._lost(loss, mean)
-        if lost is not None:
+        if iteration < self._early:
+            self._early_loss = max(self._early_loss, abs(loss))
+        reason = self._lost(loss)
+        if not reason and self._stop_early and shown and iteration >= self._early:
+            reason = self._risen(mean)
+        if reason:
             raise DivergedError(
-                f"diverged at iteration {iteration}, rate {lr:.4g}: the loss is {lost:.6g};"
+                f"diverged at iteration {iteration}, rate {lr:.4g}: {reason};"
                 " lower the rate (max_lr or base_lr)",
                 iteration,
             )
 
-    def _lost(self, loss: float, mean: float) -> float | None:
-        """The loss that tells that the training has diverged, if one does."""
-        for name in self._softmax_losses:
-            value = float(self._solver.net.blobs[name].data.sum())
-            if metrics.is_lost(value):
-                return value
-        has_risen = self._stop_early and mean > _RISE * self._first_loss
-        return mean if has_risen or not math.isfinite(loss) else None
+    def _lost(self, loss: float) -> str | None:
+        """The loss that is of scores that are not finite, if there is one."""
+        blobs = self._solver.net.blobs
+        softmax = [float(blobs[name].data.sum()) for name in self._softmax_losses]
+        lost = [value for value in softmax if metrics.is_lost(value)]
+        if not math.isfinite(loss):
+            lost.append(loss)
+        return f"the loss is {lost[0]:.6g}" if lost else None
+
+    def _risen(self, mean: float) -> str | None:
+        """The mean loss of a display, if it has risen far above the early ones."""
+        if not 0 < _RISE * self._early_loss < mean:
+            return None
+        return (
+            f"the loss is {mean:.6g}, over {_RISE} times the largest of the first {self._early}"
+            " iterations (with --keep-going the range test goes on)"
+        )
 
     def _test_is_due_at(self, iteration: int) -> bool:
         """At each test_interval, and where a run ends or a stage begins."""
@@ -411,7 +425,7 @@ class _Stage:
         self._solver.snapshot()
         solvers.check_snapshot(self._solver, state, model)
         memory = Memory(
-            self._first_loss,
+            self._early_loss,
             self._loss_sum,
             self._losses,
             self._run.rows_before(self.iteration),
