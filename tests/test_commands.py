@@ -190,7 +190,10 @@ def test_range_test_prints_what_it_writes(run_cli: Run, tmp_path: Path) -> None:
         COLUMNS="80",
     )
     assert done.returncode == 0, done.stderr
-    assert re.search(r"base_lr 0\.0\d+ \((high|medium|low) confidence\): the accuracy", done.stdout)
+    assert "Judged by: accuracy (higher is better), 61 values; not by loss" in done.stdout
+    # which of the curves decides depends on the last bits of a training
+    suggested = r"base_lr 0\.0\d+ \((high|medium|low) confidence\): the (accuracy|training loss) "
+    assert re.search(suggested, done.stdout)
     assert "Solver: found/triangular2_solver.prototxt" in done.stdout
     assert imread(tmp_path / "found" / "range_test.png").size
     trained = run_cli("train", "found/triangular2_solver.prototxt", "--out", "run")
@@ -207,13 +210,32 @@ def test_range_test_says_first_that_it_diverged(run_cli: Run, tmp_path: Path) ->
     first = next(line for line in done.stdout.splitlines() if "range test" not in line)
     stopped = re.fullmatch(r"Stopped early: diverged at iteration \d+, rate ([\d.]+): .*", first)
     assert stopped
-    below = f"{float(stopped[1]):.3g}, where the training diverges"
-    assert re.fullmatch(rf"error: no bounds: .*: let the range end below {below}\n", done.stderr)
+    remedy = r"let the range end below ([\d.]+), where the training diverges"
+    failed = re.fullmatch(rf"error: no bounds: .*: {remedy}\n", done.stderr)
+    assert failed
+    assert float(failed[1]) == pytest.approx(float(stopped[1]), rel=0.01)
     assert not {"┏", "What each rule says"} & set(done.stdout.split())
     assert imread(tmp_path / "found" / "range_test.png").size
     again = run_cli("suggest", "found")
     assert again.returncode == 1
     assert "error: no bounds: " in again.stderr
+
+
+def test_suggest_judges_by_what_it_is_told_to(run_cli: Run, tmp_path: Path) -> None:
+    rates = [0.001 * number for number in range(40)]
+    lines = [f"{rate},{max(1, 40 - 2000 * rate)},0.5" for rate in rates]
+    (tmp_path / "curve.csv").write_text("\n".join(["lr,gap,gate", *lines, ""]))
+    done = run_cli("suggest", "curve.csv", "--output", "gap", "--lower-is-better")
+    assert done.returncode == 0, done.stderr
+    assert "Judged by: gap (lower is better), 40 values; not by gate\n" in done.stdout
+    for arguments, reason in (
+        (["curve.csv"], "outputs, gap, gate: name one with --output"),
+        (["curve.csv", "--output", "gaps"], "no output gaps; there are gap, gate"),
+        (["curve.csv", "--lower-is-better"], "name the output that should fall with --output"),
+    ):
+        refused = run_cli("suggest", *arguments)
+        assert refused.returncode == 2
+        assert reason in refused.stderr
 
 
 @pytest.mark.usefixtures("digits")
