@@ -137,3 +137,100 @@ def test_an_accuracy_is_of_scores_unless_all_losses_of_its_net_are_lost(
         name: lost if value == "lost" else value for name, value in others.items()
     }
     assert metrics.has_scores(row, "accuracy", {"entropy"}) == has_scores
+
+
+@pytest.mark.parametrize(
+    ("names", "judged", "is_accuracy"),
+    [
+        ("accuracy loss per_class_accuracy[0] per_class_accuracy[1]", "accuracy", True),
+        ("loss3/loss3 loss3/top-1 loss3/top-5", "loss3/top-1", True),
+        ("loss1/top-1 loss2/top-1 loss3/top-1 loss3/top-5", "loss3/top-1", True),
+        ("accuracy_top1 accuracy_top5 loss", "accuracy_top1", True),
+        ("accuracy@1 accuracy@10 accuracy_top_3", "accuracy@1", True),
+        ("topk_accuracy acc loss", "acc", True),
+        ("loss_bbox loss_coverage mAP precision recall", "mAP", True),
+        ("Recall mean_precision", "mean_precision", True),
+        ("detection_eval mbox_loss", "detection_eval", True),
+        ("mIoU prob_map loss", "mIoU", True),
+        ("lambda loss", "loss", False),
+        ("lambda valAcc", "valAcc", True),
+        ("loss top1_err", "top1_err", False),
+        ("loss testMAE", "testMAE", False),
+        ("epe output", "epe", False),
+        ("wer", "wer", False),
+        ("loss1/loss1 loss2/loss1 loss3/loss3", "loss3/loss3", False),
+        ("loss/val", "loss/val", False),
+        ("accuracy accuracy#1 loss loss#1", "accuracy", True),
+        ("loss top-1#1", "loss", False),
+        ("score[0] score[1]", "score[0]", True),
+    ],
+)
+def test_names_alone_tell_what_to_judge_by(names: str, judged: str, is_accuracy: bool) -> None:
+    metric = metrics.metric_of_outputs(names.split())
+    assert metric == metrics.Metric(judged, of_test=True, is_accuracy=is_accuracy)
+
+
+@pytest.mark.parametrize("names", ["", "lambda", "step label lr_mult output", "heatmap prob[0]"])
+def test_names_that_tell_nothing_are_judged_by_none(names: str) -> None:
+    assert metrics.metric_of_outputs(names.split()) is None
+
+
+def test_an_accuracy_with_a_weight_is_a_loss() -> None:
+    assert metrics.metric_of_outputs(["accuracy", "error"], {"accuracy", "error"}) == (
+        metrics.Metric("error", of_test=True, is_accuracy=False)
+    )
+
+
+def test_a_python_layer_that_gives_an_accuracy_comes_before_the_loss() -> None:
+    scored = 'layer { name: "map" type: "Python" top: "mAP" top: "precision" top: "recall" }'
+    metric = metric_of(layer("loss_bbox", "L1Loss"), scored)
+    assert metric == metrics.Metric("mAP", of_test=True, is_accuracy=True)
+
+
+def test_an_accuracy_that_another_layer_takes_is_no_output() -> None:
+    silent = 'layer { name: "quiet" type: "Silence" bottom: "right" }'
+    assert metric_of(LOSS, TOP_1, silent).name == "entropy"
+
+
+def data(source: str, include: str) -> str:
+    return layer(source, "Data", data_param=f'source: "{source}"', include=include)
+
+
+TEST_STAGES = {"train": 'stage: "on_train"', "test": 'stage: "on_test"'}
+
+
+@pytest.mark.parametrize(
+    ("stages", "judged"),
+    [(["train", "test"], "right#1"), (["test", "train"], "right"), (["train", "train"], "right")],
+)
+def test_a_test_on_the_training_set_is_not_the_one_to_judge_by(
+    stages: list[str], judged: str
+) -> None:
+    net = [
+        data("train_lmdb", "phase: TRAIN"),
+        *(data(f"{name}_lmdb", f"phase: TEST {stage}") for name, stage in TEST_STAGES.items()),
+        TOP_1,
+    ]
+    states = " ".join(f"test_iter: 1 test_state {{ {TEST_STAGES[name]} }}" for name in stages)
+    solver = text_format.Parse(
+        f"net_param {{ {' '.join(net)} }} test_interval: 1 {states}",
+        prototxt.caffe_pb2().SolverParameter(),
+    )
+    assert metrics.metric_of(prototxt.SolverFile(solver)).name == judged
+
+
+def test_bvlc_tests_its_autoencoder_on_the_training_set_first(tree: Tree) -> None:
+    solver = prototxt.read_solver(tree.source / "examples/mnist/mnist_autoencoder_solver.prototxt")
+    solver.net = str(tree.source / solver.net)
+    metric = metrics.metric_of(prototxt.SolverFile(solver))
+    assert (metric.name, metric.net, metric.label) == (
+        "cross_entropy_loss#1",
+        1,
+        "test cross_entropy_loss",
+    )
+
+
+def test_an_accuracy_is_shown_in_percent_whoever_multiplied_it() -> None:
+    metric = metrics.Metric("mAP", of_test=True, is_accuracy=True)
+    assert (metric.shown(0.415), metric.shown(41.5)) == ("41.50%", "41.5")
+    assert (metric.scale(0.415), metric.scale(41.5)) == (100, 1)

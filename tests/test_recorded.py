@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from caffe_clr import plots, recorded
+from caffe_clr import installation, metrics, plots, recorded
 from caffe_clr.errors import ClrError, UsageError
 from caffe_clr.history import write_csv
+from caffe_clr.range_test import Options, range_test
 from caffe_clr.recorded import read
 
 RATES = np.linspace(0.001, 0.05, 50)
@@ -240,3 +242,143 @@ def test_bounds_that_are_none_have_no_legend(
     plots.plot_range_test(found, "a curve", tmp_path / "curve.png")
     (figure,) = figures
     assert [len(legend.get_texts()) for legend in figure.legends] == ([labels] if labels else [])
+
+
+@pytest.mark.parametrize("counter", ["", "step", "Wall time", "batch"])
+def test_a_counter_is_no_output(counter: str, tmp_path: Path) -> None:
+    path = table(tmp_path / "exported.csv", **{counter: range(50), "lr": RATES, "loss": LOSSES})
+    found = read(path)
+    assert found.metric == metrics.TRAINING_LOSS
+    assert bounds(found) == bounds(read(table(tmp_path / "loss.csv", lr=RATES, loss=LOSSES)))
+
+
+def test_an_error_is_to_fall(tmp_path: Path) -> None:
+    errors = np.interp(RATES, [0.005, 0.02, 0.03, 0.05], [40, 8, 8, 60])
+    found = read(table(tmp_path / "mae.csv", lr=RATES, mae=errors))
+    assert (found.metric.name, found.metric.is_accuracy) == ("mae", False)
+    assert bounds(found) == pytest.approx((0.006, 0.019), abs=0.0011)
+
+
+def test_what_no_name_tells_can_be_said(tmp_path: Path) -> None:
+    path = table(tmp_path / "curve.csv", lr=RATES, margin=1 - ACCURACIES, gate=RATES)
+    with pytest.raises(UsageError, match=r"margin, gate: name one with --output, and add --lower"):
+        read(path)
+    found = read(path, "margin", lower_is_better=True)
+    assert not found.metric.is_accuracy
+    assert bounds(found) == pytest.approx((0.006, 0.019), abs=0.0011)
+    assert read(path, "margin").metric.is_accuracy
+
+
+def test_a_value_far_beyond_a_share_is_no_accuracy(tmp_path: Path) -> None:
+    columns = {"lr": RATES, "rank": 1000 * ACCURACIES, "loss": LOSSES}
+    assert read(table(tmp_path / "rank.csv", **columns)).metric == metrics.TRAINING_LOSS
+    columns["rank"] = 100 * ACCURACIES
+    found = read(table(tmp_path / "percent.csv", **columns))
+    assert found.metric.name == "rank"
+    assert bounds(found) == pytest.approx((0.006, 0.019), abs=0.0011)
+
+
+def test_the_training_loss_does_not_confirm_itself(tmp_path: Path) -> None:
+    alone = read(table(tmp_path / "loss.csv", lr=RATES, loss=LOSSES)).suggestions
+    tested = read(table(tmp_path / "test.csv", lr=RATES, test_loss=LOSSES)).suggestions
+    both = read(table(tmp_path / "both.csv", lr=RATES, test_loss=LOSSES, loss=LOSSES)).suggestions
+    found = [each.base_lr.confidence for each in (alone, tested, both)]
+    assert found == ["medium", "medium", "high"]
+    assert alone.max_lr.confidence == "medium"
+    assert [rule.name for rule in alone.rules].count("learns") == 1
+
+
+def test_few_displays_are_counted_as_such(tmp_path: Path) -> None:
+    few = read(table(tmp_path / "few.csv", lr=RATES[:5], loss=LOSSES[:5]))
+    assert "5 displays are too few, it takes 8" in few.suggestions.max_lr.reason
+
+
+def top_k_log(path: Path, *, shows_nets: bool) -> Path:
+    """A log with two accuracies, whose nets tell which of them is the one of a single guess."""
+    nets = """I1125 10:00:00.000000 77 net.cpp:53] Initializing net from parameters: 
+state { phase: TRAIN }
+layer { name: "d" type: "Data" top: "data" top: "label" data_param { source: "train" } }
+I1125 10:00:00.000000 77 net.cpp:53] Initializing net from parameters: 
+state { phase: TEST }
+layer { name: "d" type: "Data" top: "data" top: "label" data_param { source: "test" } }
+layer { name: "a" type: "Accuracy" bottom: "data" bottom: "label" top: "first_acc" }
+layer {
+  name: "b" type: "Accuracy" bottom: "data" bottom: "label" top: "second_acc"
+  accuracy_param { top_k: 5 }
+}
+"""
+    log(path)
+    lines = path.read_text().splitlines(keepends=True)
+    for number, line in enumerate(lines):
+        if "accuracy" in line:
+            value = float(line.split()[-1])
+            second = line.replace("#0: accuracy", "#2: second_acc")
+            second = second.replace(f"{value:.6g}", f"{1 - value:.6g}")
+            lines[number] = line.replace("accuracy", "first_acc") + second
+    path.write_text((nets if shows_nets else "") + "".join(lines))
+    return path
+
+
+def test_the_net_in_a_log_tells_what_to_judge_by(tmp_path: Path) -> None:
+    found = read(top_k_log(tmp_path / "train.log", shows_nets=True))
+    assert found.metric.name == "first_acc"
+    assert set(found.others) == {"second_acc", "loss"}
+    headless = read(top_k_log(tmp_path / "headless.log", shows_nets=False))
+    assert headless.metric.name == "second_acc"
+
+
+def test_a_logged_loss_is_of_the_middle_of_average_loss(tmp_path: Path) -> None:
+    """The loss falls at once where the rate is 0.025; a mean of 100 iterations is late by 50."""
+    head = "I1125 10:00:00.000000 77 solver.cpp:45] Initializing solver from parameters: \n"
+    window = 10
+    losses = np.where(RATES > 0.025, 0.5, 2.3) + 0.001 * np.arange(RATES.size) % 2
+    means = [losses[max(0, i + 1 - window) : i + 1].mean() for i in range(losses.size)]
+    path = log(tmp_path / "train.log", means)
+    text = "\n".join(line for line in path.read_text().splitlines() if "accuracy" not in line)
+    text = "\n".join(line for line in text.splitlines() if "Test net" not in line)
+    rates = []
+    for number in (1, window * 10):  # displays are ten iterations apart
+        parameters = f'lr_policy: "triangular"\naverage_loss: {number}\n'
+        path.write_text(f"{head}{parameters}{text}\n")
+        rates.append(next(row["lr"] for row in read(path).losses if row["loss"] < 1.4))
+    assert rates[0] > 0.028
+    assert rates[1] == pytest.approx(0.025, abs=0.0011)
+
+
+def test_the_folder_of_a_range_test_has_all_outputs(
+    tmp_path: Path, write_solver: Callable[..., Path]
+) -> None:
+    solver = write_solver(test_iter=[3], test_interval=8)
+    options = Options(min_lr=0.001, max_lr=0.2, epochs=8, seeds=2)
+    tested = range_test(solver, tmp_path / "found", options)
+    again = read(tmp_path / "found")
+    assert again.rows == [{key: row[key] for key in row} for row in tested.rows]
+    assert again.metric == tested.metric
+    assert again.suggestions.rules == tested.suggestions.rules
+    assert again.others == tested.others
+    for other in tested.others:
+        assert read(tmp_path / "found", other).metric.name == other
+
+
+def test_the_net_within_a_recurrent_layer_is_no_test_net(tmp_path: Path) -> None:
+    unrolled = """I1125 10:00:00.000000 77 net.cpp:53] Initializing net from parameters: 
+name: "lstm_unrolled"
+layer { name: "in" type: "Input" top: "x" }
+layer { name: "gap" type: "Reduction" bottom: "x" top: "gap" loss_weight: 1 }
+"""
+    path = top_k_log(tmp_path / "train.log", shows_nets=True)
+    before, test_net = path.read_text().rsplit("I1125 10:00:00.000000 77 net.cpp:53]", 1)
+    path.write_text(f"{before}{unrolled}I1125 10:00:00.000000 77 net.cpp:53]{test_net}")
+    assert read(path).metric.name == "first_acc"
+
+
+def test_without_a_caffe_names_tell_what_to_judge_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "caffe.proto.caffe_pb2", raising=False)
+    monkeypatch.setattr(installation, "package", lambda: None)
+    warnings: list[str] = []
+    found = read(top_k_log(tmp_path / "train.log", shows_nets=True), on_warning=warnings.append)
+    assert found.metric.name == "second_acc"
+    (warning,) = warnings
+    assert "outputs are judged by their names: no Caffe in this Python environment" in warning

@@ -234,10 +234,8 @@ def names(solver_files: Sequence[Path]) -> list[str]:
 
 def _metric_of_run(status: dict[str, Any], solver_file: Path) -> Metric:
     """As run.json has it, or, of a run of an earlier version, by the nets of its solver."""
-    try:
-        return Metric(**status["metric"])
-    except (KeyError, TypeError):
-        return metrics.metric_of(prototxt.open_solver(solver_file))
+    found = metrics.recorded_metric(status)
+    return found or metrics.metric_of(prototxt.open_solver(solver_file))
 
 
 def _metrics(solvers: Sequence[SolverFile]) -> dict[str, Metric]:

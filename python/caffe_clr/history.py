@@ -2,7 +2,7 @@
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -63,6 +63,12 @@ def column(output: str, net: int = 0) -> str:
     ('accuracy', 'accuracy#1', 'lr#0')
     """
     return f"{output}#{net}" if net or output in OWN_COLUMNS else output
+
+
+def outputs(rows: Iterable[Row]) -> list[str]:
+    """The columns of rows that are outputs of a net."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return [name for name in names if name and name not in OWN_COLUMNS]
 
 
 def write_csv(rows: Sequence[Row], path: Path) -> None:

@@ -71,7 +71,8 @@ def plot_comparison(entries: Sequence[Entry], title: str, path: Path) -> None:
     heights = [2, 1, 1] if moving else [2, 1]
     upper, *lower = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
     metric = entries[0].metric
-    scale = 100 if metric.is_accuracy else 1
+    curves = [row["high"] for entry in entries for row in entry.curve()]
+    scale = metric.scale(max(curves, default=0))
     for entry, colour in zip(entries, itertools.cycle((_COLOURS[0], *_CURVE_COLOURS))):
         iterations, mean, low, high = _columns(entry.curve())
         upper.plot(
@@ -120,9 +121,10 @@ def plot_range_test(result: RangeTest, title: str, path: Path) -> None:
         len(heights), 2, sharex="col", sharey="row", height_ratios=heights, squeeze=False
     )
     name = result.metric.name
-    scale = 100 if result.metric.is_accuracy else 1
     rates = np.array([row["lr"] for row in result.rows])
-    values = scale * np.array([row[name] for row in result.rows])
+    values = np.array([row[name] for row in result.rows])
+    scale = result.metric.scale(values.max())
+    values *= scale
     for column, (upper, *lower) in enumerate(zip(*grid, strict=True)):
         shown = rates > 0 if column else rates >= 0
         upper.plot(rates[shown], values[shown], color=_COLOURS[1], marker=".", markersize=4)

@@ -11,9 +11,8 @@ from google.protobuf import text_format
 
 from caffe_clr import advice, epochs, jobs, metrics, policies, prototxt, runs, suggestions
 from caffe_clr.errors import ClrError, DivergedError, UsageError
-from caffe_clr.history import Row, write_csv
+from caffe_clr.history import Row, outputs, write_csv
 from caffe_clr.jobs import Job
-from caffe_clr.metrics import Metric
 from caffe_clr.prototxt import SolverFile
 from caffe_clr.results import RangeTest
 from caffe_clr.runs import Status
@@ -44,8 +43,8 @@ class Options:
         seed: the first seed.
         gpu: the number of the GPU to train on; None for the CPU.
         resume: go on with the range test in the folder.
-        stop_early: end a training not only when its loss is NaN, but
-            also when it rises to four times the first.
+        stop_early: end a training not only when its loss is NaN, but also when it has risen;
+            as of training.train.
         tensorboard: also write event files into the folder of each seed.
     """
 
@@ -135,19 +134,16 @@ def range_test(
         if error is not None and not isinstance(error, DivergedError):
             raise error
     metric = metrics.metric_of(solver)
-    rows, losses = _collect(folders, metric)
+    histories = [runs.read_history(folder) for folder in folders]
+    rows = _over_seeds([metric.rows(each) for each in histories], metric.name)
+    losses = _over_seeds([each.train for each in histories], "loss")
     diverged_at, stopped = _divergence(folders, sweep)
-    found = suggestions.suggest(
-        [row["lr"] for row in rows],
-        [row[metric.name] for row in rows],
-        loss_rates=[row["lr"] for row in losses],
-        losses=[row["loss"] for row in losses],
-        diverged_at=diverged_at,
-        is_loss=not metric.is_accuracy,
-        chance=metrics.chance(solver),
+    found = suggestions.of_rows(
+        metric, rows, losses, diverged_at=diverged_at, chance=metrics.chance(solver)
     )
     suggested = _write_solver(solver, policy, found, out, options.images)
-    result = RangeTest(metric, seeds, rows, losses, diverged_at, found, suggested, stopped)
+    others = [name for name in outputs(histories[0].test) if name != metric.name]
+    result = RangeTest(metric, seeds, rows, losses, diverged_at, found, suggested, stopped, others)
     write_csv(rows, out / "range_test.csv")
     _write_json(result, solver_file, sweep, out)
     return result
@@ -222,13 +218,6 @@ def _first_seed(parameter: Any, seed: int | None) -> int:
     if seed is not None:
         return seed
     return int(parameter.random_seed) if parameter.random_seed >= 0 else 1
-
-
-def _collect(folders: Sequence[Path], metric: Metric) -> tuple[list[Row], list[Row]]:
-    """The metric and the loss over the seeds, where all of them have it."""
-    histories = [runs.read_history(folder) for folder in folders]
-    tests = _over_seeds([metric.rows(history) for history in histories], metric.name)
-    return tests, _over_seeds([history.train for history in histories], "loss")
 
 
 def _divergence(folders: Sequence[Path], sweep: Any) -> tuple[float | None, str]:

@@ -2,12 +2,15 @@
 
 import json
 import math
-from collections.abc import Callable, Container, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
-from caffe_clr import logs, metrics, runs, suggestions
+import numpy as np
+
+from caffe_clr import history, logs, metrics, runs, suggestions
 from caffe_clr.errors import ClrError, UsageError
 from caffe_clr.history import OWN_COLUMNS, History, Row, read_table
 from caffe_clr.metrics import Metric
@@ -16,6 +19,7 @@ from caffe_clr.runs import Status
 from caffe_clr.suggestions import Suggestions
 
 _LOSSES = ("loss", "train_loss")  # what the training loss is called in a CSV
+_TRAIN = 0  # a Phase
 _BAND = ("_low", "_high")  # over the seeds of a range test
 
 
@@ -23,20 +27,23 @@ _BAND = ("_low", "_high")  # over the seeds of a range test
 class _Recorded:
     """The rows of a range test, each with its lr; `train` has the loss as `loss`.
 
-    `losses` are outputs of the tests that are known to be losses.
+    `losses` are outputs of the tests that are known to be losses, and `metric` is the one
+    to judge by, where more is known than names.
     """
 
     test: list[Row]
     train: list[Row]
     diverged_at: float | None = None
     seeds: Sequence[int] = (1,)
-    losses: Container[str] = ()
+    losses: set[str] = field(default_factory=set)
+    metric: Metric | None = None
 
 
 def read(
     path: Path,
     output: str | None = None,
     *,
+    lower_is_better: bool = False,
     suggest: Callable[..., Suggestions] = suggestions.suggest,
     on_warning: Callable[[str], None] = lambda warning: None,
 ) -> RangeTest:
@@ -47,16 +54,19 @@ def read(
             CSV with a column lr, one of an output and, if it was recorded, one of
             the training loss: loss or train_loss. Where the rate falls again, as
             after half a cycle, what comes after is left out.
-        output: what to judge by. Default: the last accuracy, the last other
-            output, or the training loss.
+        output: what to judge by. Default: what range-test judges by, as far as the net is
+            known (see metrics.metric_of_net); otherwise an accuracy by its name, a loss, or
+            the training loss.
+        lower_is_better: `output` is to be lowered, whatever its name.
         suggest: the rules.
         on_warning: called where something is left out.
 
     Raises:
-        UsageError: the rate does not rise, or there is no such output.
+        UsageError: the rate does not rise, there is no such output, or none whose name
+            says whether higher or lower is better.
         ClrError: the file cannot be read, or has no rates.
     """
-    recorded = _read(path)
+    recorded = _read(path, on_warning)
     test = _rising(recorded.test)
     train = _rising([row for row in recorded.train if "loss" in row])
     rates = [row["lr"] for row in test + train]
@@ -74,33 +84,59 @@ def read(
     diverged_at = min(lost, default=recorded.diverged_at)
     if lost:
         test, train = ([row for row in rows if row["lr"] < min(lost)] for rows in (test, train))
-    metric = _metric(path, test, output, recorded.losses)
-    rows = metric.rows(History(train, test))
-    suggested = suggest(
-        [row["lr"] for row in rows],
-        [row[metric.name] for row in rows],
-        loss_rates=[row["lr"] for row in train],
-        losses=[row["loss"] for row in train],
-        diverged_at=diverged_at,
-        is_loss=not metric.is_accuracy,
-    )
+    outputs = [name for name in history.outputs(test) if not name.endswith(_BAND)]
+    if output is not None:
+        metric = _named(path, output, outputs, recorded, lower_is_better)
+    else:
+        metric = _found(path, test, outputs, recorded)
+    rows = metric.rows(History(train, test, recorded.losses))
+    suggested = suggestions.of_rows(metric, rows, train, diverged_at=diverged_at, rules=suggest)
     stopped = f"Diverged at rate {diverged_at:.4g}" if diverged_at is not None else ""
-    return RangeTest(metric, recorded.seeds, rows, train, diverged_at, suggested, None, stopped)
+    return RangeTest(
+        *(metric, recorded.seeds, rows, train, diverged_at, suggested, None, stopped),
+        others=[name for name in outputs if name != metric.name],
+    )
 
 
-def _read(path: Path) -> _Recorded:
+def _read(path: Path, on_warning: Callable[[str], None]) -> _Recorded:
     if not path.exists():
         raise ClrError(f"{path}: there is no such file or folder")
     if path.is_dir():
         if (path / "range_test.json").is_file():
             return _read_range_test(path)
-        status, history = runs.read_status(path), runs.read_history(path)
-        rates = history.rates().values() if status["status"] == Status.DIVERGED else ()
-        return _Recorded(history.test, history.train, max(rates, default=None))
+        status, run = runs.read_status(path), runs.read_history(path)
+        rates = run.rates().values() if status["status"] == Status.DIVERGED else ()
+        return _Recorded(
+            *(run.test, run.train, max(rates, default=None)),
+            metric=metrics.recorded_metric(status),
+        )
     if path.suffix == ".csv":
         return _read_csv(path)
-    history = logs.read_log(path)
-    return _Recorded(history.test, history.train, losses=history.losses)
+    log = logs.read_log(path)
+    window, metric = 1, None
+    try:
+        window = log.solver.average_loss if log.solver else 1
+        metric = _metric_of_nets(log.nets)
+    except ClrError as error:
+        on_warning(f"{path}: its nets cannot be read; outputs are judged by their names: {error}")
+    train = _with_middle_rates(log, window)
+    return _Recorded(log.test, train, losses=log.losses, metric=metric)
+
+
+def _metric_of_nets(nets: Sequence[Any]) -> Metric | None:
+    """What the nets that a log shows, the train net and then the test nets, are judged by."""
+    tops = [net for net in nets if not _is_unrolled(net)]
+    trained = next((net for net in tops if net.state.phase == _TRAIN), None)
+    tested = dict(enumerate(net for net in tops if net.state.phase != _TRAIN))
+    if not tested:
+        return None
+    number = metrics.judged_net(tested, trained)
+    return metrics.metric_of_net(tested[number], number)
+
+
+def _is_unrolled(net: Any) -> bool:
+    """Whether it is a net within a recurrent layer, which Caffe prints, too."""
+    return any(layer.type == "Input" for layer in net.layer)
 
 
 def _read_range_test(folder: Path) -> _Recorded:
@@ -108,12 +144,29 @@ def _read_range_test(folder: Path) -> _Recorded:
     try:
         about = json.loads(path.read_text())
         seeds, diverged_at = [int(seed) for seed in about["seeds"]], about["diverged_at"]
-        trained = [runs.read_history(folder / f"seed_{seed}").train for seed in seeds]
-        losses = metrics.over_seeds(trained, "loss")
+        folders = [folder / f"seed_{seed}" for seed in seeds]
+        metric = metrics.recorded_metric(runs.read_status(folders[0]))
+        histories = [runs.read_history(each) for each in folders]
     except (OSError, ValueError, LookupError, TypeError):
         raise ClrError(f"{path}: cannot be read; name the range_test.csv beside it") from None
+    losses = metrics.over_seeds([each.train for each in histories], "loss")
     train = [{**row, "loss": row["mean"]} for row in losses]
-    return _Recorded(_read_numbers(folder / "range_test.csv"), train, diverged_at, seeds)
+    return _Recorded(_tests_over_seeds(histories), train, diverged_at, seeds, metric=metric)
+
+
+def _tests_over_seeds(histories: Sequence[History]) -> list[Row]:
+    """The mean of each output over the seeds and, of several, its band."""
+    rows: dict[float, Row] = {}
+    for name in history.outputs(histories[0].test):
+        seeds = [[row for row in each.test if name in row] for each in histories]
+        for mean in metrics.over_seeds(seeds, name):
+            row = rows.setdefault(
+                mean["iteration"], {key: mean[key] for key in ("iteration", "lr")}
+            )
+            row[name] = mean["mean"]
+            if len(histories) > 1:
+                row[f"{name}_low"], row[f"{name}_high"] = mean["low"], mean["high"]
+    return list(rows.values())
 
 
 def _read_csv(path: Path) -> _Recorded:
@@ -154,17 +207,56 @@ def _falls(rows: Sequence[Row]) -> bool:
     return any(after["lr"] < row["lr"] for row, after in pairwise(rows))
 
 
-def _metric(path: Path, rows: Sequence[Row], output: str | None, losses: Container[str]) -> Metric:
-    """What to judge by, among the outputs of the tests."""
-    names = dict.fromkeys(name for row in rows for name in row)
-    outputs = [name for name in names if name not in OWN_COLUMNS and not name.endswith(_BAND)]
-    if output is not None:
-        if output not in outputs:
-            raise UsageError(f"{path}: no output {output}; there are {', '.join(outputs)}")
-        return Metric(output, of_test=True, is_accuracy=not metrics.is_loss(output, losses))
-    accuracies = [name for name in outputs if not metrics.is_loss(name, losses)]
-    if accuracies:
-        return Metric(accuracies[-1], of_test=True, is_accuracy=True)
-    if outputs:
-        return Metric(outputs[-1], of_test=True, is_accuracy=False)
-    return Metric("loss", of_test=False, is_accuracy=False)
+def _named(
+    path: Path, name: str, outputs: list[str], recorded: _Recorded, lower_is_better: bool
+) -> Metric:
+    """The output of a name."""
+    if name in outputs:
+        is_loss = lower_is_better or metrics.is_loss(name, recorded.losses)
+        return Metric(name, of_test=True, is_accuracy=not is_loss)
+    if name in _LOSSES and recorded.train:
+        return metrics.TRAINING_LOSS
+    raise UsageError(f"{path}: no output {name}; there are {', '.join(outputs)}")
+
+
+def _found(path: Path, rows: Sequence[Row], outputs: list[str], recorded: _Recorded) -> Metric:
+    """The output to judge by, where none is named."""
+    if recorded.metric and recorded.metric.name in outputs:
+        return recorded.metric
+    possible = [
+        name
+        for name in outputs
+        if not metrics.is_accuracy(name, recorded.losses) or _are_shares(rows, name)
+    ]
+    metric = metrics.metric_of_outputs(possible, recorded.losses)
+    if metric is None and outputs and not recorded.train:
+        raise UsageError(
+            f"{path}: whether higher or lower is better is known of none of its outputs,"
+            f" {', '.join(outputs)}: name one with --output, and add --lower-is-better if it is to"
+            " fall"
+        )
+    return metric or metrics.TRAINING_LOSS
+
+
+def _are_shares(rows: Sequence[Row], name: str) -> bool:
+    """Whether all values are from 0 to 1, or percent."""
+    values = [row[name] for row in rows if math.isfinite(row.get(name, math.nan))]
+    return all(0 <= value <= 100 for value in values)
+
+
+def _with_middle_rates(log: History, window: int) -> list[Row]:
+    """The training losses of a log, each with the rate in the middle of what it is a mean of.
+
+    Args:
+        window: average_loss; a loss that is logged is the mean of so many iterations.
+    """
+    rates = log.rates()
+    if window <= 1 or not rates:
+        return log.train
+    before = [min(window - 1, row["iteration"]) / 2 for row in log.train]
+    at = [row["iteration"] - half for row, half in zip(log.train, before, strict=True)]
+    middle = np.interp(at, list(rates), list(rates.values()))
+    return [
+        row if math.isnan(row["lr"]) else {**row, "lr": float(rate)}
+        for row, rate in zip(log.train, middle, strict=True)
+    ]

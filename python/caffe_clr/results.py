@@ -89,7 +89,8 @@ class RangeTest:
     seeds) and, of several seeds, its lowest and highest value as metric_low
     and metric_high. `losses` has the mean training loss at each display, with
     its lr. diverged_at is the lowest rate at which a seed diverged, and stopped
-    says so. solver is the solver file with what was suggested.
+    says so. solver is the solver file with what was suggested, and others are the
+    outputs of the tests beside the metric.
     """
 
     metric: Metric
@@ -100,3 +101,4 @@ class RangeTest:
     suggestions: Suggestions
     solver: Path | None
     stopped: str = ""
+    others: Sequence[str] = ()

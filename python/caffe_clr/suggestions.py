@@ -34,11 +34,14 @@ each confidence is right: `python -m benchmarks suggestions`.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from caffe_clr.history import Row
+from caffe_clr.metrics import Metric
 
 Curve = NDArray[np.float64]
 
@@ -109,7 +112,8 @@ def suggest(
         rates: the learning rates of the tests, rising, shape (tests,).
         accuracies: the accuracy at each, same shape, a mean over seeds where
             there are several; values that are not finite are left out. Of
-            fewer than 8 tests, the training loss is judged instead.
+            fewer than 8 tests, or none, the training loss is judged instead, and
+            then there is no second witness.
         loss_rates: the rates at which the training loss was recorded, rising.
         losses: the training loss at each of them.
         diverged_at: the rate at which the training diverged, if it did.
@@ -124,8 +128,9 @@ def suggest(
     loss = _curve(loss_rates, losses, _TRAINING_LOSS)
     curve, witness = test or loss, loss if test else None
     if curve is None:
-        tests = int(np.isfinite(np.asarray(accuracies, np.float64)).sum())
-        return _none(f"{tests} tests are too few, it takes {FEWEST_TESTS}", diverged_at, _MORE)
+        given = accuracies if np.size(accuracies) or not np.size(losses) else losses
+        found = f"{_finite(given)} {'displays' if given is losses else 'tests'}"
+        return _none(f"{found} are too few, it takes {FEWEST_TESTS}", diverged_at, _MORE)
     if witness and curve.clearness < min(_SURE, witness.clearness):
         curve, witness = witness, curve
     if reason := _not_learned(curve, witness, chance):
@@ -138,6 +143,37 @@ def suggest(
     rises = [each.rises() for each in (test, loss) if each]
     lowest = [loss.best()] if loss else []
     return Suggestions(base_lr, max_lr, [*rises, *_thumb(max_lr), *limits, *lowest])
+
+
+def of_rows(
+    metric: Metric,
+    rows: Sequence[Row],
+    losses: Sequence[Row],
+    *,
+    diverged_at: float | None,
+    chance: float | None = None,
+    rules: Callable[..., Suggestions] = suggest,
+) -> Suggestions:
+    """Suggest base_lr and max_lr from the rows of a range test, each with its lr.
+
+    Args:
+        metric: the output to judge by. The training loss is no test: it is judged
+            alone, and does not confirm itself.
+        rows: those with the metric.
+        losses: those with the training loss, as `loss`.
+        diverged_at, chance: as of `suggest`.
+        rules: in place of `suggest`.
+    """
+    tests = rows if metric.of_test else ()
+    return rules(
+        [row["lr"] for row in tests],
+        [row[metric.name] for row in tests],
+        loss_rates=[row["lr"] for row in losses],
+        losses=[row["loss"] for row in losses],
+        diverged_at=diverged_at,
+        is_loss=not metric.is_accuracy,
+        chance=chance,
+    )
 
 
 @dataclass(frozen=True)
@@ -329,6 +365,10 @@ def _curve(rates: ArrayLike, values: ArrayLike, words: _Words) -> _Curve | None:
     at, value = np.asarray(rates, np.float64), np.asarray(values, np.float64)
     kept = np.isfinite(value)
     return _Curve(at[kept], value[kept], words) if kept.sum() >= FEWEST_TESTS else None
+
+
+def _finite(values: ArrayLike) -> int:
+    return int(np.isfinite(np.asarray(values, np.float64)).sum())
 
 
 def _deviation(differences: Curve) -> float:

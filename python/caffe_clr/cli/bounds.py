@@ -1,5 +1,6 @@
 """Shows a range test: how it goes, what each rule says, and the bounds it suggests."""
 
+import re
 import shlex
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from caffe_clr.cli.console import progress, resumable, warn
 from caffe_clr.errors import ClrError, UsageError
 from caffe_clr.range_test import Options, range_test
 from caffe_clr.results import RangeTest
+
+_ELEMENT = re.compile(r"\[\d+\]$")  # of a vector
 
 
 def show_bounds(
@@ -42,11 +45,15 @@ def show_bounds(
 
 
 def show_suggestions(
-    curve: Path, output: str | None, picture: Path | None, console: Console
+    curve: Path, output: str | None, lower_is_better: bool, picture: Path | None, console: Console
 ) -> None:
     """Suggest bounds as recorded.read does, and show them."""
-    result = recorded.read(curve, output, on_warning=lambda warning: warn([warning], console))
-    console.print(f"Judged by: {result.metric.name}, {len(result.rows)} values")
+    result = recorded.read(
+        curve,
+        output,
+        lower_is_better=lower_is_better,
+        on_warning=lambda warning: warn([warning], console),
+    )
     _show_result(result, str(curve), picture, console)
 
 
@@ -58,6 +65,7 @@ def _show_result(result: RangeTest, title: str, picture: Path | None, console: C
     """
     if result.diverged_at is not None:
         console.print(result.stopped, style="bold", soft_wrap=True)
+    console.print(_judged_by(result), soft_wrap=True, markup=False)
     bounds = result.suggestions.bounds
     if result.suggestions.rules:
         console.print(_bounds_table(result))
@@ -73,6 +81,15 @@ def _show_result(result: RangeTest, title: str, picture: Path | None, console: C
         console.print(f"Solver: {result.solver}", soft_wrap=True)
     if all(bound.rate is None for bound in bounds.values()):
         raise ClrError(f"no bounds: {bounds['max_lr'].reason}")
+
+
+def _judged_by(result: RangeTest) -> str:
+    metric = result.metric
+    better = "higher" if metric.is_accuracy else "lower"
+    name = metric.name if metric.of_test else "training loss"
+    judged = f"Judged by: {name} ({better} is better), {len(result.rows)} values"
+    others = dict.fromkeys(_ELEMENT.sub("[…]", name) for name in result.others)
+    return f"{judged}; not by {', '.join(others)}" if others else judged
 
 
 def _bounds_table(result: RangeTest) -> Table:

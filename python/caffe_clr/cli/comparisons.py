@@ -56,9 +56,10 @@ def show_comparison(
 
 def _comparison_table(lines: Sequence[Line], metric: Metric) -> Table:
     seeds = f"{lines[0].seeds} seeds" if lines[0].seeds > 1 else "one seed"
+    net = f" of test net #{metric.net}" if metric.net else ""
     table = Table(
         "solver",
-        title=f"{metric.label.capitalize()}, {seeds}",
+        title=f"{metric.label[:1].upper()}{metric.label[1:]}{net}, {seeds}",
         title_justify="left",
         caption=_caption(lines),
         caption_justify="left",
@@ -97,8 +98,8 @@ def _spread(values: tuple[float, float] | None, line: Line, metric: Metric) -> s
     if values is None:
         return "diverged" if line.diverged == line.seeds else "no result"
     mean, deviation = values
+    scale = metric.scale(mean)
+    shown = f"{scale * mean:.2f}" if metric.is_accuracy else f"{mean:.4g}"
     if line.seeds == 1:
-        return f"{100 * mean:.2f}" if metric.is_accuracy else f"{mean:.4g}"
-    if metric.is_accuracy:
-        return f"{100 * mean:.2f} ± {100 * deviation:.2f}"
-    return f"{mean:.4g} ± {deviation:.2g}"
+        return shown
+    return f"{shown} ± {scale * deviation:.2{'f' if metric.is_accuracy else 'g'}}"

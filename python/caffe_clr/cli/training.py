@@ -157,8 +157,14 @@ def suggest(
     ],
     output: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Judge by this output. Default: the last accuracy."),
+        typer.Option(
+            metavar="NAME",
+            help="Judge by this output. Default: the accuracy that range-test would judge by.",
+        ),
     ] = None,
+    lower_is_better: Annotated[
+        bool, typer.Option("--lower-is-better", help="The output of --output should fall.")
+    ] = False,
     plot: Annotated[
         Path | None, typer.Option(metavar="PNG", help="Also draw the curve and the bounds.")
     ] = None,
@@ -171,7 +177,9 @@ def suggest(
 
     if plot and plot.suffix != ".png":
         raise UsageError(f"--plot {plot}: name a file that ends in .png")
-    show_suggestions(curve, output, plot, console)
+    if lower_is_better and output is None:
+        raise UsageError("--lower-is-better: name the output that should fall with --output")
+    show_suggestions(curve, output, lower_is_better, plot, console)
 
 
 @app.command(rich_help_panel=TRAINING)
