@@ -567,6 +567,56 @@ I0627 13:02:46.000000 100 solver.cpp:404]     Test net output #1: xent = 87.3365
     assert "First nan or inf at iteration 0: xent 87.3365" in told
 
 
+def displays(*displays: dict[str, str]) -> str:
+    """A log of the training loss and train outputs at 0, 10, and so on, losses with a weight."""
+    lines = []
+    for number, outputs in enumerate(displays):
+        lines.append(f"Iteration {10 * number}, loss = {outputs['loss']}")
+        for output, (name, value) in enumerate(outputs.items()):
+            weight = f" (* 1 = {value} loss)" if name == "loss" else ""
+            name = name.rstrip("'")  # of a vector's elements
+            lines.append(f"    Train net output #{output}: {name} = {value}{weight}")
+        lines.append(f"Iteration {10 * number}, lr = 0.1")
+    return "".join(f"I0627 13:02:40.000000 100 solver.cpp:48] {line}\n" for line in lines)
+
+
+def test_the_first_lost_loss_is_told_first(tmp_path: Path) -> None:
+    # a class that is in no batch has no accuracy, and iou none before there is a positive
+    start = {"loss": "2", "accuracy": "0.5", "of_class": "1", "of_class'": "-nan", "iou": "nan"}
+    middle = {**start, "of_class": "-nan", "of_class'": "1", "iou": "0.1"}
+    (tmp_path / "a.log").write_text(displays(start, middle, {**middle, "loss": "nan"}))
+    assert told_of_lost(tmp_path) == ["First nan or inf at iteration 20: loss nan, output loss nan"]
+    (tmp_path / "a.log").write_text(
+        displays(start, {**middle, "accuracy": "nan"}, {**middle, "loss": "inf", "iou": "nan"})
+    )
+    assert told_of_lost(tmp_path) == [
+        "First nan or inf at iteration 20: loss inf, output loss inf",
+        "First nan or inf at iteration 10: accuracy nan",
+    ]
+    (tmp_path / "a.log").write_text(displays(start, middle, middle))
+    assert told_of_lost(tmp_path) == []
+
+
+def told_of_lost(folder: Path) -> list[str]:
+    lines = shown(folder / "a.log", folder / "out").splitlines()
+    return [line for line in lines if line.startswith("First")]
+
+
+def test_a_long_vector_has_no_columns(tmp_path: Path) -> None:
+    (tmp_path / "a.log").write_text(
+        displays(
+            {"loss": "2", **{"label" + "'" * at: "7" for at in range(101)}},
+            {"loss": "2", **{"of_class" + "'" * at: "7" for at in range(100)}},
+        )
+    )
+    log = logs.read_log(tmp_path / "a.log")
+    assert [len(row) for row in log.train] == [5, 105]
+    assert log.warnings() == ["outputs of more than 100 elements, left out: label (101)"]
+    told = shown(tmp_path / "a.log", tmp_path / "out")
+    assert "warning: outputs of more than 100 elements, left out: label (101)" in told
+    assert "label" not in (tmp_path / "out" / "train.csv").read_text()
+
+
 LINES = """\
 I0627 13:02:40.000000 100 solver.cpp:48] Initializing solver from parameters:
 base_lr: 0 max_lr: 3 stepsize: 20000 lr_policy: "triangular" display: 400 max_iter: 500
@@ -671,7 +721,10 @@ def test_results_that_are_left_out_are_told(read: Callable[[str], Log]) -> None:
     test = LINES[LINES.index("I0627 13:03:46") :]
     log = read(LINES + LINES.replace(" 100 ", " 200 "))
     assert (log.replaced, len(log.train), len(log.test)) == (3, 2, 1)
-    assert log.warnings() == ["results that a later run in the log replaces: 3"]
+    assert log.warnings() == [
+        "results that a later run in the log replaces: 3; for an earlier one, give its lines alone,"
+        " up to the next Initializing solver from parameters"
+    ]
     log = read(LINES[: LINES.index(test) + test.index("loss)")])
     assert log.test == []
     assert log.warnings() == ["results that were cut off, left out: 1"]

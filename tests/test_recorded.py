@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import sys
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
@@ -102,6 +103,30 @@ def test_an_output_is_chosen(write: Callable[..., Path], tmp_path: Path) -> None
     assert bounds(found) == pytest.approx((0.006, 0.019), abs=0.0011)
     with pytest.raises(UsageError, match="no output top_5; there are accuracy, loss"):
         read(path, "top_5")
+
+
+def test_what_the_reader_of_a_log_leaves_out_is_warned_of(tmp_path: Path) -> None:
+    path, warnings = log(tmp_path / "train.log"), list[str]()
+    read(path, on_warning=warnings.append)
+    assert not warnings
+    text = path.read_text()
+    unlogged = text.replace("Iteration 90, lr = ", "Iteration 90, rate ")
+    path.write_text(text + unlogged[: unlogged.index("Iteration 490 (")])
+    found = read(path, on_warning=warnings.append)
+    assert len(found.rows) == RATES.size - 2
+    assert [warning.split(": ")[1] for warning in warnings] == [
+        "rows without a rate, which is not logged, and there are no solver parameters in the log",
+        "results that a later run in the log replaces",
+    ]
+    assert all(warning.startswith(f"{path}: ") for warning in warnings)
+
+
+def test_a_log_judges_by_outputs_that_have_a_weight(tmp_path: Path) -> None:
+    path = log(tmp_path / "train.log")
+    text = path.read_text().replace("Test net output #1: loss = ", "Test net output #1: xent = ")
+    path.write_text(re.sub(r"(?m)(Iteration 200.*\n.*\n.*xent = )\S+ ", r"\1nan ", text))
+    found = read(path)
+    assert (found.metric.name, len(found.rows)) == ("accuracy", RATES.size - 1)
 
 
 @pytest.mark.parametrize("lost", [math.nan, math.inf, 87.3365])

@@ -26,6 +26,7 @@ from caffe_clr.log_lines import Closing, Iteration, Message, NetStart, Output, S
 
 _HALF_A_YEAR = timedelta(days=180)
 _LONGEST_EXAMPLE = 100
+_LONGEST_VECTOR = 100  # of which each element is an output
 _REMEDY = "give the file that the standard error of `caffe train` went to"
 
 
@@ -53,6 +54,7 @@ class Log(History):
         replaced: how many results a later run in the log repeats or goes back before.
         beside: how many results are of other processes that ran at the same time.
         no_rate: why rates that are not logged are unknown; empty if none are.
+        vectors: the lengths of outputs that are left out, being longer than a hundred.
         printed: what the last solver printed when it began.
     """
 
@@ -62,6 +64,7 @@ class Log(History):
     replaced: int = field(default=0, compare=False)
     beside: int = field(default=0, compare=False)
     no_rate: str = field(default="", compare=False)
+    vectors: dict[str, int] = field(default_factory=dict, compare=False)
     printed: Printed = field(default_factory=Printed, compare=False)
 
     @cached_property
@@ -97,12 +100,21 @@ class Log(History):
         """What whoever reads the rows should know."""
         unknown = sum(math.isnan(row["lr"]) for row in self.train + self.test)
         first = f"{self.not_understood:,}, the first: {self.example}"
+        vectors = ", ".join(f"{name} ({length:,})" for name, length in self.vectors.items())
         counts = [
             (unknown, f"rows without a rate, which is {self.no_rate}: {unknown:,}"),
             (self.not_understood, f"lines that look like results, not understood: {first}"),
             (self.cut_off, f"results that were cut off, left out: {self.cut_off:,}"),
-            (self.replaced, f"results that a later run in the log replaces: {self.replaced:,}"),
+            (
+                self.replaced,
+                f"results that a later run in the log replaces: {self.replaced:,}; for an earlier"
+                " one, give its lines alone, up to the next Initializing solver from parameters",
+            ),
             (self.beside, f"results of processes beside the one that is read: {self.beside:,}"),
+            (
+                len(self.vectors),
+                f"outputs of more than {_LONGEST_VECTOR} elements, left out: {vectors}",
+            ),
         ]
         return [text for count, text in counts if count]
 
@@ -202,7 +214,9 @@ def read_log(path: Path) -> Log:
                 row["momentum"] = rate.momentum
             if phase is Phase.TRAIN:
                 row["loss"] = result.loss
-            for column, output in _columns(result, phase).items():
+            outputs, vectors = _columns(result, phase)
+            log.vectors |= vectors
+            for column, output in outputs.items():
                 row[column] = output.value
                 if output.is_loss:
                     log.losses.add(column)
@@ -525,18 +539,22 @@ def _read_net(text: str) -> Any:
         return net
 
 
-def _columns(result: _Result, phase: Phase) -> dict[str, Output]:
-    """A result's outputs by the names of their columns."""
+def _columns(result: _Result, phase: Phase) -> tuple[dict[str, Output], dict[str, int]]:
+    """A result's outputs by the names of their columns; the lengths of vectors that have none."""
     outputs = sorted(result.outputs.items(), key=lambda item: item[0])
     lengths = Counter((net, output.name) for (net, _), output in outputs)
     named: dict[str, Output] = {}
+    vectors: dict[str, int] = {}
     written: Counter[tuple[int, str]] = Counter()
     for (net, _), output in outputs:
         name = output.name
         taken = name == "loss" and phase is Phase.TRAIN
         column = history.column("output loss" if taken else name, net)
+        if lengths[net, name] > _LONGEST_VECTOR:
+            vectors[column] = lengths[net, name]
+            continue
         if lengths[net, name] > 1:
             column += f"[{written[net, name]}]"
             written[net, name] += 1
         named[column] = output
-    return named
+    return named, vectors

@@ -113,6 +113,8 @@ def _read(path: Path, on_warning: Callable[[str], None]) -> _Recorded:
     if path.suffix == ".csv":
         return _read_csv(path)
     log = logs.read_log(path)
+    for warning in log.warnings():
+        on_warning(f"{path}: {warning}")
     window, metric = 1, None
     try:
         window = log.solver.average_loss if log.solver else 1

@@ -1,7 +1,6 @@
 """Shows what a log of `caffe train` tells."""
 
 import math
-from collections.abc import Container
 from itertools import chain
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from rich.table import Table
 
 from caffe_clr import logs, metrics, plots, runs
 from caffe_clr.cli.console import warn
-from caffe_clr.history import OWN_COLUMNS, History, write_csv
+from caffe_clr.history import OWN_COLUMNS, History, Phase, Row, write_csv
 from caffe_clr.metrics import Metric
 
 
@@ -38,13 +37,9 @@ def show_log(path: Path, out: Path, console: Console) -> None:
     if history.train:
         row = history.train[-1]
         console.print(f"Last loss {row['loss']:g}, at iteration {row['iteration']:,}")
-    for row in rows:
-        if lost := {
-            name: value for name, value in row.items() if _is_lost(name, value, history.losses)
-        }:
-            values = ", ".join(f"{name} {value}" for name, value in lost.items())
-            console.print(f"First nan or inf at iteration {row['iteration']:,}: {values}")
-            break
+    for iteration, lost in _first_lost(history):
+        values = ", ".join(f"{name} {value}" for name, value in lost.items())
+        console.print(f"First nan or inf at iteration {iteration:,}: {values}")
     if history.test:
         console.print(_test_table(history))
     if history.computed:
@@ -53,11 +48,29 @@ def show_log(path: Path, out: Path, console: Console) -> None:
     console.print("Wrote", ", ".join(map(str, files)), soft_wrap=True)
 
 
-def _is_lost(name: str, value: float, losses: Container[str]) -> bool:
-    """Whether an output is nan or inf, or a loss what SoftmaxWithLoss gives for these."""
-    if metrics.is_loss(name, losses):
-        return metrics.is_lost(value)
-    return name not in OWN_COLUMNS and not math.isfinite(value)
+def _first_lost(history: History) -> list[tuple[float, Row]]:
+    """The iteration at which losses are first lost, and that of other outputs, with the values.
+
+    Others are lost where they were numbers before: an output may have none from the
+    start. The elements of a vector are of classes, which may be absent from a batch.
+    """
+    losses: dict[float, Row] = {}
+    others: dict[float, Row] = {}
+    for phase in Phase:
+        numbers: set[str] = set()
+        for row in history.rows(phase):
+            iteration = row["iteration"]
+            for name, value in row.items():
+                if metrics.is_loss(name, history.losses):
+                    if metrics.is_lost(value):
+                        losses.setdefault(iteration, {})[name] = value
+                elif name in OWN_COLUMNS or name.endswith("]"):
+                    continue
+                elif math.isfinite(value):
+                    numbers.add(name)
+                elif name in numbers:
+                    others.setdefault(iteration, {})[name] = value
+    return [min(found.items()) for found in (losses, others) if found]
 
 
 def _test_table(history: History) -> Table:
