@@ -117,11 +117,16 @@ def _row(columns: list[str], cells: list[str]) -> Row:
     if len(columns) != len(cells):
         return {}
     try:
-        return {key: _number(value) for key, value in zip(columns, cells, strict=True) if value}
+        return {key: number(value) for key, value in zip(columns, cells, strict=True) if value}
     except ValueError:
         return {}
 
 
-def _number(text: str) -> float:
-    number = float(text)
-    return int(text) if text.lstrip("-").isdecimal() else number
+def number(text: str) -> float:
+    """The number in a cell; an int where it is whole.
+
+    Raises:
+        ValueError: it is none.
+    """
+    value = float(text)
+    return int(text) if text.lstrip("-").isdecimal() else value

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from caffe_clr import history, logs, metrics, runs, suggestions
+from caffe_clr import history, logs, metrics, runs, suggestions, tables
 from caffe_clr.errors import ClrError, UsageError
-from caffe_clr.history import OWN_COLUMNS, History, Row, read_table
+from caffe_clr.history import OWN_COLUMNS, History, Row
 from caffe_clr.metrics import Metric
 from caffe_clr.results import RangeTest
 from caffe_clr.runs import Status
@@ -51,9 +51,9 @@ def read(
 
     Args:
         path: a log of `caffe train`, the folder of a run or of a range test, or a
-            CSV with a column lr, one of an output and, if it was recorded, one of
-            the training loss: loss or train_loss. Where the rate falls again, as
-            after half a cycle, what comes after is left out.
+            table, such as a CSV, with a column lr, one of an output and, if it was
+            recorded, one of the training loss: loss or train_loss (see tables.read).
+            Where the rate falls again, as after half a cycle, what comes after is left out.
         output: what to judge by. Default: what range-test judges by, as far as the net is
             known (see metrics.metric_of_net); otherwise an accuracy by its name, a loss, or
             the training loss.
@@ -110,8 +110,8 @@ def _read(path: Path, on_warning: Callable[[str], None]) -> _Recorded:
             *(run.test, run.train, max(rates, default=None)),
             metric=metrics.recorded_metric(status),
         )
-    if path.suffix == ".csv":
-        return _read_csv(path)
+    if tables.is_table(path):
+        return _read_csv(path, on_warning)
     log = logs.read_log(path)
     for warning in log.warnings():
         on_warning(f"{path}: {warning}")
@@ -171,25 +171,20 @@ def _tests_over_seeds(histories: Sequence[History]) -> list[Row]:
     return list(rows.values())
 
 
-def _read_csv(path: Path) -> _Recorded:
-    rows = _read_numbers(path)
-    if not any("lr" in row for row in rows):
-        raise ClrError(f"{path}: it has no column lr; give the column of the rates that name")
-    rows = [row for row in rows if "lr" in row]
-    names = [name for name in _LOSSES if any(name in row for row in rows)]
+def _read_csv(path: Path, on_warning: Callable[[str], None]) -> _Recorded:
+    table = tables.read(path)
+    if table.is_of_parse_log:
+        on_warning(
+            f"{path}: parse_log.py gives each row the rate of the display before it; give the log"
+            " itself"
+        )
+    rows = [row for row in table.rows if "lr" in row]
+    is_of_tests = table.is_of_parse_log and ".test" in path.suffixes
+    losses = () if is_of_tests else _LOSSES
+    names = [name for name in losses if any(name in row for row in rows)]
     train = [{**row, "loss": row[name]} for name in names[:1] for row in rows if name in row]
-    test = [{name: row[name] for name in row if name not in _LOSSES} for row in rows]
+    test = [{name: row[name] for name in row if name not in losses} for row in rows]
     return _Recorded([row for row in test if row.keys() - OWN_COLUMNS], train)
-
-
-def _read_numbers(path: Path) -> list[Row]:
-    try:
-        rows, others = read_table(path)
-    except OSError as error:
-        raise ClrError(f"{path}: cannot be read: {error.strerror}") from None
-    if others:
-        raise ClrError(f"{path}: is not a CSV of numbers: {others} of its lines cannot be read")
-    return rows
 
 
 def _rising(rows: Sequence[Row]) -> list[Row]:
