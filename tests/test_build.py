@@ -175,6 +175,7 @@ def test_a_wrong_option_is_a_usage_error(arguments: list[str], run_cli: Cli) -> 
     assert run_cli("build", *arguments).returncode == 2
 
 
+@pytest.mark.caffe
 def test_opencv_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(toolchain, "has_opencv", lambda: False)
     with pytest.raises(ClrError, match="Debian package libopencv-dev"):

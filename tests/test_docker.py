@@ -161,6 +161,7 @@ def test_a_file_that_a_package_diverts(
     assert "liblmdb0" in (tmp_path / "out/packages.txt").read_text().split()
 
 
+@pytest.mark.caffe
 def test_a_library_of_no_package_is_copied_with_what_it_needs(root: Path, tmp_path: Path) -> None:
     """As cuBLAS of a toolkit of NVIDIA's, which needs cuBLASLt."""
     toolkit, prefix = tmp_path / "toolkit", tmp_path / "prefix"

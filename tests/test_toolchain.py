@@ -31,6 +31,7 @@ def programs(tmp_path: Path) -> Callable[..., str]:
     return make
 
 
+@pytest.mark.caffe
 def test_nothing_is_missing_here(run_cli: Cli) -> None:
     done = run_cli("doctor")
     assert done.returncode == 0, done.stderr
@@ -40,6 +41,7 @@ def test_nothing_is_missing_here(run_cli: Cli) -> None:
     assert re.search(r"^liblmdb-dev +header lmdb\.h$", done.stdout, re.M)
 
 
+@pytest.mark.caffe
 def test_no_compiler_and_no_cmake(run_cli: Cli, programs: Callable[..., str]) -> None:
     path = programs("git", "ninja", "protoc", "h5cc")
     for command in ("doctor", "build"):
@@ -60,6 +62,7 @@ def test_each_missing_package_is_named(
         toolchain.check()
 
 
+@pytest.mark.caffe
 def test_probes_tell_what_is_there_from_what_is_not() -> None:
     for kind, there, absent in (
         ("program", "g++", "g++-0"),
@@ -72,6 +75,7 @@ def test_probes_tell_what_is_there_from_what_is_not() -> None:
         assert not toolchain._is_met(toolchain.Requirement("any", kind, absent)), absent
 
 
+@pytest.mark.caffe
 def test_a_python_without_boost_python_is_told_which_have_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -83,10 +87,9 @@ def test_a_python_without_boost_python_is_told_which_have_it(
     assert f"this is Python 3.99, but Boost.Python here is built for {dotted}: use that" in message
 
 
-def run_clr(root: Path, path: str, command: str = "build") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [root / "clr", command], env={**os.environ, "PATH": path}, capture_output=True, text=True
-    )
+def run_clr(root: Path, path: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [root / "clr", *(arguments or ["build"])]
+    return subprocess.run(command, env={**os.environ, "PATH": path}, capture_output=True, text=True)
 
 
 def stub(path: str, name: str, script: str) -> None:
@@ -153,3 +156,34 @@ def test_clr_through_a_link(root: Path, tmp_path: Path) -> None:
     done = subprocess.run([tmp_path / "clr", "--help"], capture_output=True, text=True)
     assert done.returncode == 0
     assert "caffe-clr" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments", [["test", "--fast"], ["test", "-k", "labels", "--fast"], ["test", "-k", "fast"]]
+)
+def test_clr_asks_for_no_compiler_where_a_test_needs_none(
+    arguments: list[str], root: Path, programs: Callable[..., str]
+) -> None:
+    path = programs("sh", "sed", "cat", "cksum", "dirname", "date", "readlink")
+    stub(path, "id", "echo 1000")
+    stub(path, "dpkg-query", "")
+    done = run_clr(root, path, *arguments)
+    assert done.returncode == 1
+    asked = done.stderr.removeprefix("error: neither root nor sudo; have these installed: ").split()
+    assert ("g++" in asked) == ("--fast" not in arguments)
+    assert {"git", "python3-venv"} <= set(asked)
+
+
+def test_clr_leaves_an_environment_that_it_did_not_make(root: Path, tmp_path: Path) -> None:
+    for name in ("pyproject.toml", "constraints.txt", "clr"):
+        shutil.copy(root / name, tmp_path)
+    packages = Path("python/caffe_clr/harness/debian-packages.txt")
+    (tmp_path / packages).parent.mkdir(parents=True)
+    shutil.copy(root / packages, tmp_path / packages)
+    mine = tmp_path / ".venv" / "lib" / "mine"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    done = subprocess.run([tmp_path / "clr", "--version"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"{tmp_path}/.venv is an environment that clr did not make; move it" in done.stderr
+    assert mine.read_text() == "mine"
