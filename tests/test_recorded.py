@@ -407,3 +407,9 @@ def test_without_a_caffe_names_tell_what_to_judge_by(
     assert found.metric.name == "second_acc"
     (warning,) = warnings
     assert "outputs are judged by their names: no Caffe in this Python environment" in warning
+
+
+@pytest.mark.parametrize("column", ["train_loss", "train/loss", "Training Loss", "smoothed_loss"])
+def test_the_training_loss_by_other_names(column: str, tmp_path: Path) -> None:
+    path = table(tmp_path / "curve.csv", **{"lr": RATES, column: LOSSES})
+    assert read(path).metric == read(path, column).metric == metrics.TRAINING_LOSS

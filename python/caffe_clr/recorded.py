@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -18,7 +19,8 @@ from caffe_clr.results import RangeTest
 from caffe_clr.runs import Status
 from caffe_clr.suggestions import Suggestions
 
-_LOSSES = ("loss", "train_loss")  # what the training loss is called in a CSV
+# what the training loss is called in a table, in any case and with any sign between words
+_LOSSES = {"loss", "train loss", "training loss", "smoothed loss"}
 _TRAIN = 0  # a Phase
 _BAND = ("_low", "_high")  # over the seeds of a range test
 
@@ -180,11 +182,15 @@ def _read_csv(path: Path, on_warning: Callable[[str], None]) -> _Recorded:
         )
     rows = [row for row in table.rows if "lr" in row]
     is_of_tests = table.is_of_parse_log and ".test" in path.suffixes
-    losses = () if is_of_tests else _LOSSES
-    names = [name for name in losses if any(name in row for row in rows)]
-    train = [{**row, "loss": row[name]} for name in names[:1] for row in rows if name in row]
+    columns = dict.fromkeys(name for row in rows for name in row)
+    losses = [] if is_of_tests else list(filter(_is_training_loss, columns))
+    train = [{**row, "loss": row[name]} for name in losses[:1] for row in rows if name in row]
     test = [{name: row[name] for name in row if name not in losses} for row in rows]
     return _Recorded([row for row in test if row.keys() - OWN_COLUMNS], train)
+
+
+def _is_training_loss(column: str) -> bool:
+    return re.sub(r"[\W_]+", " ", column).lower() in _LOSSES
 
 
 def _rising(rows: Sequence[Row]) -> list[Row]:
@@ -211,7 +217,7 @@ def _named(
     if name in outputs:
         is_loss = lower_is_better or metrics.is_loss(name, recorded.losses)
         return Metric(name, of_test=True, is_accuracy=not is_loss)
-    if name in _LOSSES and recorded.train:
+    if _is_training_loss(name) and recorded.train:
         return metrics.TRAINING_LOSS
     raise UsageError(f"{path}: no output {name}; there are {', '.join(outputs)}")
 
