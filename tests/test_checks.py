@@ -603,7 +603,8 @@ WARNINGS = [
     (
         "solver_mode: CPU",
         "solver_mode: GPU",
-        "solver.prototxt: solver_mode is GPU, but this run is on the CPU",
+        "solver.prototxt: solver_mode is GPU, but this run is on the CPU; to train on a GPU, give"
+        " --gpu",
     ),
     (
         "test_iter: 2",

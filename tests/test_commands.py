@@ -3,6 +3,7 @@
 import csv
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -104,6 +105,17 @@ def test_runs_in_one_plot(run_cli: Run, digits: Path, tmp_path: Path) -> None:
     same = run_cli("plot", "runs/fixed", "runs/fixed", "--together", "same.png")
     assert same.returncode == 2
     assert "two of the runs have the same name" in same.stderr
+    (tmp_path / "runs" / "fixed" / "run.json").unlink()
+    (digits / "moved.prototxt").rename(digits / "train_test.prototxt")
+    done = run_cli("plot", "runs/fixed", "runs/triangular2", "--together", "again.png")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert imread(tmp_path / "again.png").size
+    (tmp_path / "runs" / "fixed" / "solver_1.prototxt").unlink()
+    done = run_cli("plot", "runs/fixed", "--together", "again.png")
+    assert done.returncode == 1
+    assert "runs/fixed/solver_1.prototxt: is missing; draw this run alone" in done.stderr
+    assert run_cli("plot", "runs/fixed").returncode == 0
+    shutil.copy(digits / "fixed_solver.prototxt", tmp_path / "runs/fixed/solver_1.prototxt")
     (tmp_path / "runs" / "fixed" / "test.csv").unlink()
     empty = run_cli("plot", "runs/fixed", "runs/triangular2", "--together", "both.png")
     assert empty.returncode == 1
@@ -156,6 +168,15 @@ def test_the_default_run_folder_is_found_again(run_cli: Run, tmp_path: Path) -> 
     other = run_cli("train", "models/digits/triangular2_solver.prototxt", "--resume")
     assert other.returncode == 2
     assert "--resume: no run of these solvers under runs/" in other.stderr
+
+
+def test_a_run_of_any_name_is_found_again(
+    write_solver: Callable[..., Path], run_cli: Run, tmp_path: Path
+) -> None:
+    solver = write_solver("net[1]*_solver", max_iter=2)
+    assert run_cli("train", solver).returncode == 0
+    assert run_cli("train", solver, "--resume").returncode == 0
+    assert len(list((tmp_path / "runs").iterdir())) == 1
 
 
 @pytest.mark.usefixtures("digits")

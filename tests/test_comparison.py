@@ -2,9 +2,12 @@
 
 import csv
 import functools
+import math
+import re
 import shutil
 import socket
 import statistics
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,7 @@ from caffe_clr.metrics import Metric
 from caffe_clr.results import Entry
 
 pytestmark = pytest.mark.usefixtures("digits_root")
+Cli = Callable[..., subprocess.CompletedProcess[str]]
 SEEDS = (1, 2)
 NAMES = ("fixed", "triangular2")
 
@@ -227,6 +231,27 @@ def test_a_solver_that_diverges_does_not_stop_the_others(
         assert list(diverged) == [1, 2]
         assert "diverged at iteration" in diverged[1]
         comparison.write(entries, list(lines.values()), tmp_path)
+
+
+def test_solvers_of_which_nothing_is_recorded_are_compared(
+    write_solver: Callable[..., Path], run_cli: Cli
+) -> None:
+    silent = {"display": 0, "test_initialization": False, "test_iter": [1], "test_interval": 10}
+    file = write_solver("lost", lr_policy="fixed", base_lr=3e38, max_iter=20, **silent)
+    done = run_cli("compare", file, "--seeds", "2", "--out", "out")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(r"^ *lost +20 +diverged +diverged +never", done.stdout, re.MULTILINE)
+
+
+def test_a_loss_without_an_end_has_no_deviation() -> None:
+    metric = Metric("loss", of_test=True, is_accuracy=False)
+    finite, infinite = (
+        History([], [{"iteration": 9, "lr": 1, "loss": loss}]) for loss in (1, math.inf)
+    )
+    (line,) = comparison.table([Entry("one", metric, 9, {1: finite, 2: infinite}, {}, [])])
+    assert line.final
+    assert line.final[0] == math.inf
+    assert math.isnan(line.final[1])
 
 
 def test_a_solver_that_cannot_be_trained_is_named_when_the_others_are_done(

@@ -40,6 +40,33 @@ def test_the_demo(
         curve = list(csv.DictReader(file))
     assert [int(row["iteration"]) for row in curve] == list(range(0, 1201, 30))
     assert f"{100 * float(curve[-1]['mean']):.2f}" == rows["triangular2"]
+    assert trained_again(run_cli, tmp_path / "demo") == []
+
+
+def trained_again(
+    run_cli: Callable[..., subprocess.CompletedProcess[str]], folder: Path
+) -> list[str]:
+    """The records of runs that a second demo, which a user's file is put into, changes."""
+    mine = folder / "comparison" / "notes.txt"
+    mine.write_text("mine")
+    before = {path: path.read_bytes() for path in folder.rglob("seed_*/*.csv")}
+    assert before
+    done = run_cli("demo", "--out", folder)
+    assert done.returncode == 0, done.stderr
+    assert mine.read_text() == "mine"
+    return [str(path) for path, content in before.items() if path.read_bytes() != content]
+
+
+@pytest.mark.usefixtures("tree")
+def test_the_demo_begins_over_nothing(
+    run_cli: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    mine = tmp_path / "demo" / "range_test" / "range_test.csv"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    done = run_cli("demo", "--out", "demo")
+    assert (done.returncode, mine.read_text()) == (2, "mine")
+    assert f"{mine} is there already, and not of an earlier run" in done.stderr
 
 
 def test_digits_are_split_and_stored_as_caffe_reads_them(tree: Tree, tmp_path: Path) -> None:
@@ -56,8 +83,7 @@ def test_digits_are_split_and_stored_as_caffe_reads_them(tree: Tree, tmp_path: P
     assert max(max(d.data) for d in train) == 16
 
 
-def test_an_interrupted_data_set_is_written_again(tree: Tree, tmp_path: Path) -> None:
-    (tmp_path / "train_lmdb.partial").mkdir()
+def test_digits_are_written_once(tree: Tree, tmp_path: Path) -> None:
     train, test = datasets.write_digits(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["test_lmdb", "train_lmdb"]
     before = (train / "data.mdb").stat().st_mtime_ns

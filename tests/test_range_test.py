@@ -363,9 +363,10 @@ def test_tests_that_are_switched_off_stay_off_and_are_told_of(
     fields: str, reason: str, remedy: str, run_cli: Cli, tmp_path: Path
 ) -> None:
     (tmp_path / "net.prototxt").write_text(SMALL)
-    (tmp_path / "solver.prototxt").write_text(f'net: "net.prototxt" {fields}')
+    (tmp_path / "solver.prototxt").write_text(f'net: "net.prototxt" solver_mode: GPU {fields}')
     sweep = ("--min-lr", "0.001", "--max-lr", "1", "--iterations", "20", "--out", "out")
     done = run_cli("range-test", "solver.prototxt", *sweep)
+    assert "warning: solver.prototxt: solver_mode is GPU, but this run is on the CPU" in done.stdout
     assert (
         f"warning: solver.prototxt: nothing is tested, since {reason}; what there is to go by is"
         f" the training loss. To test, {remedy}\n"

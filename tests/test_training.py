@@ -222,6 +222,15 @@ def test_snapshots_are_the_solvers_and_each_cycles(
     assert not (tmp_path / "elsewhere").exists()
 
 
+def test_the_one_cycle_of_1cycle_is_snapshot(
+    write_solver: Callable[..., Path], tmp_path: Path
+) -> None:
+    file = write_solver(lr_policy="1cycle", max_iter=50, start_lr_policy=3)
+    training.train(file, tmp_path / "run", snapshot_cycles=True)
+    found = (tmp_path / "run" / "snapshots").glob("*.solverstate")
+    assert {path.name for path in found} == {f"mine_iter_{at}.solverstate" for at in (23, 50)}
+
+
 @pytest.mark.parametrize("snapshot_format", ["BINARYPROTO", "HDF5"])
 @pytest.mark.parametrize("at", [1, 37, 79])
 def test_an_interrupted_run_is_resumed_where_it_was(

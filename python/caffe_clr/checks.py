@@ -52,12 +52,22 @@ def check_run(solver: SolverFile, *, gpu: int | None = None) -> list[str]:
             f"{name}: test_interval is {parameter.test_interval}, but nothing is tested without"
             " test_iter; add it"
         )
-    if gpu is None and parameter.HasField("solver_mode") and parameter.solver_mode:
-        warnings.append(f"{name}: solver_mode is GPU, but this run is on the CPU")
+    warnings += warn_of_mode(solver, gpu)
     if solver.tested_nets:
         warnings += _warn_of_outputs(test_nets)
         warnings += _warn_of_coverage(solver)
     return warnings
+
+
+def warn_of_mode(solver: SolverFile, gpu: int | None) -> list[str]:
+    """A warning, if a solver asks for a GPU and is trained on the CPU, where gpu is None."""
+    parameter = solver.parameter
+    if gpu is None and parameter.HasField("solver_mode") and parameter.solver_mode:
+        return [
+            f"{solver.name}: solver_mode is GPU, but this run is on the CPU; to train on a GPU,"
+            " give --gpu"
+        ]
+    return []
 
 
 def warn_of_no_tests(solver: SolverFile) -> list[str]:

@@ -1,5 +1,7 @@
 """Compares solvers: the same net, several policies, the same seeds (paper, section 4)."""
 
+import math
+import re
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -93,6 +95,9 @@ def compare(
     by = _metrics(list(solvers.values()))
     for file, folder, seed in folders:
         runs.check_begun(folder, solvers[file].parameter, seed)
+    tables = "|".join(map(re.escape, ["comparison", *names(solver_files)]))
+    is_own = any(folder.is_dir() for _, folder, _ in folders)
+    runs.check_replaced(out, rf"({tables})\.(csv|png)", is_own=is_own)
     threads = None if options.scheduler else jobs.threads(options.jobs)
     tasks = [
         Job(
@@ -140,7 +145,7 @@ def of_runs(folders: Sequence[Path]) -> list[Entry]:
     entries = []
     for folder in folders:
         status = runs.read_status(folder)
-        files = [runs.solver_file(folder, stage) for stage in range(len(status["solvers"]))]
+        files = runs.solver_files(folder)
         stages = schedule.read_stages(files)
         entry = Entry(
             name=folder.resolve().name,
@@ -276,4 +281,6 @@ def _read(name: str, file: Path, metric: Metric, max_iter: int, folders: dict[in
 def _mean_and_spread(values: Sequence[float]) -> tuple[float, float] | None:
     if not values:
         return None
+    if not all(map(math.isfinite, values)):  # as a test's loss may be
+        return statistics.fmean(values), math.nan
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0

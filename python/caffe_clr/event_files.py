@@ -12,6 +12,7 @@ from caffe_clr.history import OWN_COLUMNS, Phase, Row
 from caffe_clr.runs import Run
 
 _FLUSH_SECONDS = 2
+_SUFFIX = ".caffe-clr"  # of the files' names, to know them by
 _BY_RATE = "lr_in_millionths"
 
 
@@ -29,18 +30,20 @@ def check() -> None:
 def written(run: Run, stages: Sequence[Any]) -> Iterator[None]:
     """Write an event file into the folder of a run while it is trained.
 
-    What the run has recorded before it was resumed is written first, in place of the
-    event files that are there.
+    What the run has recorded before it was resumed is written first, in place of its
+    earlier event files; those of others stay.
 
     Args:
         stages: the SolverParameter of each; shown as text.
     """
     from tensorboardX import SummaryWriter
 
-    for old in run.folder.glob("events.out.tfevents.*"):
+    for old in run.folder.glob(f"events.out.tfevents.*{_SUFFIX}"):
         old.unlink()
     # from step 0 on: a TensorBoard that has read the old files forgets them
-    writer = SummaryWriter(str(run.folder), purge_step=0, flush_secs=_FLUSH_SECONDS)
+    writer = SummaryWriter(
+        str(run.folder), purge_step=0, flush_secs=_FLUSH_SECONDS, filename_suffix=_SUFFIX
+    )
     history = run.history
     seconds = max((row.get("seconds", 0) for row in history.train + history.test), default=0)
     board = _Board(writer, _is_range_test(stages), time.time() - seconds)

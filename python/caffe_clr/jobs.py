@@ -20,7 +20,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, TextIO
 
-from caffe_clr import runs
+from caffe_clr import processors, runs
 from caffe_clr.errors import ClrError, DiedError, DivergedError, Interrupted, UsageError
 
 LOG = "caffe.log"
@@ -190,8 +190,15 @@ def run_job(job: Job) -> None:
 
 
 def threads(jobs: int) -> int | None:
-    """How many threads each of several trainings gets of this machine's; one may have all."""
-    return max(1, (os.cpu_count() or 1) // jobs) if jobs > 1 else None
+    """How many threads each of several trainings gets, None where it may decide.
+
+    One may have a thread for each processor of the affinity mask, as OpenMP has it,
+    unless a control group grants fewer.
+    """
+    usable = processors.count()
+    if jobs == 1 and usable == processors.affine():
+        return None
+    return max(1, usable // jobs)
 
 
 def _failure(future: "Future[None]") -> ClrError | None:
@@ -256,8 +263,9 @@ def _dask(scheduler: str) -> Iterator[Executor]:
 
 def _environment(job: Job) -> dict[str, str]:
     environment = {**os.environ, "GLOG_minloglevel": "0", "GLOG_logtostderr": "1"}
-    if job.threads is not None:
-        environment.setdefault("OMP_NUM_THREADS", str(job.threads))
+    number = job.threads or threads(1)
+    if number is not None:
+        environment.setdefault("OMP_NUM_THREADS", str(number))
     return environment
 
 

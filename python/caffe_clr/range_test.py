@@ -108,7 +108,10 @@ def range_test(
     folders = [(out / f"seed_{seed}").resolve() for seed in seeds]
     for seed, folder in zip(seeds, folders, strict=True):
         runs.check_begun(folder, sweep, seed)
-    runs.make_folder(out)
+    is_own = any(folder.is_dir() for folder in out.glob("seed_*"))
+    runs.check_replaced(out, rf"range_test(_solver)?\..*|{policy}_solver\.prototxt", is_own=is_own)
+    for folder in folders:
+        runs.make_folder(folder)
     sweep_file = (out / "range_test_solver.prototxt").resolve()
     sweep_file.write_text(text_format.MessageToString(sweep))
     tasks = [

@@ -39,11 +39,12 @@ class Entry:
         return self._scheduled("momentum")
 
     def _scheduled(self, name: str) -> dict[float, float]:
-        last = max(
+        recorded = (
             row["iteration"]
             for history in self.histories.values()
             for row in history.train + history.test
         )
+        last = max(recorded, default=0)
         return {
             row["iteration"]: row[name]
             for row in self.schedule

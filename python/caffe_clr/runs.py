@@ -15,7 +15,9 @@ is damaged is left out, and said; a whole snapshot is enough to go on from.
 
 import csv
 import fcntl
+import glob
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -43,7 +45,9 @@ _CHANGEABLE = (
 _MAX_ITERATION = 2**31 - 1
 _STATE = re.compile(r"(?P<prefix>[^/]*)_iter_(?P<iteration>\d+)\.solverstate(?P<hdf5>\.h5)?")
 DIGESTS = ("nets", "data")  # in run.json, a list each: of each stage's net and data
+PLOT = "training.png"
 _LIST = "snapshots.csv"
+_REPLACED = r"(train|test)\.csv|solver_\d+\.prototxt|training\.png"
 _COLUMNS = (
     *("stage", "iteration", "state", "state_sha256", "model", "model_sha256"),
     *("early_loss", "loss_sum", "losses", "train_rows", "test_rows"),
@@ -100,7 +104,8 @@ def newest_folder(solver_files: Sequence[Path]) -> Path:
         UsageError: there is none.
     """
     wanted = [str(file) for file in solver_files]
-    folders = Path("runs").glob(f"{solver_name(solver_files[0])}-*")
+    name = glob.escape(solver_name(solver_files[0]))
+    folders = Path("runs").glob(f"{name}-*")
     for folder in sorted((f for f in folders if is_run(f)), reverse=True):
         if read_status(folder)["solvers"] == wanted:
             return folder
@@ -130,14 +135,45 @@ def check_new(folder: Path, resume: bool) -> bool:
         Whether there is a run to go on with.
 
     Raises:
-        UsageError: says what to do instead.
+        UsageError: there is a run, or files that are no run's and that one would
+            replace; says what to do instead.
     """
+    check_replaced(folder, _REPLACED, is_own=is_run(folder))
     begun = has_begun(folder)
     if begun and not resume:
         raise UsageError(
             f"{folder} already has a run; continue it with --resume, or name another --out"
         )
     return begun
+
+
+def check_replaced(folder: Path, names: str, *, is_own: bool) -> None:
+    """Refuse to replace files that no command of this package has written.
+
+    Args:
+        names: a regular expression of those that are going to be written.
+        is_own: whether the folder is one that such a command has written.
+
+    Raises:
+        UsageError: names one of them.
+    """
+    if is_own or not folder.is_dir():
+        return
+    for name in sorted(os.listdir(folder)):
+        if re.fullmatch(names, name):
+            raise UsageError(
+                f"{folder / name} is there already, and not of an earlier run; move it, or name"
+                " another --out"
+            )
+
+
+def is_own_table(path: Path) -> bool:
+    """Whether a file begins as the tables of runs, logs and schedules do."""
+    first = b"iteration,"
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(first)) == first
 
 
 def read_history(folder: Path) -> History:
@@ -227,6 +263,7 @@ class Run:
     def start(self, snapshot: Snapshot | None) -> None:
         """Go on from a snapshot, or begin: forget what was recorded after it."""
         first = snapshot.iteration if snapshot else 0
+        self.set_status(Status.RUNNING, first)
         for phase in Phase:
             rows = self.history.rows(phase)
             rows[:] = [row for row in rows if row["iteration"] < first]
@@ -241,7 +278,6 @@ class Run:
         for index, stage in enumerate(self._stages):
             self.solver_file(index).write_text(text_format.MessageToString(stage))
         (self.folder / "snapshots").mkdir(exist_ok=True)
-        self.set_status(Status.RUNNING, first)
 
     def solver_file(self, stage: int) -> Path:
         return solver_file(self.folder, stage)
@@ -378,6 +414,19 @@ def _has_states(folder: Path) -> bool:
 def solver_file(folder: Path, stage: int) -> Path:
     """The solver of a stage, counted from 0, in a run folder."""
     return folder / f"solver_{stage + 1}.prototxt"
+
+
+def solver_files(folder: Path) -> list[Path]:
+    """Those of all stages.
+
+    Raises:
+        ClrError: there is none.
+    """
+    named = (solver_file(folder, stage) for stage in itertools.count())
+    files = list(itertools.takewhile(Path.is_file, named))
+    if not files:
+        raise ClrError(f"{solver_file(folder, 0)}: is missing; draw this run alone")
+    return files
 
 
 def _table(folder: Path, phase: Phase) -> Path:

@@ -408,10 +408,12 @@ class _Stage:
         iteration, solver = self.iteration, self.parameter
         if solver.snapshot and iteration % solver.snapshot == 0:
             return True
-        if not self._snapshot_cycles or solver.lr_policy not in policies.CYCLES:
+        if not self._snapshot_cycles or solver.lr_policy not in policies.WITH_CYCLE:
             return False
-        elapsed = iteration - solver.start_lr_policy
-        return bool(elapsed > 0 and elapsed % (2 * solver.stepsize) == 0)
+        elapsed, cycle = iteration - solver.start_lr_policy, 2 * solver.stepsize
+        if solver.lr_policy not in policies.CYCLES:
+            return bool(elapsed == cycle)
+        return bool(elapsed > 0 and elapsed % cycle == 0)
 
     def _snapshot(self) -> None:
         if self.newest and (self.newest.stage, self.newest.iteration) == (

@@ -26,6 +26,7 @@ def show_bounds(
             f"{folder} already has a range test; continue it with --resume, or name another --out"
         )
     solver = prototxt.open_solver(solver_file, check_policy=False)
+    warn(checks.warn_of_mode(solver, options.gpu), console)
     warn(checks.warn_of_no_tests(solver), console)
     options_to_go_on = shlex.join(["--out", str(folder), "--resume"])
     remedy = f"what is trained is kept; continue with the same command and {options_to_go_on}"

@@ -1,6 +1,5 @@
 """The commands that build Caffe, patch it and check it."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -9,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from caffe_clr import locations
+from caffe_clr import locations, processors
 from caffe_clr.cli.app import BUILDING, app
 from caffe_clr.cli.console import console, resumable
 from caffe_clr.cli.report import ConsoleReport
@@ -180,7 +179,7 @@ def run_tests(
     root = locations.checkout()
     if root is None:
         raise ClrError("the tests are in the project's checkout, not in an installed package")
-    beside = ["-n", str(len(os.sched_getaffinity(0))), "--dist", "loadfile"]
+    beside = ["-n", str(processors.count()), "--dist", "loadfile"]
     parts = [["-m", "not caffe", *beside, *context.args]]
     if not fast:
         build(gtests=True)

@@ -27,10 +27,12 @@ def write_data(
 
     Raises:
         UsageError: `out` is not empty.
-        ClrError: Caffe, whose messages are written, is not built.
+        ClrError: Caffe, whose messages are written, is not built; or see
+            datasets.check_replaced.
     """
     if not force and out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise UsageError(f"{out} exists; overwrite it with --force, or name another OUT")
+    datasets.check_replaced(out)
     prototxt.caffe_pb2()  # before all images are read
     remedy = "nothing is written; run the same command again"
     with progress(console) as shown, resumable(remedy):

@@ -25,6 +25,7 @@ def show_log(path: Path, out: Path, console: Console) -> None:
         ClrError: see logs.read_log; or `out` cannot be written.
     """
     history = logs.read_log(path)
+    runs.check_replaced(out, "(train|test).csv|log.png", is_own=_is_own(out))
     runs.make_folder(out)
     files = [out / name for name in ("train.csv", "test.csv", "log.png")]
     write_csv(history.train, files[0])
@@ -46,6 +47,12 @@ def show_log(path: Path, out: Path, console: Console) -> None:
         console.print(f"Rates not logged, but computed (lr_computed is 1): {history.computed:,}")
     warn(history.warnings(), console)
     console.print("Wrote", ", ".join(map(str, files)), soft_wrap=True)
+
+
+def _is_own(folder: Path) -> bool:
+    """Whether a folder has the results of a log, and is not the run itself."""
+    tables = (folder / "train.csv", folder / "test.csv")
+    return not runs.is_run(folder) and any(map(runs.is_own_table, tables))
 
 
 def _first_lost(history: History) -> list[tuple[float, Row]]:

@@ -32,8 +32,9 @@ def show_schedule(
     logged = logs.read_rates(log) if log else {}
     names = [runs.solver_name(file) for file in solver_files]
     out = out or Path("runs") / f"schedule-{'-'.join(names)}"
-    runs.make_folder(out)
     files = out / "schedule.csv", out / "schedule.png"
+    runs.check_replaced(out, "schedule.(csv|png)", is_own=runs.is_own_table(files[0]))
+    runs.make_folder(out)
     write_csv(rows, files[0])
     plots.plot_schedule(rows, logged, ", ".join(names), files[1])
     console.print(_table(stages, rows))

@@ -18,7 +18,6 @@ from caffe_clr.errors import AGAIN, ClrError, DiedError, Interrupted, UsageError
 from caffe_clr.jobs import KEPT, Job, Report
 from caffe_clr.metrics import Metric
 
-PLOT = "training.png"
 _TOLD_SECONDS = 60  # from line to line where a bar cannot be redrawn
 
 
@@ -106,8 +105,8 @@ def plot_runs(folders: Sequence[Path], together: Path | None, console: Console) 
         warn(runs.damage(folder), console)
         if not history.train and not history.test:
             raise ClrError(f"{folder}: nothing is recorded yet; wait for the first display or test")
-        plots.plot_log(history, folder.name, folder / PLOT)
-        console.print(f"Plot: {folder / PLOT}", soft_wrap=True)
+        plots.plot_log(history, folder.name, folder / runs.PLOT)
+        console.print(f"Plot: {folder / runs.PLOT}", soft_wrap=True)
 
 
 def _command(job: Job) -> str:
@@ -162,6 +161,6 @@ def _show_run(folder: Path, metric: Metric, console: Console) -> None:
             f" {last['iteration']:,.0f}, best {metric.shown(best)}"
         )
     if history.train or history.test:
-        plots.plot_log(history, folder.name, folder / PLOT)
-        console.print(f"Plot: {folder / PLOT}", soft_wrap=True)
+        plots.plot_log(history, folder.name, folder / runs.PLOT)
+        console.print(f"Plot: {folder / runs.PLOT}", soft_wrap=True)
     console.print(f"Run: {folder}", soft_wrap=True)

@@ -1,7 +1,9 @@
 """Data sets, as the LMDBs of Datum that Caffe's Data layer reads."""
 
+import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caffe_clr import prototxt
+from caffe_clr.errors import ClrError
 
 _DIGITS_TRAINED_ON = 1500
 _MAP_BYTES = 1 << 30  # an upper limit; the file grows as it is written
 _MEAN = "mean.binaryproto"
-_PARTIAL = ".partial"
+_LMDB = {"data.mdb", "lock.mdb"}  # the files of one
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,8 @@ def write_digits(folder: Path) -> tuple[Path, Path]:
         The train and the test LMDB in `folder`.
     """
     train, test = lmdbs(folder)
-    if not (train.is_dir() and test.is_dir()):
-        for path, split in zip((train, test), digits().values(), strict=True):
+    for path, split in zip((train, test), digits().values(), strict=True):
+        if not path.is_dir():
             write_lmdb(path, split.images, split.labels)
     return train, test
 
@@ -86,18 +89,18 @@ def write(
     Args:
         splits: by phase, train and test.
         out: the folder to write train_lmdb, test_lmdb and mean.binaryproto
-            into; they replace what is there.
+            into; they replace those that are there.
         on_image: called when an image is written.
 
     Returns:
         The three, or the two LMDBs: where the images of the phases differ in
         size there is no mean, as Caffe takes one only of the images' own size.
+
+    Raises:
+        ClrError: see check_replaced.
     """
-    beside = out.resolve()  # "." has no name
-    partial = beside.with_name(beside.name + _PARTIAL)
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    check_replaced(out)
+    with _partial(out.resolve()) as partial:  # "." has no name
         for path, split in zip(lmdbs(partial), splits.values(), strict=True):
             write_lmdb(path, split.images, split.labels, on_image)
         files = list(lmdbs(partial))
@@ -112,9 +115,32 @@ def write(
             if made[-1].is_dir():
                 shutil.rmtree(made[-1])
             path.replace(made[-1])
+    return made
+
+
+def check_replaced(folder: Path) -> None:
+    """Refuse to write a data set where that would delete anything else than one.
+
+    Raises:
+        ClrError: train_lmdb or test_lmdb in `folder` is no LMDB, or has other files in it.
+    """
+    for path in lmdbs(folder):
+        if path.is_symlink() or (path.exists() and not path.is_dir()):
+            raise ClrError(f"{path} is no folder; move it, or name another one")
+        others = sorted({file.name for file in path.iterdir()} - _LMDB) if path.is_dir() else []
+        if others:
+            raise ClrError(f"{path / others[0]} is no file of an LMDB; move it first")
+
+
+@contextmanager
+def _partial(path: Path) -> Iterator[Path]:
+    """A new folder beside a path, to be written and then put there; in the end it is gone."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial.mkdir(parents=True)
+    try:
+        yield partial
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return made
 
 
 def write_mean(path: Path, images: NDArray[np.uint8]) -> None:
@@ -134,7 +160,7 @@ def write_lmdb(
     labels: NDArray[np.int64],
     on_image: Callable[[], None] = lambda: None,
 ) -> None:
-    """Write an LMDB of Datum, replacing one that is there.
+    """Write an LMDB of Datum where there is none yet.
 
     Args:
         path: the folder that the LMDB is.
@@ -144,17 +170,15 @@ def write_lmdb(
     """
     datum_type = prototxt.caffe_pb2().Datum
     _, channels, height, width = images.shape
-    partial = path.with_name(path.name + _PARTIAL)
-    shutil.rmtree(partial, ignore_errors=True)
-    with (
-        lmdb.open(str(partial), map_size=_MAP_BYTES) as database,
-        database.begin(write=True) as transaction,
-    ):
-        for index, (image, label) in enumerate(zip(images, labels, strict=True)):
-            datum = datum_type(
-                channels=channels, height=height, width=width, data=image.tobytes(), label=label
-            )
-            transaction.put(f"{index:08}".encode(), datum.SerializeToString())
-            on_image()
-    shutil.rmtree(path, ignore_errors=True)
-    partial.rename(path)
+    with _partial(path) as partial:
+        with (
+            lmdb.open(str(partial), map_size=_MAP_BYTES) as database,
+            database.begin(write=True) as transaction,
+        ):
+            for index, (image, label) in enumerate(zip(images, labels, strict=True)):
+                datum = datum_type(
+                    channels=channels, height=height, width=width, data=image.tobytes(), label=label
+                )
+                transaction.put(f"{index:08}".encode(), datum.SerializeToString())
+                on_image()
+        partial.rename(path)

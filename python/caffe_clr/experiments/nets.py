@@ -5,6 +5,7 @@ They classify CIFAR-10 and CIFAR-100 and are augmented as in their own papers:
 random crops of 32x32, and mirroring.
 """
 
+import os
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
@@ -133,7 +134,7 @@ def count_learned(live: Any) -> int:
 def write(net: Any, path: Path) -> None:
     """Write a NetParameter as a prototxt, replacing one that is there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     partial.write_text(text_format.MessageToString(net))
     partial.replace(path)
 

@@ -7,7 +7,8 @@ import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from caffe_clr import installation
+from caffe_clr import installation, processors
+from caffe_clr.errors import UsageError
 
 _RECORD = "caffe-clr.json"  # beside pycaffe, so that it goes where that goes
 
@@ -53,8 +54,23 @@ class Installed:
 
 
 def write_record(folder: Path, revision: str, patches: tuple[str, ...]) -> None:
-    """Say beside pycaffe in `folder` what the build was made of."""
+    """Say beside pycaffe in `folder`, where that is to be, what the build was made of."""
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / _RECORD).write_text(json.dumps(asdict(Record(revision, patches)), indent=1) + "\n")
+
+
+def check_prefix(prefix: Path) -> None:
+    """Refuse to install into a folder with a Caffe that no build of this package put there.
+
+    Raises:
+        UsageError: says what is in the folder.
+    """
+    folder = prefix / "python" / "caffe"
+    if folder.exists() and not (folder / _RECORD).exists():
+        raise UsageError(
+            f"--prefix: {folder} is a Caffe that `caffe-clr build` did not install, and that it"
+            " would write over; name another folder"
+        )
 
 
 def find() -> Installed | None:
@@ -96,7 +112,7 @@ def _threads(caffe: Installed) -> str:
     given = os.environ.get("OMP_NUM_THREADS")
     if given:
         return f"{given}, as OMP_NUM_THREADS has it"
-    return f"one for each processor, of which this process may use {len(os.sched_getaffinity(0))}"
+    return f"one for each processor, of which this process may use {processors.count()}"
 
 
 def _read_record(folder: Path) -> Record | None:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from caffe_clr import locations
+from caffe_clr import locations, processors
 from caffe_clr.errors import ClrError, UsageError
 from caffe_clr.harness import (
     commands,
@@ -78,11 +78,13 @@ def build(options: Options, report: Report) -> compilation.Tree:
         The folders of the build.
 
     Raises:
+        UsageError: the prefix has a Caffe of another origin.
         ClrError: a step failed; what is done stays done, and the next run goes on from there.
     """
-    jobs = len(os.sched_getaffinity(0)) if options.jobs is None else options.jobs
+    jobs = processors.count() if options.jobs is None else options.jobs
     if jobs < 1:
         raise UsageError(f"--jobs {jobs}: give 1 or more")
+    installed.check_prefix(options.prefix)
     work = options.work or locations.build()
     _check_writable(work, options.prefix)
     toolchain.check(onednn=options.onednn)
@@ -115,8 +117,8 @@ def build(options: Options, report: Report) -> compilation.Tree:
             state["configured"] = configured
         with report.step("compile") as step:
             compilation.build(tree, jobs, options.gtests, step.advance)
-        _install(tree, configured, state, report)
         installed.write_record(tree.python / "caffe", *state["made_of"])
+        _install(tree, configured, state, report)
         if options.import_here:
             _check_import(tree, state, report)
         if options.gtests:
