@@ -722,8 +722,8 @@ def test_results_that_are_left_out_are_told(read: Callable[[str], Log]) -> None:
     log = read(LINES + LINES.replace(" 100 ", " 200 "))
     assert (log.replaced, len(log.train), len(log.test)) == (3, 2, 1)
     assert log.warnings() == [
-        "results that a later run in the log replaces: 3; for an earlier one, give its lines alone,"
-        " up to the next Initializing solver from parameters"
+        "results that a later run in the log replaces: 3; to read an earlier run, give its lines"
+        " alone, up to the next Initializing solver from parameters"
     ]
     log = read(LINES[: LINES.index(test) + test.index("loss)")])
     assert log.test == []

@@ -52,17 +52,21 @@ def bounds(found: Any) -> tuple[float | None, float | None]:
     return found.suggestions.base_lr.rate, found.suggestions.max_lr.rate
 
 
-def log(path: Path, losses: Iterable[float] = LOSSES) -> Path:
-    """A log of `caffe train` that displays and tests every 10 iterations."""
+def log(
+    path: Path, losses: Iterable[float] = LOSSES, *, first: int = 0, highest: float = RATES[-1]
+) -> Path:
+    """A log of `caffe train` that displays and tests every 10 iterations, from `first` on."""
     lines = []
-    for number, (rate, loss) in enumerate(zip(RATES, losses, strict=False)):
+    rates = RATES * highest / RATES[-1]
+    for number, (rate, loss) in enumerate(zip(rates, losses, strict=False)):
+        iteration = first + 10 * number
         lines += [
-            f"solver.cpp:330] Iteration {10 * number}, Testing net (#0)",
+            f"solver.cpp:330] Iteration {iteration}, Testing net (#0)",
             f"solver.cpp:397]     Test net output #0: accuracy = {ACCURACIES[number]:.6g}",
             f"solver.cpp:397]     Test net output #1: loss = {loss:.6g} (* 1 = {loss:.6g} loss)",
-            f"solver.cpp:218] Iteration {10 * number} (50 iter/s), loss = {loss:.6g}",
+            f"solver.cpp:218] Iteration {iteration} (50 iter/s), loss = {loss:.6g}",
             f"solver.cpp:237]     Train net output #0: loss = {loss:.6g} (* 1 = {loss:.6g} loss)",
-            f"sgd_solver.cpp:105] Iteration {10 * number}, lr = {rate:.6g}",
+            f"sgd_solver.cpp:105] Iteration {iteration}, lr = {rate:.6g}",
         ]
     lines.append("caffe.cpp:259] Optimization Done.")
     path.write_text("".join(f"I1125 10:00:00.000000 77 {line}\n" for line in lines))
@@ -251,10 +255,23 @@ def test_a_rate_that_falls_again_is_warned_of(tmp_path: Path) -> None:
     cycle = table(tmp_path / "cycle.csv", lr=rates + rates[::-1], accuracy=accuracies * 2)
     found = recorded.read(cycle, on_warning=warnings.append)
     assert warnings == [
-        f"{cycle}: the rate falls again after 0.02, as in a cycle; only the way up to it is"
-        " judged, as if it were a range test"
+        f"{cycle}: the rate falls, as in a cycle or where a stage begins; only its rise from 0 to"
+        " 0.02 is judged, as if it were a range test; for another rise, give its lines alone"
     ]
     assert found.suggestions == recorded.read(rising).suggestions
+
+
+def test_of_stages_the_highest_rise_is_judged_and_told(tmp_path: Path) -> None:
+    warnings = list[str]()
+    stages = [
+        log(tmp_path / f"{first}.log", first=first, highest=highest).read_text()
+        for first, highest in ((0, 0.01), (500, 0.05), (1000, 0.02))
+    ]
+    (tmp_path / "all.log").write_text("".join(stages))
+    found = read(tmp_path / "all.log", on_warning=warnings.append)
+    assert found.suggestions == read(tmp_path / "500.log").suggestions
+    assert [row["iteration"] for row in found.rows] == list(range(500, 1000, 10))
+    assert "only its rise from 0.001 to 0.05 (iterations 500 to 990) is judged" in warnings[0]
 
 
 @pytest.mark.parametrize(("highest", "labels"), [(0.05, 2), (0.0045, 0)])

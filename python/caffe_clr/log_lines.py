@@ -59,7 +59,6 @@ _RESULT = re.compile(
     re.IGNORECASE,
 )
 _TEXT_KEYS = ("log", "message", "MESSAGE")  # of docker, fluentd, journald
-_PACKED = re.compile(rf"""\{{.*"(?:{"|".join(_TEXT_KEYS)})" ?:""")
 _ESCAPES = re.compile(
     r"\x1b(?:\[[0-?]{0,99}[ -/]{0,9}[@-~]|\][^\x07\x1b]{0,999}(?:\x07|\x1b\\)|[@-Z\\^_])"
 )
@@ -220,10 +219,11 @@ def _head(head: str) -> tuple[re.Pattern[str], list[str]]:
 
 def _unpacked(line: str) -> str:
     """What a container's logger packed into a line of JSON; any other line as it is."""
-    if not _PACKED.search(line):
+    begin = line.find("{")
+    if begin < 0 or not any(f'"{key}"' in line for key in _TEXT_KEYS):
         return line
     try:
-        entry = json.loads(line[line.index("{") :])
+        entry = json.loads(line[begin:])
     except (ValueError, RecursionError):
         return line  # it is cut off
     texts = (entry[key] for key in _TEXT_KEYS if isinstance(entry.get(key), str))

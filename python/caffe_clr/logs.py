@@ -107,8 +107,9 @@ class Log(History):
             (self.cut_off, f"results that were cut off, left out: {self.cut_off:,}"),
             (
                 self.replaced,
-                f"results that a later run in the log replaces: {self.replaced:,}; for an earlier"
-                " one, give its lines alone, up to the next Initializing solver from parameters",
+                f"results that a later run in the log replaces: {self.replaced:,}; to read an"
+                " earlier run, give its lines alone, up to the next Initializing solver from"
+                " parameters",
             ),
             (self.beside, f"results of processes beside the one that is read: {self.beside:,}"),
             (

@@ -79,8 +79,9 @@ def read(
         )
     if rates and any(_falls(rows) for rows in (recorded.test, recorded.train)):
         on_warning(
-            f"{path}: the rate falls again after {max(rates):.4g}, as in a cycle; only the way up"
-            " to it is judged, as if it were a range test"
+            f"{path}: the rate falls, as in a cycle or where a stage begins; only"
+            f" {_span(test + train)} is judged, as if it were a range test; for another"
+            " rise, give its lines alone"
         )
     lost = [row["lr"] for row in train if metrics.is_lost(row["loss"])]
     diverged_at = min(lost, default=recorded.diverged_at)
@@ -204,6 +205,14 @@ def _rising(rows: Sequence[Row]) -> list[Row]:
         first -= 1
     rising = rows[first : top + 1]
     return [row for row, after in pairwise(rising) if row["lr"] < after["lr"]] + rising[-1:]
+
+
+def _span(rows: Sequence[Row]) -> str:
+    """Which rise rows are of."""
+    rates = [row["lr"] for row in rows]
+    iterations = [row["iteration"] for row in rows if "iteration" in row]
+    where = f" (iterations {min(iterations):,} to {max(iterations):,})" if iterations else ""
+    return f"its rise from {min(rates):.4g} to {max(rates):.4g}{where}"
 
 
 def _falls(rows: Sequence[Row]) -> bool:
