@@ -151,8 +151,8 @@ def suggest(
         Path,
         typer.Argument(
             metavar="CURVE",
-            help="A log of `caffe train`, the folder of a run or of a range test, or a CSV with lr,"
-            " an output such as accuracy, and loss if it is known.",
+            help="A log of `caffe train`, the folder of a run or of a range test, or a table (CSV)"
+            " with lr, an output such as accuracy, and loss if it is known.",
         ),
     ],
     output: Annotated[
