@@ -1,6 +1,6 @@
-"""Runs in a process of its own, with whichever Caffe is on its path: a net, forward and backward.
+"""Runs in a process of its own, with whichever Caffe is on its path: nets, forward and backward.
 
-python run_layers.py NET OUT.npz     every blob, gradient and gradient of a parameter
+python run_layers.py NET...     in NET.npz, every blob, gradient and gradient of a parameter
 """
 
 import sys
@@ -8,23 +8,23 @@ import sys
 import caffe
 import numpy as np
 
-net_file, out = sys.argv[1:]
 caffe.set_mode_cpu()
-caffe.set_random_seed(1)
-net = caffe.Net(net_file, caffe.TRAIN)
-random = np.random.default_rng(1)
-for name in net.inputs:
-    net.blobs[name].data[...] = random.standard_normal(net.blobs[name].shape)
-net.forward()
-for name in net.outputs:
-    net.blobs[name].diff[...] = random.standard_normal(net.blobs[name].shape)
-net.clear_param_diffs()
-net.backward()
-arrays = {f"{name} data": blob.data for name, blob in net.blobs.items()}
-arrays |= {f"{name} diff": blob.diff for name, blob in net.blobs.items()}
-arrays |= {
-    f"{name} gradient {i}": blob.diff
-    for name, blobs in net.params.items()
-    for i, blob in enumerate(blobs)
-}
-np.savez(out, **arrays)
+for net_file in sys.argv[1:]:
+    caffe.set_random_seed(1)
+    net = caffe.Net(net_file, caffe.TRAIN)
+    random = np.random.default_rng(1)
+    for name in net.inputs:
+        net.blobs[name].data[...] = random.standard_normal(net.blobs[name].shape)
+    net.forward()
+    for name in net.outputs:
+        net.blobs[name].diff[...] = random.standard_normal(net.blobs[name].shape)
+    net.clear_param_diffs()
+    net.backward()
+    arrays = {f"{name} data": blob.data for name, blob in net.blobs.items()}
+    arrays |= {f"{name} diff": blob.diff for name, blob in net.blobs.items()}
+    arrays |= {
+        f"{name} gradient {i}": blob.diff
+        for name, blobs in net.params.items()
+        for i, blob in enumerate(blobs)
+    }
+    np.savez(f"{net_file}.npz", **arrays)
