@@ -149,7 +149,7 @@ def test_a_halving_shortcut_is_every_second_pixel_and_zeros(data: Path, tmp_path
     ):
         shortcut = net.blobs[f"{name}_shortcut"].data
         subsampled = net.blobs[before].data[:, :, ::2, ::2]
-        assert shortcut.shape == net.blobs[f"{name}_conv2_scale"].data.shape == shape
+        assert shortcut.shape == net.blobs[f"{name}_conv2"].data.shape == shape
         assert np.array_equal(shortcut, np.hstack([subsampled, np.zeros_like(subsampled)]))
 
 
@@ -171,7 +171,7 @@ def test_blocks_survive_a_training_batch_or_not(data: Path, tmp_path: Path) -> N
         net.forward()
         for name, factors in drawn.items():
             factors.append(float(net.blobs[f"{name}_survives"].data))
-            residual = net.blobs[f"{name}_conv2_scale"].data
+            residual = net.blobs[f"{name}_conv2"].data
             assert np.array_equal(
                 net.blobs[f"{name}_residual"].data, residual * np.float32(factors[-1])
             )
@@ -200,7 +200,7 @@ def test_a_test_multiplies_by_the_probability(data: Path, tmp_path: Path) -> Non
     for name, probability in (("block1_1", 0.8), ("block2_1", 0.6), ("block3_1", 0.4)):
         factor = net.blobs[f"{name}_survives"].data
         assert factor == pytest.approx(probability)
-        residual, scaled = net.blobs[f"{name}_conv2_scale"].data, net.blobs[f"{name}_residual"].data
+        residual, scaled = net.blobs[f"{name}_conv2"].data, net.blobs[f"{name}_residual"].data
         assert np.array_equal(scaled, residual * factor)
 
 

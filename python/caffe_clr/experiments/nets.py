@@ -143,7 +143,7 @@ def _residual_net(name: str, depth: int, survival: float, classes: int, data: Pa
     blocks = _repeats(depth, 2 * _STAGES, 2)
     net = _begin(data, _RESIDUAL_BATCH, classes)
     top = _convolution(net, "conv1", net.data, _FIRST_CHANNELS)
-    top = _relu(net, "conv1", _normalized(net, "conv1", top))
+    top = _relu(net, "conv1", _normalized(net, "conv1", top, in_place=True))
     for index in range(_STAGES * blocks):
         stage, block = divmod(index, blocks)
         top = _residual_block(
@@ -162,8 +162,9 @@ def _residual_block(
 ) -> Any:
     first, second = f"{name}_conv1", f"{name}_conv2"
     residual = _convolution(net, first, bottom, channels, stride=2 if halves else 1)
-    residual = _relu(net, first, _normalized(net, first, residual))
-    residual = _normalized(net, second, _convolution(net, second, residual, channels))
+    residual = _relu(net, first, _normalized(net, first, residual, in_place=True))
+    residual = _convolution(net, second, residual, channels)
+    residual = _normalized(net, second, residual, in_place=True)
     if survival < 1:
         residual = _surviving(net, name, residual, survival)
     shortcut = _halved(net, name, bottom) if halves else bottom
@@ -213,17 +214,21 @@ def _convolution(
     )
 
 
-def _normalized(net: Any, name: str, bottom: Any) -> Any:
-    """BatchNorm and Scale; neither in place, since each would keep a copy for the backward pass."""
+def _normalized(net: Any, name: str, bottom: Any, *, in_place: bool = False) -> Any:
+    """BatchNorm, in place where nothing else reads the bottom, and Scale in place.
+
+    What either keeps for the backward pass is less than a top of its own.
+    """
     top = _add(
         net,
         "BatchNorm",
         f"{name}_bn",
         bottom,
+        in_place=in_place,
         moving_average_fraction=_MOVING_AVERAGE,
         param=[_NOT_LEARNED] * 3,
     )
-    return _add(net, "Scale", f"{name}_scale", top, bias_term=True)
+    return _add(net, "Scale", f"{name}_scale", top, bias_term=True, in_place=True)
 
 
 def _relu(net: Any, name: str, bottom: Any) -> Any:
