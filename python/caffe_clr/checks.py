@@ -6,6 +6,7 @@ left to Caffe.
 """
 
 import math
+import os
 from typing import Any
 
 from caffe_clr import data_layers, epochs, prototxt
@@ -110,7 +111,7 @@ def _check_numbers(parameter: Any, name: str) -> None:
 
 
 def _check_weights(parameter: Any, name: str) -> None:
-    for models in parameter.weights:
+    for models in map(os.fsdecode, parameter.weights):
         for model in models.split(","):
             prototxt.check_file(model.strip(), f"{name}: weights")
 

@@ -6,9 +6,9 @@ importing caffe itself.
 
 import difflib
 import importlib.util
+import os
 import re
 import sys
-import unicodedata
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 
 from google.protobuf import text_format
 
-from caffe_clr import installation, policies
+from caffe_clr import installation, policies, text_parser
 from caffe_clr.errors import ClrError
+from caffe_clr.text_parser import TextError
 
 SOLVER_TYPES = ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")
 WITH_MOMENTUM = ("SGD", "Nesterov", "Adam")  # one that can cycle
@@ -30,12 +31,7 @@ _PB2 = "caffe.proto.caffe_pb2"
 _GENERIC_NETS = ("net", "net_param")
 _NEW_FIELDS = {"max_lr", "cyclical_momentum"}
 _TRAIN_NETS = (*_GENERIC_NETS, "train_net", "train_net_param")
-# how protobuf ends its message on a field or a value that its message or enum has not
-_UNKNOWN = re.compile(r'"(caffe\.[\w.]+)" has no (field|value) named "?(\w+)"?\.?$')
 _FATAL = re.compile(r"^F.*?\] (.*)", re.MULTILINE)  # what Caffe logs before it aborts
-_COMMENT_OR_STRING = re.compile(r"""#[^\n]*|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'""")
-_NO_UTF8 = "\udc80-\udcff"  # what errors="surrogateescape" makes of such bytes
-_FOREIGN = re.compile(r"[^\t\n\v\f\r -~]")
 _TAKEN_FOR = {
     "caffe.SolverParameter": "caffe.NetParameter",
     "caffe.NetParameter": "caffe.SolverParameter",
@@ -89,6 +85,8 @@ def caffe_pb2() -> ModuleType:
 
 def read_solver(path: Path, *, check_policy: bool = True) -> Any:
     """The SolverParameter in a solver prototxt.
+
+    A string in it that is not UTF-8, as of a path in GBK, is bytes.
 
     Args:
         check_policy: false for a solver whose bounds or stepsize are still to be found.
@@ -212,7 +210,8 @@ class SolverFile:
         """
         solver, name = self.parameter, self.name
         sources = [(f"{name}: test_net_param", net) for net in solver.test_net_param]
-        sources += [(file, self._read("test_net", file)) for file in solver.test_net]
+        files = map(os.fsdecode, solver.test_net)
+        sources += [(file, self._read("test_net", file)) for file in files]
         given, needed = len(solver.test_iter), len(sources)
         generic = [field for field in _GENERIC_NETS if solver.HasField(field)]
         if given < needed or (given > needed and not generic):
@@ -245,8 +244,9 @@ class SolverFile:
     def _source(self, field: str) -> tuple[str, Any]:
         """What to call the net in a field, and its NetParameter."""
         value = getattr(self.parameter, field)
-        if isinstance(value, str):
-            return value, self._read(field, value)
+        if isinstance(value, str | bytes):
+            file = os.fsdecode(value)
+            return file, self._read(field, file)
         if value.layers:
             raise ClrError(
                 f"{self.name}: {field}: Caffe reads the deprecated `layers` only from files; write"
@@ -278,7 +278,7 @@ def read_net(path: Path) -> Any:
     Raises:
         ClrError: the file cannot be read or is not a net prototxt.
     """
-    return upgraded(_read(path, "NetParameter"), str(path))
+    return upgraded(_read(path, "NetParameter", only_utf8=True), str(path))
 
 
 def upgraded(net: Any, name: str) -> Any:
@@ -299,7 +299,7 @@ def upgraded(net: Any, name: str) -> Any:
         raise ClrError(
             f"{name}: cannot be upgraded from the deprecated `layers`: {reason}"
         ) from None
-    return text_format.Parse(text, type(net)())
+    return text_parser.parse(text.encode(), type(net)())
 
 
 def did_you_mean(wrong: str, names: Iterable[str], likeness: float = 0.6) -> str:
@@ -358,16 +358,7 @@ def _meets(state: Any, rule: Any) -> bool:
     )
 
 
-def _read(path: Path, message: str) -> Any:
-    parameter = getattr(caffe_pb2(), message)()
-    try:
-        return text_format.Parse(_text(path), parameter)
-    except text_format.ParseError as error:
-        raise ClrError(f"{path}:{_place_and_reason(error)}") from None
-
-
-def _text(path: Path) -> str:
-    """A prototxt as Caffe reads it: bytes, of which only comments and strings may be any."""
+def _read(path: Path, message: str, *, only_utf8: bool = False) -> Any:
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -378,56 +369,25 @@ def _text(path: Path) -> str:
                 f"{path}: begins with the byte order mark of {encoding}, which Caffe cannot read;"
                 " save it as UTF-8 without one"
             )
-    text = _COMMENT_OR_STRING.sub(_without_comment, content.decode(errors="surrogateescape"))
-    outside = _COMMENT_OR_STRING.sub(lambda match: _blank(match[0], keep=_NO_UTF8), text)
-    if foreign := _FOREIGN.search(outside):
-        at = foreign.start()
-        line, column = text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at)
-        raise ClrError(f"{path}:{line}:{column}: {_described(foreign[0])}")
-    return text
+    try:
+        return text_parser.parse(content, getattr(caffe_pb2(), message)(), only_utf8=only_utf8)
+    except TextError as error:
+        reason = _unknown_name(*error.unknown) if error.unknown else error.reason
+        raise ClrError(f"{path}:{error.line}:{error.column}: {reason}") from None
 
 
-def _without_comment(match: re.Match[str]) -> str:
-    return _blank(match[0]) if match[0].startswith("#") else match[0]
-
-
-def _blank(text: str, keep: str = "") -> str:
-    return re.sub(f"[^\n{keep}]", " ", text)
-
-
-def _described(character: str) -> str:
-    """What is wrong with a character, and the remedy."""
-    if re.match(f"[{_NO_UTF8}]", character):
-        return f"the byte 0x{ord(character) & 0xFF:x} is not UTF-8; save the file as UTF-8"
-    code = f"U+{ord(character):04X}"
-    name = unicodedata.name(character, "a control character").lower()
-    return f"{code} ({name}), which Caffe takes in strings and comments alone; replace it"
-
-
-def _place_and_reason(error: text_format.ParseError) -> str:
-    """LINE:COLUMN: and what is wrong there, both counted from 1."""
-    line, column = error.GetLine(), error.GetColumn()
-    if line is None:
-        return f" {error}"
-    reason = str(error).removeprefix(f"{line}:{column} : ")
-    return f"{line}:{column}: {_unknown_name(reason) or reason}"
-
-
-def _unknown_name(reason: str) -> str | None:
-    """Protobuf's reason, if it is an unknown field or enum value, with the closest name."""
-    unknown = _UNKNOWN.search(reason)
-    if unknown is None:
-        return None
-    type_name, kind, name = unknown.groups()
-    pool = caffe_pb2().DESCRIPTOR.pool
-    if kind == "field":
-        names = pool.FindMessageTypeByName(type_name).fields_by_name
+def _unknown_name(descriptor: Any, name: str) -> str:
+    """What to say of a name that a message or an enum has not, with the closest that it has."""
+    kind, names = "value", getattr(descriptor, "values_by_name", None)
+    if names is None:
+        kind, names = "field", descriptor.fields_by_name
         # a fork's own field is near to none; a typing error is nearer
         hint = did_you_mean(name, names, 0.75) or "; remove it, if it is of another Caffe"
-        other = _TAKEN_FOR.get(type_name)
+        other = _TAKEN_FOR.get(descriptor.full_name)
+        pool = caffe_pb2().DESCRIPTOR.pool
         if other and name in pool.FindMessageTypeByName(other).fields_by_name:
             hint = f", but {other.removeprefix('caffe.')} has: is it the wrong file?"
     else:
-        names = pool.FindEnumTypeByName(type_name).values_by_name
         hint = did_you_mean(name, names) or f"; use one of {', '.join(names)}"
-    return f'{type_name.removeprefix("caffe.")} has no {kind} "{name}"{hint}'
+    owner = descriptor.full_name.removeprefix("caffe.")
+    return f'{owner} has no {kind} "{name}"{hint}'

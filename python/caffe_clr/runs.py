@@ -33,8 +33,10 @@ from typing import Any
 
 from google.protobuf import text_format
 
+from caffe_clr import text_parser
 from caffe_clr.errors import ClrError, UsageError
 from caffe_clr.history import History, Phase, Row, cells_of, read_table, whole_lines, write_csv
+from caffe_clr.text_parser import TextError
 
 _LOCK_SECONDS = 30  # how long an interrupted run may take to end
 # what may change between the parts of a run without changing what was trained before
@@ -564,10 +566,10 @@ def _check_stages(folder: Path, stages: Sequence[Any]) -> list[str]:
 def _check_same(begun_file: Path, stage: Any) -> str | None:
     """Refuse a stage that is not the one in a file; says so where that cannot be read."""
     try:
-        begun = text_format.Parse(begun_file.read_text(), type(stage)())
+        begun = text_parser.parse(begun_file.read_bytes(), type(stage)())
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, text_format.ParseError):
+    except (OSError, TextError):
         return f"{begun_file}: cannot be read; written again from the solver that was given"
     differing = [
         name

@@ -447,6 +447,8 @@ class _Stage:
 def _snapshot_prefix(solver: SolverFile, file: Path, folder: Path) -> str:
     """Where the snapshots of a solver go: the name that it gives them, in the run folder."""
     given = solver.parameter.snapshot_prefix
+    if isinstance(given, bytes):
+        raise ClrError(f"{solver.name}: snapshot_prefix is not UTF-8; save the file as UTF-8")
     name = Path(given).name or runs.solver_name(file)
     longest = solvers.snapshot_files(name, _MAX_ITER, hdf5=True)[0].name
     prefix = str(folder / "snapshots" / name)
