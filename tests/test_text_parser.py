@@ -83,7 +83,7 @@ TEXTS = (
     ),
     *("net_param { layer { blobs { data: [1, .5f, -inf] double_data: 1e308 } } }",),
     *(
-        "net_param { layer { blobs { shape { dim: -9223372036854775808 dim: 9223372036854775807 }}}}",
+        "net_param { layer { blobs { shape { dim: -9223372036854775808 dim: 9223372036854775807 } } } }",  # noqa: E501
     ),
     *("net_param { layer { blobs { shape { dim: 9223372036854775808 } } } }",),
     *("net_param { layer { convolution_param { num_output: -1 } } }",),
