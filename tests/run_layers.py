@@ -1,17 +1,19 @@
 """Runs in a process of its own, with whichever Caffe is on its path: nets, forward and backward.
 
-python run_layers.py NET...     in NET.npz, every blob, gradient and gradient of a parameter
+python run_layers.py FOLDER     of each net in it, NET.prototxt, every blob, gradient and gradient
+                                of a parameter, in NET.prototxt.npz
 """
 
 import sys
+from pathlib import Path
 
 import caffe
 import numpy as np
 
 caffe.set_mode_cpu()
-for net_file in sys.argv[1:]:
+for net_file in Path(sys.argv[1]).glob("*.prototxt"):
     caffe.set_random_seed(1)
-    net = caffe.Net(net_file, caffe.TRAIN)
+    net = caffe.Net(str(net_file), caffe.TRAIN)
     random = np.random.default_rng(1)
     for name in net.inputs:
         net.blobs[name].data[...] = random.standard_normal(net.blobs[name].shape)
