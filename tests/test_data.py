@@ -4,9 +4,11 @@ import importlib.util
 import io
 import lzma
 import pickle
+import re
 import subprocess
 import sys
 import tarfile
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -106,6 +108,12 @@ def unpacked(files: dict[str, bytes], folder: Path) -> Path:
 
 
 def packed(files: dict[str, bytes], archive: Path) -> Path:
+    if archive.suffix == ".zip":
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as zipped:
+            zipped.mkdir("cifar")
+            for name, content in files.items():
+                zipped.writestr(name, content)
+        return archive
     with tarfile.open(archive, "w:gz" if archive.suffix == ".gz" else "w") as tar:
         for name, content in files.items():
             member = tarfile.TarInfo(name)
@@ -157,7 +165,8 @@ def test_an_order_is_of_the_training_images_and_the_same_every_time(tmp_path: Pa
 def test_images_in_a_folder_a_class(data_set: DataSet, tmp_path: Path) -> None:
     splits = made(data_set)
     files = images(data_set, splits)
-    for source in (unpacked(files, tmp_path / "images"), packed(files, tmp_path / "images.tar")):
+    archives = (packed(files, tmp_path / f"images.{suffix}") for suffix in ("tar", "zip"))
+    for source in (unpacked(files, tmp_path / "images"), *archives):
         found = cifar.read(source, data_set)
         assert {phase: as_set(split) for phase, split in found.items()} == {
             phase: as_set(split) for phase, split in splits.items()
@@ -288,13 +297,30 @@ def test_batches_that_python_3_wrote_are_read(keys: str, tmp_path: Path) -> None
     }
 
 
+@pytest.mark.parametrize("damage", ["cut", "changed", "encrypted"])
+def test_a_damaged_zip_archive_is_refused(damage: str, tmp_path: Path) -> None:
+    archive = packed(images(SMALL10, made(SMALL10)), tmp_path / "images.zip")
+    content = bytearray(archive.read_bytes())
+    match damage:
+        case "cut":
+            del content[len(content) // 2 :]
+        case "changed":
+            content[2000:2100] = bytes(100)
+        case "encrypted":  # as the directory at the end says of each file
+            for entry in re.finditer(b"PK\1\2", bytes(content)):
+                content[entry.start() + 8] |= 1
+    archive.write_bytes(content)
+    with pytest.raises(ClrError, match=r"images.zip is no tar or zip archive, or not a whole one"):
+        cifar.read(archive, SMALL10)
+
+
 def test_a_damaged_xz_archive_is_refused(tmp_path: Path) -> None:
     archive = packed(official(SMALL10, made(SMALL10), "bin"), tmp_path / "archive.tar")
     content = bytearray(lzma.compress(archive.read_bytes()))
     middle = len(content) // 2
     content[middle : middle + 100] = bytes(100)
     archive.write_bytes(content)
-    with pytest.raises(ClrError, match=r"archive.tar is no tarball, or a truncated one"):
+    with pytest.raises(ClrError, match=r"archive.tar is no tar or zip archive, or not a"):
         cifar.read(archive, SMALL10)
 
 
@@ -302,7 +328,7 @@ def test_what_is_no_data_set_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("words")
     with pytest.raises(ClrError, match="there is no cifar10 in it"):
         cifar.read(tmp_path, CIFAR10)
-    with pytest.raises(ClrError, match=r"notes.txt is no tarball, or a truncated one; fetch"):
+    with pytest.raises(ClrError, match=r"notes.txt is no tar or zip archive, or not a"):
         cifar.read(tmp_path / "notes.txt", CIFAR10)
     with pytest.raises(ClrError, match=r"gone: no such file or folder"):
         cifar.read(tmp_path / "gone", CIFAR10)

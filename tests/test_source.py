@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -48,10 +49,15 @@ def test_a_folder_a_tarball_and_one_with_a_top_level_folder_are_the_same(
     github = tmp_path / "caffe-99bd997.tar.gz"
     with tarfile.open(github, "w:gz", compresslevel=1) as archive:
         archive.add(pristine, "caffe-99bd997")
-    for given in (pristine, tarball, github):
+    zipped = tmp_path / "caffe-99bd997.zip"
+    with zipfile.ZipFile(zipped, "w") as archive_of_zip:
+        for name in upstream.files:
+            archive_of_zip.write(pristine / name, f"caffe-99bd997/{name}")
+    for given in (pristine, tarball, github, zipped):
         assert names(unpack(given)) == set(upstream.files)
-    assert os.access(unpack(tarball) / "scripts/cpp_lint.py", os.X_OK)
-    assert not os.access(unpack(tarball) / "README.md", os.X_OK)
+    for given in (tarball, zipped):
+        assert os.access(unpack(given) / "scripts/cpp_lint.py", os.X_OK)
+        assert not os.access(unpack(given) / "README.md", os.X_OK)
 
 
 def test_what_the_revision_does_not_have_is_left_out(
@@ -137,7 +143,7 @@ def test_a_tarball_that_was_cut_off(
 ) -> None:
     cut = tmp_path / "cut.tar.gz"
     cut.write_bytes(tarball.read_bytes()[:bytes_kept])
-    assert "cut.tar.gz is not a whole tar archive" in refusal(unpack, cut, tmp_path)
+    assert "cut.tar.gz is not a whole tar or zip archive" in refusal(unpack, cut, tmp_path)
 
 
 def test_a_tarball_with_a_damaged_byte(tarball: Path, unpack: Unpack, tmp_path: Path) -> None:
@@ -198,7 +204,7 @@ def test_a_bad_download_is_not_kept(
 ) -> None:
     (tmp_path / "www" / "cut.tar.gz").write_bytes(tarball.read_bytes()[:1_000_000])
     for path, reason in {
-        "cut.tar.gz": "is not a whole tar archive",
+        "cut.tar.gz": "is not a whole tar or zip archive",
         "none": "HTTP Error 404",
     }.items():
         there = replace(upstream, github={"url": f"{github.url}/{path}"})

@@ -82,9 +82,7 @@ TEXTS = (
         "net_param { layer { clip_param {} } }",
     ),
     *("net_param { layer { blobs { data: [1, .5f, -inf] double_data: 1e308 } } }",),
-    *(
-        "net_param { layer { blobs { shape { dim: -9223372036854775808 dim: 9223372036854775807 } } } }",  # noqa: E501
-    ),
+    *("state { }", "net_param { layer { blobs { shape { dim: [-9223372036854775808, 07] } } } }"),
     *("net_param { layer { blobs { shape { dim: 9223372036854775808 } } } }",),
     *("net_param { layer { convolution_param { num_output: -1 } } }",),
     *("\x01", "max_iter: 1\x00", "# a\x00b\nmax_iter: 1", "max_iter: 1\x1a", "max_iter: 1 ~"),

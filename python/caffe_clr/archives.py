@@ -1,8 +1,64 @@
-"""What reading a tarball raises when it is none, or not whole."""
+"""Reads tar and zip archives, whole or not, without unpacking them."""
 
 import gzip
 import lzma
 import tarfile
+import zipfile
 import zlib
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
-DAMAGED = (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError)
+# what `files` raises of a file that is no archive, or not a whole one
+DAMAGED = (
+    *(tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, EOFError, zlib.error),
+    lzma.LZMAError,
+)
+_ZIP = b"PK\3\4"  # how one begins that is not empty
+_EXECUTABLE = 0o100
+
+
+class File(NamedTuple):
+    """A file in an archive."""
+
+    name: PurePosixPath
+    read: Callable[[], bytes]
+    is_executable: bool
+
+
+def files(path: Path) -> Iterator[File]:
+    """The files of an archive in its order, each to be read before the next is asked for.
+
+    Raises:
+        tarfile.TarError, and others of DAMAGED: it is no archive, or not a whole one.
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as content:
+        is_zip = content.read(len(_ZIP)) == _ZIP
+    yield from (_of_zip if is_zip else _of_tar)(path)
+
+
+def _of_tar(path: Path) -> Iterator[File]:
+    with tarfile.open(path) as archive:
+        for member in archive:
+            file = archive.extractfile(member) if member.isfile() else None
+            if file:
+                name = PurePosixPath(member.name)
+                yield File(name, file.read, bool(member.mode & _EXECUTABLE))
+
+
+def _of_zip(path: Path) -> Iterator[File]:
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            if not member.is_dir():
+                mode = member.external_attr >> 16
+                read = partial(_read, archive, member)
+                yield File(PurePosixPath(member.filename), read, bool(mode & _EXECUTABLE))
+
+
+def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+    try:
+        return archive.read(member)
+    except RuntimeError as error:  # encrypted, or compressed in a way that Python does not know
+        raise zipfile.BadZipFile(f"{member.filename}: {error}") from None

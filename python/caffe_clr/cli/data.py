@@ -22,7 +22,7 @@ Source = Annotated[
     Path,
     typer.Argument(
         metavar="SOURCE",
-        help="The official archive, binary or for Python, or its folder; or a folder or tarball"
+        help="The official archive, binary or for Python, or its folder; or a folder or archive"
         " of images in train/<class>/ and test/<class>/.",
     ),
 ]

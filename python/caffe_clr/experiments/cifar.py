@@ -1,13 +1,12 @@
 """Reads CIFAR-10 and CIFAR-100 as their users have them.
 
 A source is an archive of the data sets' own site (the binary version or the one
-for Python), a folder that one was unpacked into, or a folder or tarball of images,
+for Python), a folder that one was unpacked into, or a folder or archive of images,
 with train/<class>/<image> and test/<class>/<image>.
 """
 
 import io
 import pickle
-import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from caffe_clr.archives import DAMAGED
+from caffe_clr import archives
 from caffe_clr.errors import ClrError
 from caffe_clr.experiments.datasets import Split
 
@@ -179,17 +178,14 @@ def _choose_images(
 
 
 def _files(source: Path) -> Iterator[tuple[PurePosixPath, Callable[[], bytes]]]:
-    """The name of each file of a folder or tarball, and what reads it, in order."""
+    """The name of each file of a folder or archive, and what reads it, in order."""
     if source.is_dir():
         for path in sorted(source.rglob("*")):
             if path.is_file():
                 yield PurePosixPath(path.relative_to(source)), path.read_bytes
         return
-    with tarfile.open(source) as archive:
-        for member in archive:
-            file = archive.extractfile(member) if member.isfile() else None
-            if file:
-                yield PurePosixPath(member.name), file.read
+    for file in archives.files(source):
+        yield file.name, file.read
 
 
 def _read_binary(data_set: DataSet, where: str, content: bytes) -> Split:
@@ -276,7 +272,8 @@ def _check(source: Path, data_set: DataSet, phase: str, labels: NDArray[np.int64
 def _damage_told(source: Path) -> Iterator[None]:
     try:
         yield
-    except DAMAGED:
+    except archives.DAMAGED:
         raise ClrError(
-            f"{source} is no tarball, or a truncated one; fetch it again, or give another SOURCE"
+            f"{source} is no tar or zip archive, or not a whole one; fetch it again, or give"
+            " another SOURCE"
         ) from None

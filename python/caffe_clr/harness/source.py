@@ -9,17 +9,16 @@ import http.client
 import os
 import shutil
 import subprocess
-import tarfile
 import tempfile
 import tomllib
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-from caffe_clr.archives import DAMAGED
+from caffe_clr import archives
 from caffe_clr.errors import ClrError
 from caffe_clr.harness import series
 
@@ -183,18 +182,15 @@ def _read_tarball(tarball: Path, upstream: Upstream) -> Iterator[tuple[str, byte
     # Nothing is extracted to a path that the archive chooses: only files that
     # the pinned revision has are read, with or without one top-level folder.
     try:
-        with tarfile.open(tarball) as archive:
-            for member in archive:
-                parts = PurePosixPath(member.name).parts
-                path = next(
-                    (p for p in ("/".join(parts), "/".join(parts[1:])) if p in upstream.files), None
-                )
-                file = archive.extractfile(member) if path and member.isfile() else None
-                if path and file:
-                    yield path, file.read(), bool(member.mode & 0o100)
-    except DAMAGED as error:
+        for file in archives.files(tarball):
+            parts = file.name.parts
+            for path in ("/".join(parts), "/".join(parts[1:])):
+                if path in upstream.files:
+                    yield path, file.read(), file.is_executable
+                    break
+    except archives.DAMAGED as error:
         reason = str(error).splitlines()[0].rstrip(":")
-        raise SourceError(f"{tarball} is not a whole tar archive: {reason}") from None
+        raise SourceError(f"{tarball} is not a whole tar or zip archive: {reason}") from None
     except OSError as error:
         raise SourceError(f"{tarball} cannot be read: {error.strerror or error}") from None
 
