@@ -228,7 +228,7 @@ def _count_leveldb(folder: Path) -> int:
     kept = _kept_count(folder)
     with suppress(OSError, ValueError):
         return int(kept.read_text())
-    with _open_leveldb(folder) as key:
+    with open_leveldb(folder) as key:
         images = 0
         key.seek_to_first()
         while key.valid():
@@ -258,7 +258,7 @@ def _kept_count(folder: Path) -> Path:
 
 
 @contextmanager
-def _open_leveldb(folder: Path) -> Iterator[Any]:
+def open_leveldb(folder: Path) -> Iterator[Any]:
     """An iterator over the keys and values of a LevelDB."""
     import plyvel
 
@@ -384,7 +384,7 @@ def _first_of_lmdb(folder: Path) -> bytes | None:
 
 
 def _first_of_leveldb(folder: Path) -> bytes | None:
-    with _open_leveldb(folder) as key:
+    with open_leveldb(folder) as key:
         key.seek_to_first()
         return bytes(key.value()) if key.valid() else None
 

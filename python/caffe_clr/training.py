@@ -286,24 +286,27 @@ class _Stage:
         """Make the solver, and put it where a snapshot, of this or the last stage, was taken.
 
         Returns:
-            What could not be put where it was, a line each.
+            What is doubtful in the labels, and what could not be put where it was, a
+            line each.
         """
         self._solver = solvers.load_solver(solvers.only_training(self.parameter), gpu)
         live_nets = [self._solver.net, *self._solver.test_nets]
+        warnings = []
         for net, live in zip(self._file.nets, live_nets, strict=True):
-            labels.check(net, {name: tuple(blob.shape) for name, blob in live.blobs.items()})
+            shapes = {name: tuple(blob.shape) for name, blob in live.blobs.items()}
+            warnings += labels.check(net, shapes)
         self._softmax_losses = solvers.softmax_losses(self._solver.net)
         rows = self._run.history.train + self._run.history.test
         self._began -= max((row.get("seconds", 0) for row in rows), default=0)
         if not snapshot:
-            return []
+            return warnings
         solvers.restore(self._solver, snapshot.state, snapshot.model)
         self.newest = snapshot
         self._early_loss = snapshot.memory.early_loss
         if snapshot.stage != self._number:
-            return []
+            return warnings
         self._loss_sum, self._losses = snapshot.memory.loss_sum, snapshot.memory.losses
-        return self._read_on()
+        return warnings + self._read_on()
 
     def _read_on(self) -> list[str]:
         """Have the data layers go on where they were at this iteration."""
