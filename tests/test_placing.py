@@ -22,6 +22,8 @@ from caffe_clr.harness.compilation import Tree
 FEATURE = "cyclical-learning-rates"
 PROTO = "src/caffe/proto/caffe.proto"
 SGD_SOLVER = "src/caffe/solvers/sgd_solver.cpp"
+HEADER = "include/caffe/sgd_solvers.hpp"
+PYCAFFE = "python/caffe/_caffe.cpp"
 SOLVER = "src/caffe/solver.cpp"
 TUTORIAL = "docs/tutorial/solver.md"
 GTEST = "src/caffe/test/test_cyclical_learning_rate.cpp"
@@ -42,7 +44,21 @@ def add_field(tree: Path, *declarations: str) -> None:
 
 
 def release_1_0(tree: Path) -> None:
-    """April 2017: no field `weights`, no checks of gamma and stepsize in GetLearningRate."""
+    """April 2017: GetLearningRate is protected, and pycaffe has no `lr`; no field `weights`."""
+    public = "  virtual void ApplyUpdate();\n  Dtype GetLearningRate();\n\n protected:"
+    replace(tree / HEADER, public, " protected:")
+    replace(
+        tree / HEADER,
+        "  void PreSolve();\n",
+        "  void PreSolve();\n  Dtype GetLearningRate();\n  virtual void ApplyUpdate();\n",
+    )
+    replace(
+        tree / PYCAFFE,
+        '"SGDSolver", bp::init<string>())\n'
+        '        .add_property("lr", &SGDSolver<Dtype>::GetLearningRate);',
+        '"SGDSolver", bp::init<string>());',
+    )
+    replace(tree / SGD_SOLVER, "  ++this->iter_;\n", "")
     replace(tree / PROTO, "43 (last added: weights)", "42 (last added: layer_wise_reduce)")
     proto = (tree / PROTO).read_text()
     proto = re.sub(r"\n  // Path to caffemodel file.*?weights = 42;\n", "", proto, flags=re.DOTALL)
@@ -59,8 +75,13 @@ def release_1_0(tree: Path) -> None:
 
 
 def release_candidate_3(tree: Path) -> None:
-    """January 2016."""
+    """January 2016: the line of the log is one line."""
     release_1_0(tree)
+    replace(
+        tree / SGD_SOLVER,
+        'LOG_IF(INFO, Caffe::root_solver()) << "Iteration " << this->iter_\n        << ", lr',
+        'LOG(INFO) << "Iteration " << this->iter_ << ", lr',
+    )
     replace(tree / PROTO, "42 (last added: layer_wise_reduce)", "41 (last added: type)")
 
 
@@ -74,7 +95,7 @@ def windows(tree: Path) -> None:
 
 def single_shot_detector(tree: Path) -> None:
     """Fields 43 and 44 are taken, a policy comes after the others, and in the comment too."""
-    release_1_0(tree)
+    release_candidate_3(tree)
     add_field(
         tree,
         'optional string eval_type = 42 [default = "classification"];',
@@ -101,8 +122,44 @@ def opencl(tree: Path) -> None:
 
 
 def intel(tree: Path) -> None:
-    """A warm-up comes before the policies, and the numbers have gaps."""
+    """A warm-up comes before the policies, and the numbers have gaps.
+
+    The rate is logged elsewhere, another function updates as well, and RMSProp takes a momentum.
+    """
     release_1_0(tree)
+    solver = (tree / SGD_SOLVER).read_text()
+    logged = re.search(r"  if \(this->param_\.display\(\).*?\n  }\n", solver, re.DOTALL)
+    assert logged
+    solver = solver.replace("  Dtype rate = GetLearningRate();\n" + logged[0], "  LogRate();\n")
+    solver = solver.replace(
+        "    ComputeUpdateValue(param_id, rate);\n",
+        "    Dtype rate = GetLearningRate();\n    ComputeUpdateValue(param_id, rate);\n",
+    )
+    head = "template <typename Dtype>\nvoid SGDSolver<Dtype>::"
+    at = solver.index(f"{head}Normalize")
+    added = (
+        f"{head}LogRate() {{\n  Dtype rate = GetLearningRate();\n{logged[0]}}}\n\n"
+        f"{head}UpdateAtOnce(int param_id, Dtype rate) {{\n"
+        "  // momentum\n  Dtype momentum = this->param_.momentum();\n"
+        "  CHECK_GE(momentum * rate * param_id, 0);\n}\n\n"
+    )
+    (tree / SGD_SOLVER).write_text(solver[:at] + added + solver[at:])
+    replace(
+        tree / SGD_SOLVER,
+        "  const vector<float>& net_params_lr = this->net_->params_lr();\n  Dtype momentum =",
+        "  Dtype momentum =",
+    )
+    replace(tree / SGD_SOLVER, "rate * net_params_lr[param_id];", "rate;")
+    replace(
+        tree / HEADER,
+        "  virtual void ApplyUpdate();\n",
+        "  Dtype GetLocalRate(int param_id) const;\n\n  virtual void LogRate();\n"
+        "  void UpdateAtOnce(int param_id, Dtype rate);\n  virtual void ApplyUpdate();\n",
+    )
+    sanity = (tree / HEADER).read_text().split("class RMSPropSolver")
+    sanity[1] = sanity[1].replace("    CHECK_EQ(0, this", "//    CHECK_EQ(0, this")
+    sanity[1] = sanity[1].replace('        << "Momentum c', '//        << "Momentum c')
+    (tree / HEADER).write_text("class RMSPropSolver".join(sanity))
     add_field(
         tree,
         "optional int32 warmup_iter = 48 [default = 0];",
@@ -118,7 +175,10 @@ def intel(tree: Path) -> None:
 
 
 def nvcaffe(tree: Path) -> None:
-    """Rates are float, GetLearningRate is const, braces stand alone, other fields go on."""
+    """Rates are float, GetLearningRate is const, braces stand alone, other fields go on.
+
+    The momentum has policies of its own, and the log shows it.
+    """
     release_1_0(tree)
     add_field(
         tree,
@@ -141,8 +201,28 @@ def nvcaffe(tree: Path) -> None:
         )
         .replace("  Dtype rate;", "  float rate;")
     )
-    header = tree / "include/caffe/sgd_solvers.hpp"
-    replace(header, "Dtype GetLearningRate();", "float GetLearningRate() const;")
+    own = "  float GetLearningRate() const;\n  float GetMomentum() const;"
+    replace(tree / HEADER, "  Dtype GetLearningRate();", own)
+    replace(
+        tree / SGD_SOLVER,
+        "template <typename Dtype>\nvoid SGDSolver<Dtype>::PreSolve()",
+        "template<typename Dtype>\nfloat SGDSolver<Dtype>::GetMomentum() const {\n"
+        "  float base_momentum = this->param_.momentum();\n"
+        "  return this->iter_ ? base_momentum : 0;\n}\n\n"
+        "template <typename Dtype>\nvoid SGDSolver<Dtype>::PreSolve()",
+    )
+    replace(
+        tree / SGD_SOLVER,
+        "Dtype momentum = this->param_.momentum(",
+        "float momentum = GetMomentum(",
+    )
+    replace(
+        tree / SGD_SOLVER, '", lr = " << rate;', '", lr = " << rate << ", m = " << GetMomentum();'
+    )
+    for name in ("sgd", "nesterov", "adam"):
+        file = tree / f"src/caffe/solvers/{name}_solver.cpp"
+        text = re.sub(r"Dtype (\w+ = this->param_.momentum\(\);)", r"float \1", file.read_text())
+        file.write_text(re.sub(r"(?<=[ (])-?\b(momentum|beta1)(?=[,)])", r"Dtype(\g<0>)", text))
     replace(
         tree / "include/caffe/solver.hpp", "  int current_step_;", "  mutable int current_step_;"
     )
@@ -162,6 +242,7 @@ def before_the_split(tree: Path) -> None:
     """2015: every solver in solver.cpp; no comments on policies and numbers, no tutorial."""
     release_1_0(tree)
     replace(tree / SGD_SOLVER, LAST_ELSE, LAST_ELSE.replace("} else", "}else"))
+    replace(tree / PYCAFFE, "&Solver<Dtype>::iter)", "&Solver<Dtype>::iteration)")
     bodies = ""
     for name in ("sgd", "adadelta", "adagrad", "adam", "nesterov", "rmsprop"):
         file = tree / f"src/caffe/solvers/{name}_solver.cpp"
@@ -191,6 +272,7 @@ TREES = {
         before_the_split,
     )
 }  # fmt: skip
+SAME_CODE = ("windows", "opencl")  # that release_1_0 and upstream have
 NUMBERS = {
     "release_1_0": (43, 44),
     "release_candidate_3": (43, 44),
@@ -216,7 +298,7 @@ def checkout(pristine: Path, tmp_path: Path) -> Path:
     shutil.copytree(pristine / "src", tmp_path / "caffe/src", ignore=left_out)
     shutil.copytree(pristine / "include", tmp_path / "caffe/include")
     (tmp_path / "caffe/src/caffe/test").mkdir()
-    for name in (TUTORIAL, "Makefile", "CMakeLists.txt"):
+    for name in (TUTORIAL, PYCAFFE, "Makefile", "CMakeLists.txt"):
         (tmp_path / "caffe" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(pristine / name, tmp_path / "caffe" / name)
     return tmp_path / "caffe"
@@ -263,8 +345,8 @@ def fields(tree: Path) -> dict[str, int]:
 
 
 def test_every_part_finds_its_place(fork: Path, feature: list[series.Patch]) -> None:
-    untouched = {SGD_SOLVER, SOLVER, PROTO, TUTORIAL, GTEST}
-    before = {name: c for name, c in contents(fork).items() if name not in untouched}
+    changed = {SGD_SOLVER, SOLVER, PROTO, TUTORIAL, GTEST}
+    before = {name: c for name, c in contents(fork).items() if name not in changed}
     checks = series.apply(fork, feature)
     assert not [check.problem for check in checks if check.problem]
     numbers = fields(fork)
@@ -274,16 +356,15 @@ def test_every_part_finds_its_place(fork: Path, feature: list[series.Patch]) -> 
     assert rate.index('== "sigmoid"') < ours < rate.rindex("else")
     assert rate.count("LearningRateWithinBounds(this->param_, this->iter_)") == 1
     assert re.match(r"\S+\(\)\s*{\s+if \(HasBounds\(", body(fork, "PreSolve"))
-    assert {n: c for n, c in contents(fork).items() if n not in untouched} == before
+    assert {n: c for n, c in contents(fork).items() if n not in changed} == before
     assert {check.problem for check in series.check(fork, feature)} == {"is already applied"}
 
 
 @pytest.mark.parametrize(
     ("name", "names"),
     [
-        ("release_1_0", [FEATURE, "one-cycle"]),
         ("nvcaffe", [FEATURE]),
-        ("before_the_split", [FEATURE, "one-cycle"]),
+        *((name, [FEATURE, "one-cycle"]) for name in TREES if name not in SAME_CODE),
     ],
 )
 def test_what_was_placed_compiles(
@@ -299,8 +380,10 @@ def test_what_was_placed_compiles(
     )
     folders = (checkout / "include", tmp_path, Path("/usr/include/hdf5/serial"))
     command = ["g++", "-w", "-fsyntax-only", "-DCPU_ONLY", *(f"-I{folder}" for folder in folders)]
-    files = [solver_file(checkout), *(checkout / "src/caffe/solvers").glob("ada*_solver.cpp")]
-    done = subprocess.run([*command, *files], capture_output=True, text=True)
+    files = {solver_file(checkout), *(checkout / "src/caffe/solvers").glob("*_solver.cpp")}
+    everything = tmp_path / "everything.cpp"
+    everything.write_text("".join(f'#include "{file}"\n' for file in sorted(files)))
+    done = subprocess.run([*command, everything], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
@@ -484,23 +567,100 @@ def test_permissions_are_kept(checkout: Path, feature: list[series.Patch]) -> No
     assert stat.S_IMODE((checkout / SGD_SOLVER).stat().st_mode) == 0o754
 
 
-@pytest.mark.parametrize("name", [name for name in TREES if name != "nvcaffe"])
 def test_one_cycle_follows_the_feature(
+    fork: Path, feature: list[series.Patch], one_cycle: list[series.Patch]
+) -> None:
+    before = fields(fork)
+    series.apply(fork, [*feature, *one_cycle])
+    assert fields(fork).keys() - before.keys() == {"start_lr_policy", "max_lr", "cyclical_momentum"}
+    assert "CheckMomentum(this->param_);" in body(fork, "PreSolve")
+    text = solver_file(fork).read_text()
+    assert 'lr_policy == "decay" ||' in text
+    assert text.index("static double CyclicalMomentum") < text.index("::GetLearningRate() ")
+    for patches in (feature, one_cycle):
+        assert {c.problem for c in series.check(fork, patches)} == {"is already applied"}
+
+
+def test_every_update_takes_the_momentum_of_the_iteration(
+    fork: Path, feature: list[series.Patch], one_cycle: list[series.Patch]
+) -> None:
+    series.apply(fork, [*feature, *one_cycle])
+    momentum = body(fork, "GetMomentum")
+    assert momentum.count("CyclicalMomentum(this->param_, this->iter_)") == 1
+    solvers = (fork / "src/caffe").glob("**/*solver.cpp")
+    found = [m for file in solvers for m in code_of_updates(file.read_text())]
+    taken = {owner for owner, update in found if "GetMomentum()" in update}
+    assert taken == {"SGD", "Nesterov", "Adam"}
+    kept = {owner for owner, update in found if "this->param_.momentum()" in update}
+    assert kept == {"AdaDelta"}  # whose momentum is the share of its averages
+    header = next((fork / "include/caffe").glob("sgd*.hpp")).read_text()
+    assert header.count(" GetMomentum()") == 1
+    for name in ("AdaGrad", "RMSProp"):
+        assert f'"{name} has no momentum that could cycle' in header
+    assert '"AdaDelta has no momentum that could cycle' in "".join(
+        file.read_text() for file in (fork / "src/caffe").glob("**/*solver.cpp")
+    )
+
+
+def code_of_updates(text: str) -> list[tuple[str, str]]:
+    """The functions that update parameters, each with what its class is called before Solver."""
+    head = r"^void (\w+)Solver<Dtype>::(?:ComputeUpdateValue|UpdateAtOnce)\(.*?^}"
+    return [(m[1], m[0]) for m in re.finditer(head, text, re.DOTALL | re.MULTILINE)]
+
+
+@pytest.mark.parametrize("name", ["release_1_0", "release_candidate_3", "before_the_split"])
+def test_the_log_shows_the_momentum_where_it_shows_the_rate(
     name: str, checkout: Path, feature: list[series.Patch], one_cycle: list[series.Patch]
 ) -> None:
     TREES[name](checkout)
-    before = fields(checkout)
     series.apply(checkout, [*feature, *one_cycle])
-    numbers = fields(checkout)
-    assert numbers.keys() - before.keys() == {"start_lr_policy", "max_lr", "cyclical_momentum"}
-    assert "GetMomentum();" in body(checkout, "ComputeUpdateValue")
-    assert 'momentum << ", momentum = " << GetMomentum();' in body(checkout, "ApplyUpdate")
-    assert "CheckMomentum(this->param_);" in body(checkout, "PreSolve")
-    text = solver_file(checkout).read_text()
-    assert 'lr_policy == "decay" ||' in text
-    assert text.index("static double CyclicalMomentum") < text.index("::GetLearningRate() {")
-    for patches in (feature, one_cycle):
-        assert {c.problem for c in series.check(checkout, patches)} == {"is already applied"}
+    shown = '", lr = " << rate << MomentumNote(this->param_, GetMomentum());'
+    assert shown in body(checkout, "ApplyUpdate")
+
+
+@pytest.mark.parametrize("name", ["intel", "nvcaffe"])
+def test_a_log_of_another_form_stays_as_it_is(
+    name: str, checkout: Path, feature: list[series.Patch], one_cycle: list[series.Patch]
+) -> None:
+    TREES[name](checkout)
+    checks = series.apply(checkout, [*feature, *one_cycle])
+    assert "<< MomentumNote(" not in (checkout / SGD_SOLVER).read_text()
+    notes = [note for check in checks if check.file == SGD_SOLVER for note in check.notes]
+    assert any(note.startswith('left out: "<< ", lr = "') for note in notes)
+
+
+@pytest.mark.parametrize(("name", "has_rate"), [("release_1_0", False), ("opencl", True)])
+def test_pycaffe_has_the_momentum_where_it_has_the_rate(
+    name: str,
+    has_rate: bool,
+    checkout: Path,
+    feature: list[series.Patch],
+    one_cycle: list[series.Patch],
+) -> None:
+    TREES[name](checkout)
+    series.apply(checkout, [*feature, *one_cycle])
+    assert ("::GetMomentum" in (checkout / PYCAFFE).read_text()) == has_rate
+
+
+def test_an_update_that_the_patch_does_not_know_is_told(
+    checkout: Path, feature: list[series.Patch], one_cycle: list[series.Patch]
+) -> None:
+    intel(checkout)
+    checks = series.apply(checkout, [*feature, *one_cycle])
+    notes = [note for check in checks for note in check.notes]
+    assert any("SGDSolver::ComputeUpdateValue, and in SGDSolver::UpdateAtOnce" in n for n in notes)
+
+
+def test_an_update_beside_upstreams_own_is_not_forgotten(
+    checkout: Path, feature: list[series.Patch], one_cycle: list[series.Patch]
+) -> None:
+    added = (
+        "template <typename Dtype>\nvoid SGDSolver<Dtype>::UpdateAtOnce(int param_id) {\n"
+        "  Dtype momentum = this->param_.momentum();\n}\n\nINSTANTIATE_CLASS(SGDSolver);"
+    )
+    replace(checkout / SGD_SOLVER, "INSTANTIATE_CLASS(SGDSolver);", added)
+    series.apply(checkout, [*feature, *one_cycle])
+    assert "GetMomentum()" in body(checkout, "UpdateAtOnce")
 
 
 def test_one_cycle_is_placed_on_a_tree_that_has_the_feature(
@@ -525,20 +685,33 @@ def test_one_cycle_without_the_feature_changes_nothing(
     with pytest.raises(ClrError, match="nothing was changed") as refused:
         series.apply(checkout, one_cycle)
     assert 'no place is found for "lr_policy == "exp_range"' in str(refused.value)
-    assert f"one-cycle builds on {FEATURE}: name both" in str(refused.value)
+    assert f"one-cycle builds on {FEATURE}, which is not applied: name both" in str(refused.value)
     assert contents(checkout) == before
 
 
 def test_where_one_cycle_has_no_place_the_lines_are_told(
     checkout: Path, feature: list[series.Patch], one_cycle: list[series.Patch]
 ) -> None:
-    nvcaffe(checkout)
+    release_1_0(checkout)
+    replace(checkout / SGD_SOLVER, "::ComputeUpdateValue(", "::ComputeUpdate(")
+    series.apply(checkout, feature)
     before = contents(checkout)
     with pytest.raises(ClrError) as refused:
-        series.apply(checkout, [*feature, *one_cycle])
-    assert 'sgd_solvers.hpp: no place is found for "Dtype GetMomentum();"' in str(refused.value)
-    assert "      |   Dtype GetMomentum();\n" in str(refused.value)
+        series.apply(checkout, one_cycle)
+    message = str(refused.value)
+    assert "in SGDSolver::ComputeUpdateValue, which is not found\n" in message
+    assert "      |   Dtype momentum = GetMomentum();\n" in f"{message}\n"
+    assert "name both" not in message
     assert contents(checkout) == before
+
+
+def test_a_momentum_that_is_not_the_iterations_is_told(
+    checkout: Path, feature: list[series.Patch], one_cycle: list[series.Patch]
+) -> None:
+    nvcaffe(checkout)
+    replace(checkout / SGD_SOLVER, "::GetMomentum() const", "::GetMomentum(int i) const")
+    with pytest.raises(ClrError, match="there is a function GetMomentum here of its own"):
+        series.apply(checkout, [*feature, *one_cycle])
 
 
 def test_the_command_tells_what_it_did_and_what_to_do_next(
@@ -561,10 +734,12 @@ def test_the_command_tells_what_it_did_and_what_to_do_next(
         assert expected in done.stdout
     applied = done.stdout.split("Next, build")[0].replace(": applied\n", ": applies\n")
     assert checked.stdout == applied
-    again = run_cli("patch", "check", checkout, FEATURE)
-    assert (
-        again.stderr == f"error: {checkout}: {FEATURE}: already applied, there is nothing to do\n"
-    )
+    before = contents(checkout)
+    for command in ("check", "apply"):
+        again = run_cli("patch", command, checkout, FEATURE)
+        assert again.returncode == 0, again.stderr
+        assert again.stdout.endswith("is already applied\nThere is nothing to do.\n")
+    assert contents(checkout) == before
 
 
 def test_the_solver_that_shows_the_policies_logs_their_rates(

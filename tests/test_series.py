@@ -229,13 +229,33 @@ def test_the_command_checks_and_applies(
     assert "triangular2" in (checkout / SGD_SOLVER).read_text()
     assert "2.8.7" in (checkout / "CMakeLists.txt").read_text()
     done = run_cli("patch", "check", checkout)
-    assert done.returncode == 1
+    assert done.returncode == 0, done.stderr
     assert f"{FEATURE}: {SGD_SOLVER}: is already applied" in done.stdout
+    (checkout / "CMakeLists.txt").unlink()
+    done = run_cli("patch", "check", checkout)
+    assert done.returncode == 1
     assert done.stderr == f"error: {checkout}: not every patch applies\n"
     assert run_cli("patch", "check", checkout / "none").stderr.endswith("is not a folder\n")
     assert "is not Caffe's source" in run_cli("patch", "check", checkout / "scripts").stderr
-    done = run_cli("patch", "check", checkout, FEATURE)
-    assert done.stderr == f"error: {checkout}: {FEATURE}: already applied, there is nothing to do\n"
+
+
+def test_what_is_applied_is_left_alone(checkout: Path, patches: list[series.Patch]) -> None:
+    series.apply(checkout, series.select(patches, [FEATURE, "cmake"]))
+    series.apply(checkout, patches)
+    before = snapshot(checkout)
+    assert {check.problem for check in series.apply(checkout, patches)} == {"is already applied"}
+    assert snapshot(checkout) == before
+
+
+def test_half_a_patch_is_not_an_applied_one(checkout: Path, patches: list[series.Patch]) -> None:
+    opencv = series.select(patches, ["opencv"])
+    upstreams = (checkout / opencv[0].files[0]).read_bytes()
+    series.apply(checkout, opencv)
+    (checkout / opencv[0].files[0]).write_bytes(upstreams)
+    before = snapshot(checkout)
+    with pytest.raises(ClrError, match=r"opencv: .*: is already applied"):
+        series.apply(checkout, opencv)
+    assert snapshot(checkout) == before
 
 
 def test_the_pinned_tarball_is_what_the_manifest_says(

@@ -18,6 +18,8 @@ from caffe_clr.harness import installed, pipeline, series, toolchain
 patch_app = typer.Typer(no_args_is_help=True, help="Apply the patch series to a Caffe of your own.")
 app.add_typer(patch_app, name="patch", rich_help_panel=BUILDING)
 
+_NOTHING_TO_DO = "There is nothing to do."
+
 Tree = Annotated[
     Path, typer.Argument(metavar="DIR", help="A checkout or unpacked tarball of Caffe.")
 ]
@@ -192,16 +194,18 @@ def run_tests(
 
 @patch_app.command("check")
 def patch_check(tree: Tree, names: Names = None) -> None:
-    """Say, file by file, whether the patches would apply to DIR.
+    """Say, file by file, whether the patches would apply to DIR, or are applied.
 
     Example: caffe-clr patch check ~/src/caffe
     """
     patches = _patches(names)
     checks = series.check(tree, patches)
     _print_lines(line for check in checks for line in series.describe(check))
-    series.refuse_applied(tree, checks)
-    if any(check.problem for check in checks):
-        raise ClrError("\n".join([f"{tree}: not every patch applies", *series.missing(patches)]))
+    if series.refused(checks):
+        missing = series.missing(tree, patches)
+        raise ClrError("\n".join([f"{tree}: not every patch applies", *missing]))
+    if series.is_applied(checks):
+        console.print(_NOTHING_TO_DO)
 
 
 @patch_app.command("apply")
@@ -216,7 +220,10 @@ def patch_apply(tree: Tree, names: Names = None) -> None:
     patches = _patches(names)
     checks = series.apply(tree, patches)
     _print_lines(line for check in checks for line in series.describe(check, "applied"))
-    _print_lines(series.next_steps(tree, patches))
+    if series.is_applied(checks):
+        console.print(_NOTHING_TO_DO)
+    else:
+        _print_lines(series.next_steps(tree, patches))
 
 
 @patch_app.command("refresh")

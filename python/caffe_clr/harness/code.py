@@ -15,6 +15,8 @@ _ONEOF_FIELD = re.compile(r"([\w.]+)\s+(\w+)\s*=\s*(\d+)")
 _RESERVED = re.compile(r"\b(?:reserved|extensions)\s+([^;]+);")
 _HIGHEST_NUMBER = 2**29 - 1
 
+Lines = tuple[str, ...]
+
 
 class Text:
     """The lines of a file; those that are put in get the line ends that it has."""
@@ -63,17 +65,30 @@ class Text:
         return found[0] + len(run.before) if len(found) == 1 else None
 
     def find_nearly(self, run: Run, scope: range | None = None) -> int | None:
-        """The line of a run by as much of its context as is here, once, and tells something."""
-        for size in range(max(len(run.before), len(run.after)), -1, -1):
-            before = run.before[-size:] if size else ()
-            core = (*before, *run.removed, *run.after[:size])
-            is_bare = size == 0 and not run.removed
-            if is_bare or not any(len(line.strip()) > 2 for line in core):
-                return None
-            found = self.find(core, scope)
-            if len(found) == 1:
-                return found[0] + len(before)
+        """The line of a run by as much of its context as is here, once, and tells something.
+
+        That on both sides, or else that on the side of which more is here.
+        """
+        sizes = range(max(len(run.before), len(run.after)), -1, -1)
+        both = [(_last(run.before, size), run.after[:size]) for size in sizes]
+        one = [(before, ()) for before, _ in both] + [((), after) for _, after in both]
+        one.sort(key=lambda sides: -len(sides[0] or sides[1]))
+        for before, after in (*both, *one):
+            core = (*before, *run.removed, *after)
+            if any(len(line.strip()) > 2 for line in core):
+                found = self.find(core, scope)
+                if len(found) == 1:
+                    return found[0] + len(before)
         return None
+
+    def ending(self, tail: str, scope: range) -> list[int]:
+        """The lines that end with these words."""
+        own = self.lines
+        return [at for at in scope if re.search(rf"(?:^|\s){re.escape(tail)}$", own[at])]
+
+
+def _last(lines: Lines, count: int) -> Lines:
+    return lines[-count:] if count else ()
 
 
 def masked(text: str) -> str:
@@ -102,22 +117,33 @@ class Function:
 
 def function(text: str, name: Name) -> Function | None:
     """The definition of a member function of a class template, if it is there once."""
+    found = _definitions(text, *name)
+    return found[0] if len(found) == 1 else None
+
+
+def members(text: str, owner: str) -> list[Function]:
+    """The definitions of all member functions of a class template."""
+    return _definitions(text, owner, r"\w+")
+
+
+def _definitions(text: str, owner: str, member: str) -> list[Function]:
     code = masked(text)
-    owner, member = name
     head = rf"\b{owner}\s*<[^<>;{{}}]*>\s*::\s*{member}\s*\([^;{{}}()]*\)\s*(?:const\s*)?\{{"
-    found = [*re.finditer(head, code)]
-    if len(found) != 1:
-        return None
-    start, brace = found[0].start(), found[0].end() - 1
-    end = _closing(code, brace)
-    if end is None:
-        return None
-    return Function(start, brace, end, text[start:end])
+    spans = [(m.start(), m.end() - 1) for m in re.finditer(head, code)]
+    ends = [_closing(code, brace) for _, brace in spans]
+    return [
+        Function(start, brace, end, text[start:end])
+        for (start, brace), end in zip(spans, ends, strict=True)
+        if end is not None
+    ]
 
 
-def has_class(text: str, name: str) -> bool:
-    """Whether a class is defined in a file."""
-    return re.search(rf"\bclass\s+{name}\b[^;{{}}]*\{{", masked(text)) is not None
+def class_(text: str, name: str) -> tuple[int, int] | None:
+    """The offsets of a class's body in a file that defines it: behind its brace, and its end."""
+    code = masked(text)
+    head = re.search(rf"\bclass\s+{name}\b[^;{{}}]*\{{", code)
+    end = head and _closing(code, head.end() - 1)
+    return (head.end(), end) if head and end else None
 
 
 def last_else(code: str) -> int | None:

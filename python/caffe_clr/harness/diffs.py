@@ -10,6 +10,7 @@ _FILE = re.compile(r"^diff --git a/\S+ b/(\S+)$", re.M)
 _HUNK = re.compile(r"^@@ -\d+(?:,(\d+))? \+\d+(?:,(\d+))? @@ ?(.*)$")
 _OPENS_CLASS = re.compile(r"^class (\w+)\b.*\{$")
 _OPENS_FUNCTION = re.compile(r"\b(\w+)<\w+>::(\w+)\(.*\{$")
+_TYPE = re.compile(r"^(?:const )?\w+ (?=\w+ = )")
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,19 @@ class Run:
     @property
     def is_comment(self) -> bool:
         return all(line.lstrip().startswith("//") for line in (*self.added, *self.removed))
+
+    @property
+    def exchanged(self) -> tuple[str, str] | None:
+        """Of a line that stands for another: both, without the type of what they declare."""
+        if len(self.removed) != 1 or len(self.added) != 1:
+            return None
+        old, new = (_TYPE.sub("", line.strip()) for line in (*self.removed, *self.added))
+        return old, new
+
+    @property
+    def is_printed(self) -> bool:
+        """Whether it changes nothing but what is logged."""
+        return all(line.lstrip().startswith("<<") for line in (*self.added, *self.removed))
 
 
 @dataclass(frozen=True)

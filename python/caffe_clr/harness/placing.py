@@ -4,13 +4,14 @@ Each run of changed lines goes where it belongs, not where its line number says:
 where all stands around it that the patch shows, there; else a field to the end
 of SolverParameter, with a number that is free; a policy before the last `else`
 of GetLearningRate; a check to the head of its function; functions before the
-one that calls them; and other lines beside those that they stand beside in the
-patch. Comments, documentation and tests are left out where they have no place.
-Nothing is written here.
+one that calls them; a declaration behind its neighbour; a line for the one that
+does the same in the same function; and other lines beside those that they stand
+beside in the patch. Comments, documentation, tests and what is logged are left
+out where they have no place. Nothing is written here.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,6 +36,7 @@ _FIELD = re.compile(r"\s*(optional \S+|repeated \S+) (\w+) = (\d+)")
 _NEXT_ID = re.compile(rf"({_MESSAGE} next available ID:\s*)\d+(\s*\(last added:\s*)\w+")
 _POLICY = re.compile(r"\blr_policy(?:\(\))?\s*==\s*\"(\w+)\"")
 _BRANCH = re.compile(r"^ *(?:} else )?if \((.*)\) {\n((?:(?! *}).*(?:\n|$))+)", re.MULTILINE)
+_DECLARED = re.compile(r"\s+[\w:<>&* ]*[ &*](\w+)\([^;{}]*\)[^;{}]*;$")
 _DEFINED = re.compile(r"^(?!\s)[\w:<>&* ]*[ &*:](\w+)\([^;{}]*\) {$", re.MULTILINE)
 
 
@@ -81,12 +83,14 @@ class Placement:
         files: what it does, file by file.
         numbers: of the fields that it adds, by name.
         taken: the patch's own numbers that other fields of the tree have, with their names.
+        elsewhere: functions that the patch does not know, but has to change as well.
     """
 
     state: str
     files: list[FilePlacement]
     numbers: dict[str, int]
     taken: dict[int, str]
+    elsewhere: list[str]
 
     @property
     def reason(self) -> str:
@@ -126,7 +130,8 @@ def place(tree: Path, diffs: list[FileDiff]) -> Placement:
             earlier.parts += done.parts
             earlier.content = done.content or earlier.content
     parts = [part for done in files.values() for part in done.parts if part.needed]
-    return Placement(_overall(parts), [*files.values()], placer.numbers, placer.taken)
+    placed = [*files.values()]
+    return Placement(_overall(parts), placed, placer.numbers, placer.taken, placer.elsewhere)
 
 
 def _overall(parts: list[Part]) -> str:
@@ -154,6 +159,7 @@ class _Placer:
         self.policies -= {n for run in changed for n in _POLICY.findall("\n".join(run.removed))}
         self.context = {line for diff in diffs for line in diff.context}
         self.declared_otherwise: str | None = None
+        self.elsewhere: list[str] = []
 
     def file(self, diff: FileDiff) -> FilePlacement:
         needed = not diff.path.startswith(_OPTIONAL)
@@ -178,7 +184,7 @@ class _Placer:
 
     def _has_class(self, name: str) -> bool:
         files = sorted(sources(self.tree))
-        return any(code.has_class((self.tree / f).read_text("latin-1"), name) for f in files)
+        return any(code.class_((self.tree / f).read_text("latin-1"), name) for f in files)
 
     def _find(self, diff: FileDiff) -> str | None:
         """The tree's file that holds what the patch changes in `diff`."""
@@ -248,11 +254,11 @@ class _Placer:
         if own:
             kept = ", ".join(f"{f.type} {f.name} = {f.number}" for f in own)
             return Part(OWN, f"{_MESSAGE} has {kept}", lines)
-        numbers = {**{f.name: f.number for f in there}, **self.numbers}
-        shown = ", ".join(f"{name} = {numbers[name]}" for name in fields)
         if there:
+            shown = ", ".join(f"{f.name} = {f.number}" for f in there)
             state = APPLIED if len(there) == len(fields) else PARTLY
             return Part(state, f"{shown} in {_MESSAGE}", lines)
+        shown = ", ".join(f"{name} = {self.numbers[name]}" for name in fields)
         at = text.find_exactly(run)
         if at is not None:
             text.replace(at, 0, lines)
@@ -296,7 +302,9 @@ class _Placer:
             return self._branch(text, run, branch[1], branch[2].rstrip("\n").split("\n"))
         if run.function and run.opens:
             return self._head(text, run)
-        return self._beside(text, run)
+        if run.owner and _declared(run.added) and _declared(run.before[-1:]):
+            return self._declare(text, run)
+        return self._beside(text, run, needed=not run.is_printed)
 
     def _includes(self, text: Text, run: Run) -> Part:
         lacking = [line for line in run.added if line not in text.lines]
@@ -313,7 +321,7 @@ class _Placer:
         place = f"the functions {', '.join(names)} before {_called(caller)}"
         own = [n for n in names if self._is_own_member(text, run, n)]
         if own:
-            return Part(OWN, f"there is a function {', '.join(own)} here", run.added)
+            return self._begin_own(text, run, own)
         blind = code.masked(text.joined)
         there = [name for name in names if re.search(rf"\b{name}\([^;{{}}]*\)[^;{{}}]*{{", blind)]
         if there:
@@ -332,9 +340,40 @@ class _Placer:
 
     def _is_own_member(self, text: Text, run: Run, name: str) -> bool:
         """Whether a class here has a member function of this name that is not the patch's."""
-        owner = re.search(rf"(\w+)<\w+>::{name}\(", "\n".join(run.added))
-        function = code.function(text.joined, (owner[1], name)) if owner else None
+        function = _member(text, run, name)
         return function is not None and not self._calls(function.code, run.added)
+
+    def _begin_own(self, text: Text, run: Run, names: list[str]) -> Part:
+        """Let a member function of the tree begin as the patch's does, up to its last line."""
+        function = _member(text, run, names[0])
+        ends = len(run.added) - 1 - run.added[::-1].index("}")
+        head = next(at for at, line in enumerate(run.added) if _DEFINED.match(line))
+        begun = run.added[head + 1 : ends - 1]
+        at = text.line_of(function.brace) if function else 0
+        is_alike = function and re.match(r"[^()]*\(\s*\)", function.code)
+        if len(names) > 1 or not is_alike or not begun or not text.lines[at].endswith("{"):
+            return Part(OWN, f"there is a function {', '.join(names)} here", run.added)
+        text.replace(at + 1, 0, begun)
+        return Part(FITS, f"what the patch's {names[0]} does at the head of the one here", begun)
+
+    def _declare(self, text: Text, run: Run) -> Part:
+        """Declare a member function behind the one that it stands behind in the patch."""
+        assert run.owner
+        name, neighbour = _declared(run.added), _declared(run.before[-1:])
+        place = f"the declaration of {name} behind {neighbour} in {run.owner}"
+        offsets = code.class_(text.joined, run.owner)
+        if offsets is None:
+            return Part(LOST, place, run.added)
+        if text.find(run.added, _lines_of(text, *offsets)):
+            return Part(APPLIED, place, run.added)
+        body = code.masked(text.joined)[slice(*offsets)]
+        if re.search(rf"\b{name}\s*\(", body):
+            return Part(FITS, f"{name} is declared in {run.owner}", needed=False)
+        found = [*re.finditer(rf"\b{neighbour}\s*\([^;{{}}]*\)[^;{{}}]*;", body)]
+        if len(found) != 1:
+            return Part(LOST, place, run.added)
+        text.replace(text.line_of(offsets[0] + found[0].end()) + 1, 0, run.added)
+        return Part(FITS, place, run.added)
 
     def _branch(self, text: Text, run: Run, condition: str, body: list[str]) -> Part:
         assert run.function
@@ -404,24 +443,59 @@ class _Placer:
 
     def _beside(self, text: Text, run: Run, needed: bool = True) -> Part:
         first = next((line.strip("/ #") for line in run.added if line.strip("/ #")), "")
-        place = f'"{first}"' + (f" in {_called(run.function)}" if run.function and needed else "")
-        scope = self._scope(text, run) if needed else None
-        if text.find((*run.before[-1:], *run.added, *run.after[:1]), scope):
+        is_code = needed or run.is_printed
+        place = f'"{first}"' + (f" in {_called(run.function)}" if run.function and is_code else "")
+        scope = self._scope(text, run) if is_code else range(len(text.lines))
+        if scope is None:
+            return Part(LOST, f"{place}, which is not found", run.added, needed)
+        context = ((), ()) if is_code else (run.before[-1:], run.after[:1])
+        if run.added and text.find((*context[0], *run.added, *context[1]), scope):
             return Part(APPLIED, place, run.added, needed)
         at = text.find_exactly(run, scope)
         if at is None:
             at = text.find_nearly(run, scope)
-        if at is None:
-            is_there = run.added and text.find(run.added, scope)
-            return Part(APPLIED if is_there else LOST, place, run.added, needed)
-        text.replace(at, len(run.removed), run.added)
+        if at is not None:
+            text.replace(at, len(run.removed), run.added)
+        elif run.added and text.find(run.added, scope):
+            return Part(APPLIED, place, run.added, needed)
+        elif run.exchanged is None:
+            return Part(LOST, place, run.added, needed)
+        elif self._exchange(text, run, scope) != 1:
+            is_there = text.ending(run.exchanged[1], scope)
+            return Part(FITS if is_there else LOST, place, run.added, needed and not is_there)
+        if needed and run.function and run.exchanged:
+            for name, lines in self._siblings(text, run.function):
+                if self._exchange(text, run, lines):
+                    self.elsewhere.append(name)
+                    place += f", and in {name}"
         return Part(FITS, place, run.added, needed)
 
+    def _exchange(self, text: Text, run: Run, scope: range) -> int:
+        """Exchange what a run does in lines that begin otherwise; returns how many there are."""
+        assert run.exchanged
+        old, new = run.exchanged
+        found = text.ending(old, scope)
+        if len(found) == 1:
+            text.replace(found[0], 1, [text.lines[found[0]].removesuffix(old) + new])
+        return len(found)
+
+    def _siblings(self, text: Text, name: Name) -> Iterator[tuple[str, range]]:
+        """The other member functions of a function's class, and their lines."""
+        for function in code.members(text.joined, name[0]):
+            member = re.split(r"\W+", function.code[: function.code.index("(")].rstrip())[-1]
+            if member != name[1]:
+                yield f"{name[0]}::{member}", _lines_of(text, function.start, function.end)
+
     def _scope(self, text: Text, run: Run) -> range | None:
-        function = self._function(text, run.function)
-        if function is None:
-            return None
-        return range(text.line_of(function.start), text.line_of(function.end) + 1)
+        """The lines of the function or class that a run is in; None where that is not here."""
+        if run.function:
+            function = self._function(text, run.function)
+            offsets = (function.start, function.end) if function else None
+        elif run.owner:
+            offsets = code.class_(text.joined, run.owner)
+        else:
+            return range(len(text.lines))
+        return offsets and _lines_of(text, *offsets)
 
 
 def _fields(run: Run) -> list[re.Match[str]]:
@@ -433,6 +507,22 @@ def _definitions(run: Run) -> list[str]:
     return [] if run.removed else _DEFINED.findall("\n".join(run.added))
 
 
+def _declared(lines: tuple[str, ...]) -> str | None:
+    """The member function that a line declares."""
+    match = _DECLARED.fullmatch(lines[0]) if len(lines) == 1 else None
+    return match and match[1]
+
+
+def _member(text: Text, run: Run, name: str) -> code.Function | None:
+    """The tree's function of the name and class of one that a run defines."""
+    owner = re.search(rf"(\w+)<\w+>::{name}\(", "\n".join(run.added))
+    return code.function(text.joined, (owner[1], name)) if owner else None
+
+
+def _lines_of(text: Text, start: int, end: int) -> range:
+    return range(text.line_of(start), text.line_of(end) + 1)
+
+
 def _behind(diff: FileDiff, run: Run) -> list[Name | None]:
     return [other.function for other in diff.runs[diff.runs.index(run) + 1 :]]
 
@@ -441,7 +531,7 @@ def _holds(path: Path, diff: FileDiff) -> bool:
     """Whether a file has one of the functions or classes that a patch changes in another."""
     text = path.read_text("latin-1")
     return any(code.function(text, name) for name in diff.functions) or any(
-        code.has_class(text, name) for name in diff.classes
+        code.class_(text, name) for name in diff.classes
     )
 
 

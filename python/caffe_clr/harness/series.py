@@ -11,7 +11,8 @@ import shutil
 import subprocess
 import tempfile
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -136,12 +137,12 @@ def attempt(tree: Path, patches: Sequence[Patch]) -> Trial:
     if not (tree / PROTO).is_file():
         raise ClrError(f"{tree} is not Caffe's source: it has no {PROTO}")
     trial = Trial()
-    with tempfile.TemporaryDirectory(prefix="caffe-clr-") as temporary:
-        scratch = Path(temporary)
-        for file in placing.sources(tree) | {file for patch in patches for file in patch.files}:
-            if (tree / file).is_file():
-                (scratch / file).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(tree / file, scratch / file)
+    changed = {file for patch in patches for file in patch.files}
+    with _copied(tree, changed) as scratch:
+        if all(_git_apply(scratch, p, "--reverse").returncode == 0 for p in reversed(patches)):
+            trial.checks = [FileCheck(p.name, f, ALREADY_APPLIED) for p in patches for f in p.files]
+            return trial
+    with _copied(tree, placing.sources(tree) | changed) as scratch:
         for patch in patches:
             checks = _attempt(scratch, patch)
             trial.checks += checks
@@ -152,16 +153,15 @@ def attempt(tree: Path, patches: Sequence[Patch]) -> Trial:
 
 
 def apply(tree: Path, patches: Sequence[Patch]) -> list[FileCheck]:
-    """Apply the patches to `tree`: all of them, or none.
+    """Apply the patches to `tree`: all of them, or none. Those that are applied stay as they are.
 
     Raises:
         ClrError: one would not apply; says which, file by file. Or a file cannot be written.
     """
     trial = attempt(tree, patches)
-    refuse_applied(tree, trial.checks)
-    if any(check.problem for check in trial.checks):
-        told = [check for check in trial.checks if check.problem or check.by_hand]
-        lines = missing(patches) + [line for check in told for line in describe(check)]
+    told = [c for c in refused(trial.checks) if c.problem or c.by_hand]
+    if told:
+        lines = missing(tree, patches) + [line for check in told for line in describe(check)]
         listed = "\n".join(lines)
         raise ClrError(f"{tree}: nothing was changed, since not every patch applies:\n{listed}")
     writing.write(tree, trial.contents)
@@ -184,13 +184,13 @@ def apply_fitting(tree: Path, patches: Sequence[Patch]) -> dict[str, str]:
             left_out[patch.name] = f"builds on {lacking[0]}"
             continue
         trial = attempt(tree, [patch])
-        problems = [c for c in trial.checks if c.problem]
+        problems = [check for check in refused(trial.checks) if check.problem]
         if not problems:
             writing.write(tree, trial.contents)
-        elif any(check.problem != ALREADY_APPLIED for check in problems):
-            if patch.name == FEATURE:
-                apply(tree, [patch])  # which tells why it cannot be
-            left_out[patch.name] = f"{problems[0].file} {problems[0].problem}"
+            continue
+        if patch.name == FEATURE:
+            apply(tree, [patch])  # which tells why it cannot be
+        left_out[patch.name] = f"{problems[0].file} {problems[0].problem}"
     return left_out
 
 
@@ -208,21 +208,28 @@ def describe(check: FileCheck, fitting: str = "applies") -> list[str]:
     return lines
 
 
-def refuse_applied(tree: Path, checks: Sequence[FileCheck]) -> None:
-    """Raise ClrError where `tree` has all that was tried."""
-    if all(check.problem == ALREADY_APPLIED for check in checks):
-        names = ", ".join(dict.fromkeys(check.patch for check in checks))
-        raise ClrError(f"{tree}: {names}: already applied, there is nothing to do")
+def is_applied(checks: Sequence[FileCheck]) -> bool:
+    """Whether a tree has all that was tried."""
+    return all(check.problem == ALREADY_APPLIED for check in checks)
 
 
-def missing(patches: Sequence[Patch]) -> list[str]:
-    """Which patches these build on that are not among them, in lines to print."""
+def refused(checks: Sequence[FileCheck]) -> list[FileCheck]:
+    """Those of the patches that neither apply in all files nor are applied in all."""
+    problems: dict[str, set[str | None]] = {}
+    for check in checks:
+        problems.setdefault(check.patch, set()).add(check.problem)
+    return [c for c in checks if problems[c.patch] not in ({None}, {ALREADY_APPLIED})]
+
+
+def missing(tree: Path, patches: Sequence[Patch]) -> list[str]:
+    """Which patches these build on that are neither among them nor applied, in lines to print."""
     names = {patch.name for patch in patches}
     return [
-        f"{patch.name} builds on {name}: name both, unless that one is applied"
+        f"{patch.name} builds on {name}, which is not applied: name both"
         for patch in patches
         for name in _needs(patch)
         if name not in names
+        and not is_applied(check(tree, select(load(patch.path.parent), [name])))
     ]
 
 
@@ -268,13 +275,25 @@ def _files(patch: Path) -> tuple[str, ...]:
     return tuple(re.findall(r"^diff --git a/\S+ b/(\S+)$", patch.read_text(), re.MULTILINE))
 
 
+@contextmanager
+def _copied(tree: Path, files: set[str]) -> Iterator[Path]:
+    """A folder with copies of those of the files that the tree has."""
+    with tempfile.TemporaryDirectory(prefix="caffe-clr-") as temporary:
+        scratch = Path(temporary)
+        for file in files:
+            if (tree / file).is_file():
+                (scratch / file).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(tree / file, scratch / file)
+        yield scratch
+
+
 def _attempt(scratch: Path, patch: Patch) -> list[FileCheck]:
     """Apply a patch to a copy: as git does, or else by placing it, if it is one to be placed."""
     placed = placing.place(scratch, _parse(patch)) if _is_placeable(patch) else None
     if placed and placed.state in (placing.APPLIED, placing.PARTLY, placing.OWN):
         return _of_placement(patch, placed)
     fits = _git_apply(scratch, patch, "--check").returncode == 0
-    if placed is None or (fits and not placed.taken):
+    if placed is None or (fits and not placed.taken and not placed.elsewhere):
         before = {file: _read(scratch / file) for file in patch.files}
         checks = [_check_file(scratch, patch, file) for file in patch.files]
         if any(check.problem for check in checks):

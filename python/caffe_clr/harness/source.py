@@ -150,7 +150,7 @@ def _check(
     for patch in patches:
         # the files that a patch adds were not read
         checks = [c for c in series.check(folder, [patch]) if c.file in upstream.files]
-        if checks and all(check.problem == series.ALREADY_APPLIED for check in checks):
+        if checks and series.is_applied(checks):
             raise OtherRevisionError(
                 f"{source} is already patched with {patch.path.name}; give the unpatched"
                 f" revision {upstream.revision}"
