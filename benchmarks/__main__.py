@@ -119,6 +119,21 @@ def suggestions(
 
 
 @app.command()
+def trees(
+    repositories: Annotated[
+        list[Path], typer.Argument(metavar="DIR...", help="Git repositories that hold a Caffe.")
+    ],
+    compiles: Annotated[
+        bool, typer.Option("--compile", help="Also compile the solvers, for the CPU.")
+    ] = False,
+) -> None:
+    """On which public Caffes the feature and one-cycle are placed: all branches and tags of DIR."""
+    from benchmarks import trees as public
+
+    public.show(repositories, compiles)
+
+
+@app.command()
 def figures() -> None:
     """Draw the figures in models/ from what was recorded beside them."""
     from benchmarks import figures as drawn

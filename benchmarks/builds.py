@@ -14,7 +14,7 @@ from caffe_clr.harness.compilation import Tree
 from caffe_clr.harness.report import Report
 
 # what is neither Caffe's own nor needed to compile it
-_OURS = (
+OURS = (
     *("cyclical-learning-rates", "one-cycle", "cuda-layers", "cuda-solver", "pooling-nan"),
     *(
         "parallel-for",
@@ -39,7 +39,7 @@ def stock(report: Report) -> Tree:
     options = pipeline.Options(
         prefix=work / "caffe",
         work=work,
-        without=_OURS,
+        without=OURS,
         onednn=False,
         import_here=False,
     )

@@ -5,6 +5,7 @@ A Caffe that is not built, or not up to date, is built first; nothing is skipped
 
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from google.protobuf import text_format
+from releases import release_1_0_to_build
 from rich.console import Console
 
 from benchmarks import builds
@@ -46,7 +48,13 @@ layer {
 layer { name: "loss" type: "SoftmaxWithLoss" bottom: "scores" bottom: "label" top: "loss" }
 """
 ROOT = Path(__file__).resolve().parent.parent
-_CAFFE = {"tree", "stock", "gtests_tree", "tarball"}  # the fixtures that the mark is for
+_CAFFE = {
+    "tree",
+    "stock",
+    "first_patch",
+    "gtests_tree",
+    "tarball",
+}  # the fixtures that the mark is for
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -116,6 +124,27 @@ def stock(build_report: Report) -> Tree:
     """Caffe with the toolchain patches alone."""
     with _one_at_a_time("stock"):
         return builds.stock(build_report)
+
+
+@pytest.fixture(scope="session")
+def first_patch(
+    pristine: Path, build_report: Report, tmp_path_factory: pytest.TempPathFactory
+) -> Tree:
+    """Caffe as of 1.0 with the first patch alone, and what it takes to compile it."""
+    work = locations.build() / "first_patch"
+    source = tmp_path_factory.mktemp("release") / "caffe"
+    shutil.copytree(pristine, source)
+    release_1_0_to_build(source)
+    options = pipeline.Options(
+        prefix=work / "caffe",
+        source=source,
+        work=work,
+        without=tuple(name for name in builds.OURS if name != series.FEATURE),
+        onednn=False,
+        import_here=False,
+    )
+    with _one_at_a_time("first_patch"):
+        return pipeline.build(options, build_report)
 
 
 @pytest.fixture(scope="session")

@@ -111,7 +111,8 @@ def _check_numbers(parameter: Any, name: str) -> None:
 
 
 def _check_weights(parameter: Any, name: str) -> None:
-    for models in map(os.fsdecode, parameter.weights):
+    # a field that came after Caffe 1.0
+    for models in map(os.fsdecode, getattr(parameter, "weights", ())):
         for model in models.split(","):
             prototxt.check_file(model.strip(), f"{name}: weights")
 

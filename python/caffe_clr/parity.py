@@ -2,7 +2,9 @@
 
 A solver is put at an iteration by a solver state that says so, and stepped
 through the iterations that follow; its net is one without parameters, which
-makes a step cost a microsecond.
+makes a step cost a microsecond. Where pycaffe has no `solver.lr`, as up to
+Caffe 1.0, the net has one weight, of gradient 1: what a step takes off it is
+the rate.
 """
 
 import sys
@@ -18,7 +20,15 @@ from numpy.typing import ArrayLike, NDArray
 from caffe_clr import policies, prototxt, solvers
 from caffe_clr.errors import ClrError
 
-_NET = 'layer { name: "data" type: "DummyData" top: "data" dummy_data_param { shape { dim: 1 } } }'
+_DATA = 'layer { name: "data" type: "DummyData" top: "data" dummy_data_param { %s } }'
+_NET = _DATA % "shape { dim: 1 }"
+_NET_OF_ONE_WEIGHT = (
+    _DATA
+    % 'shape { dim: 1 dim: 1 } data_filler { type: "constant" value: 1 }'
+    + 'layer { name: "weight" type: "InnerProduct" bottom: "data" top: "weight" loss_weight: 1'
+    " inner_product_param { num_output: 1 bias_term: false } }"
+)
+_OF_AN_UPDATE = ("type", "solver_type", "momentum", "weight_decay", "clip_gradients")
 _OF_A_TRAINING = ("net", "train_", "test_", "snapshot", "weights", "iter_size", "debug_info")
 _LAST = 2**31 - 1
 _STEPPED_OVER = 50  # a gap up to this is cheaper to step over than to jump
@@ -110,12 +120,19 @@ class Result:
 def default_cases() -> Iterator[Any]:
     """A SolverParameter for each policy and solver type."""
     for policy, fields in _CASES.items():
+        if policy == "1cycle" and not prototxt.has_one_cycle():
+            continue
         for solver_type in prototxt.SOLVER_TYPES:
             yield prototxt.caffe_pb2().SolverParameter(lr_policy=policy, type=solver_type, **fields)
 
 
 def momentum_cases() -> Iterator[Any]:
-    """SolverParameters whose momentum cycles, for each solver type that has one."""
+    """SolverParameters whose momentum cycles, for each solver type that has one.
+
+    None where this pycaffe does not tell the momentum.
+    """
+    if not _tells(_MOMENTUM):
+        return
     for fields in _CYCLICAL_MOMENTUM:
         for solver_type in prototxt.WITH_MOMENTUM:
             yield prototxt.caffe_pb2().SolverParameter(
@@ -140,7 +157,7 @@ def check(solver: Any, name: str, points: int, last: int = _LAST) -> Result:
 def check_momentum(solver: Any, name: str, points: int, last: int = _LAST) -> Result:
     """Compare one solver's momenta; arguments are those of `check`."""
     found = compare_momentum(solver, _chosen(solver, points, last))
-    amplitude = abs(solver.cyclical_momentum[0] - solver.momentum)
+    amplitude = abs(policies.cyclical_momentum(solver)[0] - solver.momentum)
     return _result(found, solver, name, _MOMENTUM, amplitude)
 
 
@@ -169,8 +186,8 @@ def iterations_that_matter(solver: Any) -> NDArray[np.int64]:
         # in halves of a cycle: the first 200 cycles, and 2^1100 for triangular2
         halves = [*range(400), *range(2198, 2203)]
         places += [solver.start_lr_policy + solver.stepsize * half for half in halves]
-    if solver.cyclical_momentum:
-        length = min(solver.cyclical_momentum[1], _LAST)
+    if cycle := policies.cyclical_momentum(solver):
+        length = min(cycle[1], _LAST)
         places += [solver.start_lr_policy + round(length * half) for half in range(400)]
     around = (np.array(places, np.int64)[:, np.newaxis] + np.arange(-2, 3)).ravel()
     return np.unique(around[(around >= 0) & (around <= _LAST)])
@@ -187,8 +204,14 @@ def compare(solver: Any, iterations: ArrayLike) -> Comparison:
 
 
 def compare_momentum(solver: Any, iterations: ArrayLike) -> Comparison:
-    """Read a pycaffe solver's momentum at each iteration, and the reference's; see `compare`."""
-    return _compare(solver, iterations, "momentum", policies.momenta)
+    """Read a pycaffe solver's momentum at each iteration, and the reference's; see `compare`.
+
+    Raises:
+        ClrError: the solvers of this pycaffe have no `momentum`.
+    """
+    if not _tells(_MOMENTUM):
+        raise ClrError("this pycaffe has no solver.momentum to compare")
+    return _compare(solver, iterations, _MOMENTUM, policies.momenta)
 
 
 def _compare(
@@ -205,33 +228,59 @@ def _compare(
             parameter.ClearField(field)
     parameter.snapshot_after_train = False
     parameter.display = 0
+    tells = _tells(attribute)
+    if not tells:
+        wanted = wanted[wanted < _LAST]  # from which there is no step
+        for field in _OF_AN_UPDATE:
+            parameter.ClearField(field)
     with tempfile.TemporaryDirectory(prefix="caffe-clr-") as folder:
         net = Path(folder) / "net.prototxt"
-        net.write_text(_NET)
+        net.write_text(_NET if tells else _NET_OF_ONE_WEIGHT)
         parameter.net = str(net)
         live = solvers.load_solver(parameter)
-        values = _read(live, attribute, solver.stepvalue, wanted, Path(folder))
+        read = (lambda: getattr(live, attribute)) if tells else (lambda: _step_of_weight(live))
+        values = _read(live, read, solver.stepvalue, wanted, Path(folder))
     return Comparison(wanted, values, reference(solver, wanted))
 
 
+def _tells(attribute: str) -> bool:
+    """Whether the solvers of this pycaffe have an attribute."""
+    return hasattr(solvers.import_caffe().SGDSolver, attribute)
+
+
+def _step_of_weight(live: Any) -> float:
+    """The rate of the next iteration, which is done, of a solver of _NET_OF_ONE_WEIGHT."""
+    weight = live.net.params["weight"][0].data
+    weight[...] = 0
+    live.step(1)
+    return -float(weight[0, 0])
+
+
 def _read(
-    live: Any, attribute: str, stepvalues: Sequence[int], wanted: NDArray[np.int64], folder: Path
+    live: Any,
+    read: Callable[[], float],
+    stepvalues: Sequence[int],
+    wanted: NDArray[np.int64],
+    folder: Path,
 ) -> NDArray[Any]:
+    pb2 = prototxt.caffe_pb2()
+    blobs = [blob.data.shape for each in live.net.params.values() for blob in each]
+    history = [pb2.BlobProto(shape={"dim": shape}, data=[0]) for shape in blobs]
     values = np.empty(wanted.size, np.float32)
     here = 0
     for index, iteration in enumerate(wanted.tolist()):
         gap = iteration - here
         if gap > _STEPPED_OVER:
             reached = sum(value <= iteration for value in stepvalues)
-            state = prototxt.caffe_pb2().SolverState(iter=iteration, current_step=reached)
+            state = pb2.SolverState(iter=iteration, current_step=reached, history=history)
             # a new file each time: some file systems wait for the disk to replace one
             state_file = folder / f"{iteration}.solverstate"
             state_file.write_bytes(state.SerializeToString())
             live.restore(str(state_file))
         elif gap:
             live.step(gap)
-        here = iteration
-        values[index] = getattr(live, attribute)
+        values[index] = read()
+        here = live.iter
     return values
 
 
@@ -279,14 +328,19 @@ def check_all(
             on_refused(error)
             continue
         tasks.append((check, solver, str(file)))
-        if solver.cyclical_momentum:
+        if policies.cyclical_momentum(solver):
             tasks.append((check_momentum, solver, str(file)))
     if not solver_files:
         tasks += [(check, solver, "") for solver in default_cases()]
         tasks += [(check_momentum, solver, "") for solver in momentum_cases()]
     each = -(-points // max(1, len(tasks)))
     for check_one, solver, name in tasks:
-        yield check_one(solver, name, each, max(0, solver.max_iter) or _LAST)
+        try:
+            result = check_one(solver, name, each, max(0, solver.max_iter) or _LAST)
+        except ClrError as error:
+            on_refused(ClrError(f"{name}: {error}"))
+        else:
+            yield result
 
 
 def main() -> None:

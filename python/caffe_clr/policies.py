@@ -381,10 +381,16 @@ def momenta(solver: Any, iterations: ArrayLike, dtype: DTypeLike = np.float32) -
     return momentum(
         iterations,
         momentum=solver.momentum,
-        cyclical_momentum=solver.cyclical_momentum,
+        cyclical_momentum=cyclical_momentum(solver),
         start_lr_policy=solver.start_lr_policy,
         dtype=dtype,
     )
+
+
+def cyclical_momentum(solver: Any) -> Sequence[float]:
+    """That of a SolverParameter message; empty where its Caffe has no such field."""
+    values: Sequence[float] = getattr(solver, "cyclical_momentum", ())
+    return values
 
 
 def check_bounds(

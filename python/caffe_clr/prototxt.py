@@ -29,7 +29,9 @@ _REGULARIZATIONS = ("L2", "L1")
 
 _PB2 = "caffe.proto.caffe_pb2"
 _GENERIC_NETS = ("net", "net_param")
-_NEW_FIELDS = {"max_lr", "cyclical_momentum"}
+_NEW_FIELDS = {"max_lr", "start_lr_policy"}
+_ONE_CYCLE_FIELD = "cyclical_momentum"
+_NO_ONE_CYCLE = "this Caffe is without the patch one-cycle, which adds it"
 _TRAIN_NETS = (*_GENERIC_NETS, "train_net", "train_net_param")
 _FATAL = re.compile(r"^F.*?\] (.*)", re.MULTILINE)  # what Caffe logs before it aborts
 _TAKEN_FOR = {
@@ -74,13 +76,22 @@ def caffe_pb2() -> ModuleType:
         spec.loader.exec_module(module)
     except FileNotFoundError:
         raise ClrError(f"{path} is missing: run `caffe-clr build` again") from None
-    if missing := _NEW_FIELDS - set(module.SolverParameter.DESCRIPTOR.fields_by_name):
+    if missing := _NEW_FIELDS - _fields_of_solver(module):
         raise ClrError(
             f"{path.parent.parent} is a Caffe without the patch that adds"
             f" {' and '.join(sorted(missing))}: run `caffe-clr build`"
         )
     sys.modules[_PB2] = module
     return module
+
+
+def has_one_cycle() -> bool:
+    """Whether this Caffe has the policy 1cycle and cyclical_momentum, which a second patch adds."""
+    return _ONE_CYCLE_FIELD in _fields_of_solver(caffe_pb2())
+
+
+def _fields_of_solver(module: ModuleType) -> set[str]:
+    return set(module.SolverParameter.DESCRIPTOR.fields_by_name)
 
 
 def read_solver(path: Path, *, check_policy: bool = True) -> Any:
@@ -116,7 +127,7 @@ def check_solver(solver: Any, name: str = "solver") -> None:
         if solver.lr_policy not in policies.POLICIES:
             hint = did_you_mean(solver.lr_policy, policies.POLICIES)
         raise ClrError(f"{name}: {error}{hint}") from None
-    if solver.cyclical_momentum and solver_type(solver) not in WITH_MOMENTUM:
+    if policies.cyclical_momentum(solver) and solver_type(solver) not in WITH_MOMENTUM:
         raise ClrError(
             f"{name}: {solver_type(solver)} has no momentum that could cycle; remove"
             f" cyclical_momentum, or use {', '.join(WITH_MOMENTUM)}"
@@ -124,11 +135,13 @@ def check_solver(solver: Any, name: str = "solver") -> None:
 
 
 def check_type(solver: Any, name: str = "solver") -> None:
-    """Refuse a SolverParameter that Caffe makes no solver of, whatever its policy and nets.
+    """Refuse a SolverParameter that this Caffe makes no solver of, whatever its bounds and nets.
 
     Raises:
         ClrError: says which field of `name` is wrong, its value and the remedy.
     """
+    if solver.lr_policy == "1cycle" and not has_one_cycle():
+        raise ClrError(f'{name}: lr_policy "1cycle": {_NO_ONE_CYCLE}; use another policy')
     if solver.average_loss < 1:
         raise ClrError(f"{name}: average_loss is {solver.average_loss}; set it to 1 or more")
     if solver.HasField("type") and solver.HasField("solver_type"):
@@ -383,6 +396,8 @@ def _unknown_name(descriptor: Any, name: str) -> str:
         kind, names = "field", descriptor.fields_by_name
         # a fork's own field is near to none; a typing error is nearer
         hint = did_you_mean(name, names, 0.75) or "; remove it, if it is of another Caffe"
+        if name == _ONE_CYCLE_FIELD:
+            hint = f": {_NO_ONE_CYCLE}; remove it"
         other = _TAKEN_FOR.get(descriptor.full_name)
         pool = caffe_pb2().DESCRIPTOR.pool
         if other and name in pool.FindMessageTypeByName(other).fields_by_name:

@@ -212,7 +212,7 @@ def _with_policy(parameter: Any, policy: str, base_lr: float, max_lr: float, ste
         solver.ClearField("gamma")
     solver.lr_policy = policy
     solver.base_lr, solver.max_lr, solver.stepsize = base_lr, max_lr, stepsize
-    if len(solver.cyclical_momentum) == 2:
+    if len(policies.cyclical_momentum(solver)) == 2:
         solver.cyclical_momentum[1] = stepsize
     return solver
 

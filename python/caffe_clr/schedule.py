@@ -122,7 +122,7 @@ def _resume_steps(solver: Any, first: int, step: int) -> int:
 def rows(stages: list[Stage]) -> list[dict[str, Any]]:
     """The rows of schedule."""
     spacing = -(-(stages[-1].last + 1) // _MOST_ROWS)
-    moving = any(stage.solver.cyclical_momentum for stage in stages)
+    moving = any(policies.cyclical_momentum(stage.solver) for stage in stages)
     return [row for stage in stages for row in _stage_rows(stage, spacing, moving)]
 
 
@@ -165,9 +165,10 @@ def _marks(stage: Stage) -> Iterations:
 
 def _momentum_marks(stage: Stage) -> Iterations:
     """Where the momentum of a stage turns, before and after it where that is in between."""
-    if not stage.solver.cyclical_momentum:
+    cycle = policies.cyclical_momentum(stage.solver)
+    if not cycle:
         return np.array([], np.int64)
-    start, half = int(stage.solver.start_lr_policy), float(stage.solver.cyclical_momentum[1])
+    start, half = int(stage.solver.start_lr_policy), float(cycle[1])
     first, last = (max(0, end - start) // half for end in (stage.first, stage.last))
     stride = max(1, (last - first) // _MOST_ROWS)
     turns = start + half * np.arange(first, last + 1, stride)

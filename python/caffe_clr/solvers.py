@@ -15,7 +15,7 @@ import numpy as np
 from google.protobuf import text_format
 from google.protobuf.message import DecodeError
 
-from caffe_clr import prototxt
+from caffe_clr import policies, prototxt
 from caffe_clr.errors import ClrError
 from caffe_clr.history import column
 from caffe_clr.prototxt import Net
@@ -108,6 +108,20 @@ def load_solver(parameter: Any, gpu: int | None = None) -> Any:
         caffe.set_mode_gpu()
     with _unnamed_file(text_format.MessageToString(parameter).encode()) as file:
         return caffe.get_solver(file)
+
+
+def rate(live: Any, parameter: Any) -> float:
+    """The rate of a pycaffe solver at its iteration; the reference's where pycaffe has no `lr`.
+
+    That is so up to Caffe 1.0.
+    """
+    return float(live.lr if hasattr(live, "lr") else policies.learning_rate(parameter, live.iter))
+
+
+def momentum(live: Any, parameter: Any) -> float:
+    """The momentum of a pycaffe solver at its iteration, likewise."""
+    told = hasattr(live, "momentum")
+    return float(live.momentum if told else policies.momenta(parameter, live.iter))
 
 
 def only_training(parameter: Any) -> Any:

@@ -270,7 +270,7 @@ class _Stage:
         self._run = run
         self._snapshot_cycles = snapshot_cycles
         self._stop_early = stop_early
-        self._momentum_cycles = any(stage.cyclical_momentum for stage in planned.stages)
+        self._momentum_cycles = any(policies.cyclical_momentum(stage) for stage in planned.stages)
         self._loss_sum = 0.0  # of the losses since the last display
         self._losses = 0
         self._early_loss = 0.0  # the largest of the first iterations, without its sign
@@ -334,7 +334,7 @@ class _Stage:
                 raise Interrupted(number, f"iteration {self.iteration} is saved in a snapshot")
             if self.iteration >= self.parameter.max_iter:
                 break
-            lr = self._solver.lr
+            lr = solvers.rate(self._solver, self.parameter)
             self._step(lr)
             if self._snapshot_is_due():
                 self._snapshot()
@@ -400,7 +400,7 @@ class _Stage:
         return iteration % self.parameter.test_interval == 0 or iteration == self._start
 
     def _test(self, stop: Callable[[], int | None]) -> None:
-        row = self._row(self.iteration, self._solver.lr)
+        row = self._row(self.iteration, solvers.rate(self._solver, self.parameter))
         for means in solvers.test(self._solver, list(self.parameter.test_iter)):
             if stop():
                 return
@@ -440,8 +440,10 @@ class _Stage:
 
     def _row(self, iteration: int, lr: float) -> Row:
         epoch = {"epoch": round(iteration / self._epoch, 4)} if self._epoch else {}
-        momentum = {"momentum": float(self._solver.momentum)} if self._momentum_cycles else {}
-        return {"iteration": iteration, **epoch, "lr": lr, **momentum}
+        row = {"iteration": iteration, **epoch, "lr": lr}
+        if self._momentum_cycles:
+            row["momentum"] = solvers.momentum(self._solver, self.parameter)
+        return row
 
     def _seconds(self) -> Row:
         return {"seconds": round(time.monotonic() - self._began, 3)}

@@ -1,0 +1,135 @@
+"""What becomes of the solvers' patches on public trees, on every branch and tag of theirs."""
+
+import hashlib
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks import tables
+from caffe_clr import locations
+from caffe_clr.errors import ClrError
+from caffe_clr.harness import series
+
+_NAMES = (series.FEATURE, "one-cycle")
+_OF_SOLVERS = re.compile(r"(solver[^/]*\.(cpp|hpp|cu)|python/caffe/_caffe\.cpp|caffe\.proto)$")
+_TAKEN = ("src/caffe", "include", "docs/tutorial/solver.md", "python/caffe/_caffe.cpp")
+# what is left out where it has no place, by the file that it is in
+_LEFT_OUT = {
+    "docs/": "tutorial",
+    "python/caffe/_caffe.cpp": "solver.momentum",
+    "src/caffe/test/": "gtest",
+}
+_LOG = "MomentumNote("  # in the line of the log
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A commit of a repository, and the folder in it that holds a Caffe."""
+
+    repository: Path
+    ref: str
+    folder: str
+
+    @property
+    def name(self) -> str:
+        parts = [part for part in self.repository.resolve().parts if part not in ("repo", ".git")]
+        return f"{parts[-1].replace('+', '/')} {self.ref}"
+
+
+def show(repositories: Sequence[Path], compiles: bool) -> None:
+    """Try the patches on each tree whose solvers differ from those of the others; print a table.
+
+    Args:
+        repositories: git repositories, bare or not, that hold a Caffe.
+        compiles: also compile the solvers, before and after.
+    """
+    patches = series.load(locations.shipped("caffe_patch"))
+    trees = list(_different(repositories))
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
+        rows = list(threads.map(lambda tree: _tried(tree, patches, compiles), trees))
+    headings = [*_NAMES, "compiles"] if compiles else _NAMES
+    placed = [sum(row[column].startswith("placed") for row in rows) for column in (0, 1)]
+    notes = [f"{n} of {len(trees)}: {name}" for name, n in zip(_NAMES, placed, strict=True)]
+    table = tables.table("The patches on public trees", "", headings, notes)
+    for tree, row in zip(trees, rows, strict=True):
+        table.add_row(tree.name, *row)
+    tables.console.print(table)
+
+
+def _different(repositories: Sequence[Path]) -> Iterator[Tree]:
+    seen = set()
+    for repository in repositories:
+        names = ("refs/heads", "refs/tags", "refs/remotes/origin")
+        listed = _git(repository, "for-each-ref", "--format=%(refname:short)", *names).decode()
+        for ref in listed.split():
+            files = _git(repository, "ls-tree", "-r", ref).decode().splitlines()
+            blobs = sorted({line.split()[2] for line in files if _OF_SOLVERS.search(line)})
+            protos = [line.split("\t")[1] for line in files if line.endswith(series.PROTO)]
+            digest = hashlib.sha256("".join(blobs).encode()).digest()
+            if protos and digest not in seen:
+                seen.add(digest)
+                yield Tree(repository, ref, protos[0].removesuffix(series.PROTO))
+
+
+def _tried(tree: Tree, patches: Sequence[series.Patch], compiles: bool) -> list[str]:
+    with tempfile.TemporaryDirectory(prefix="caffe-clr-") as temporary:
+        folder = Path(temporary)
+        wanted = [f"{tree.folder}{name}" for name in _TAKEN]
+        there = _git(tree.repository, "ls-tree", "--name-only", tree.ref, *wanted).decode().split()
+        content = _git(tree.repository, "archive", tree.ref, *there)
+        subprocess.run(["tar", "-xC", folder], input=content, check=True)
+        caffe = folder / tree.folder
+        compiled = not compiles or _compiles(caffe)
+        cells = [_placed(caffe, series.select(patches, [name])) for name in _NAMES]
+        if compiles:
+            cells.append("not before" if not compiled else "yes" if _compiles(caffe) else "no")
+        return cells
+
+
+def _placed(caffe: Path, patch: list[series.Patch]) -> str:
+    """What became of a patch, in a word or two."""
+    try:
+        checks = series.apply(caffe, patch)
+    except ClrError as error:
+        lines = str(error).splitlines()[1:]
+        return next((line for line in lines if not line.startswith(" ")), str(error))
+    left_out = {
+        word
+        for check in checks
+        for start, word in _LEFT_OUT.items()
+        if check.left_out and check.file.startswith(start)
+    }
+    if any(_LOG in note for check in checks for note in check.notes if "left out" in note):
+        left_out.add("log")
+    return f"placed, no {', '.join(sorted(left_out))}" if left_out else "placed"
+
+
+def _compiles(caffe: Path) -> bool:
+    """Whether g++ takes the solvers of a tree and the messages of its caffe.proto."""
+    generated = caffe / "generated/caffe/proto"
+    generated.mkdir(parents=True, exist_ok=True)
+    proto = caffe / series.PROTO
+    command = ["protoc", f"-I{proto.parent}", f"--cpp_out={generated}", str(proto)]
+    if subprocess.run(command, capture_output=True).returncode:
+        return False
+    found = (caffe / "src/caffe").glob("**/*solver.cpp")
+    solvers = sorted(file for file in found if file.parent.name != "test")
+    unit = generated / "solvers.cpp"
+    unit.write_text("".join(f'#include "{file}"\n' for file in solvers))
+    folders = ("generated", "include", "src")
+    options = ["-w", "-fsyntax-only", "-DCPU_ONLY", "-DUSE_OPENCV", "-I/usr/include/hdf5/serial"]
+    command = ["g++", *options, *(f"-I{caffe / folder}" for folder in folders), str(unit)]
+    return subprocess.run(command, capture_output=True).returncode == 0
+
+
+def _git(repository: Path, *arguments: str) -> bytes:
+    command = ["git", "-C", str(repository), *arguments]
+    done = subprocess.run(command, capture_output=True)
+    if done.returncode:
+        raise ClrError(f"{repository}: git: {done.stderr.decode(errors='replace').strip()}")
+    return done.stdout
