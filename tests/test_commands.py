@@ -273,7 +273,7 @@ def test_suggest_prints_bounds_and_draws_them(run_cli: Run, root: Path, tmp_path
     curve = root / "tests" / "recorded" / "cifar10_range_test.csv"
     done = run_cli("suggest", curve, "--plot", "curve.png")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "Judged by: accuracy, 51 values" in done.stdout
+    assert "Judged by: accuracy (higher is better), 51 values\n" in done.stdout
     assert "base_lr 0.0007 (high confidence): the training loss starts to decr" in done.stdout
     assert "max_lr 0.0065 (medium confidence): the increase slows" in done.stdout
     assert imread(tmp_path / "curve.png").size
