@@ -259,6 +259,16 @@ def test_suggest_judges_by_what_it_is_told_to(run_cli: Run, tmp_path: Path) -> N
         assert reason in refused.stderr
 
 
+def test_suggest_says_that_few_tests_are_not_judged(run_cli: Run, tmp_path: Path) -> None:
+    lines = [
+        f"{0.001 * n},{2.3 - 0.05 * min(n, 30)},{0.1 if n % 10 == 0 else ''}" for n in range(50)
+    ]
+    (tmp_path / "curve.csv").write_text("\n".join(["lr,loss,accuracy", *lines, ""]))
+    done = run_cli("suggest", "curve.csv")
+    judged = "Judged by: training loss (lower is better), 50 values"
+    assert f"{judged}; not by accuracy, of which there are 5 values\n" in done.stdout
+
+
 @pytest.mark.usefixtures("digits")
 def test_a_range_test_that_says_nothing_fails(run_cli: Run) -> None:
     done = run_cli(

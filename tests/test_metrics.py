@@ -52,9 +52,35 @@ def test_accuracy_of_training_does_not_count() -> None:
     assert metric_of(TOP_1, training).name == "right"
 
 
-def test_first_loss_without_an_accuracy() -> None:
+def weighing(text: str, weight: float) -> str:
+    return text.replace(" top:", f" loss_weight: {weight} top:")
+
+
+def test_the_loss_that_weighs_most_without_an_accuracy() -> None:
     other = layer("other", "EuclideanLoss")
-    assert metric_of(LOSS, other) == metrics.Metric("entropy", of_test=True, is_accuracy=False)
+    assert metric_of(LOSS, other) == metrics.Metric("other", of_test=True, is_accuracy=False)
+    assert metric_of(LOSS, weighing(other, 0.3)).name == "entropy"
+    assert metric_of(weighing(LOSS, 2), other).name == "entropy"
+    assert metric_of(LOSS, weighing(other, 0)).name == "entropy"
+    assert metric_of(weighing(LOSS, 0)).name == "entropy"
+
+
+def test_a_loss_that_another_layer_takes_is_no_output() -> None:
+    inner = weighing(layer("inner", "EuclideanLoss"), 0)
+    half = 'layer { name: "half" type: "Power" bottom: "inner" top: "half" loss_weight: 1 }'
+    assert metric_of(inner, half).name == "half"
+
+
+def test_the_accuracy_of_the_scores_whose_loss_weighs_most() -> None:
+    def head(name: str, weight: float) -> str:
+        bottoms = f'bottom: "{name}" bottom: "label"'
+        loss = layer(f"{name}_loss", "SoftmaxWithLoss").replace(" top:", f" {bottoms} top:")
+        accuracy = layer(f"{name}_right", "Accuracy").replace(" top:", f" {bottoms} top:")
+        return weighing(loss, weight) + accuracy
+
+    assert metric_of(head("main", 1), head("side", 0.3)).name == "main_right"
+    assert metric_of(head("side", 0.3), head("main", 1)).name == "main_right"
+    assert metric_of(head("one", 1), head("other", 1)).name == "other_right"
 
 
 def test_a_layer_with_a_loss_weight_is_a_loss() -> None:

@@ -426,7 +426,53 @@ def test_without_a_caffe_names_tell_what_to_judge_by(
     assert "outputs are judged by their names: no Caffe in this Python environment" in warning
 
 
-@pytest.mark.parametrize("column", ["train_loss", "train/loss", "Training Loss", "smoothed_loss"])
+@pytest.mark.parametrize(
+    "column",
+    ["train_loss", "train/loss", "Training Loss", "smoothed_loss", "train_loss_step", "Loss/train"],
+)
 def test_the_training_loss_by_other_names(column: str, tmp_path: Path) -> None:
     path = table(tmp_path / "curve.csv", **{"lr": RATES, column: LOSSES})
     assert read(path).metric == read(path, column).metric == metrics.TRAINING_LOSS
+
+
+@pytest.mark.parametrize(
+    ("tested", "trained"),
+    [
+        ("val_acc", "train_acc"),
+        ("valid_accuracy", "train_accuracy"),
+        ("Accuracy/test", "batch acc"),
+    ],
+)
+def test_an_accuracy_of_training_is_none_of_a_test(
+    tested: str, trained: str, tmp_path: Path
+) -> None:
+    columns = {"lr": RATES, tested: ACCURACIES, trained: np.linspace(0, 1, RATES.size)}
+    found = read(table(tmp_path / "both.csv", **columns, train_loss=LOSSES))
+    assert (found.metric.name, found.others) == (tested, [trained])
+    assert bounds(found) == pytest.approx((0.006, 0.019), abs=0.0011)
+    del columns[tested]
+    alone = read(table(tmp_path / "alone.csv", **columns, train_loss=LOSSES))
+    assert alone.metric == metrics.TRAINING_LOSS
+    assert alone.suggestions.base_lr.confidence == "medium"
+    assert read(tmp_path / "alone.csv", trained).metric.is_accuracy
+
+
+def test_rates_and_tests_may_have_rows_of_their_own(tmp_path: Path) -> None:
+    lines = ["step,lr,train_loss,val_accuracy"]
+    for step, (rate, loss, accuracy) in enumerate(zip(RATES, LOSSES, ACCURACIES, strict=True)):
+        lines += [f"{step},{rate},,", f"{step},,{loss},", f"{step},,,{accuracy}"]
+    (tmp_path / "metrics.csv").write_text("\n".join([*lines, ""]))
+    found = read(tmp_path / "metrics.csv")
+    assert found.metric.name == "val_accuracy"
+    assert (len(found.rows), len(found.losses)) == (50, 50)
+    assert bounds(found) == pytest.approx((0.006, 0.019), abs=0.0011)
+    assert found.others == []
+
+
+def test_a_lost_loss_has_its_own_rate_whatever_average_loss_is(tmp_path: Path) -> None:
+    head = "I1125 10:00:00.000000 77 solver.cpp:45] Initializing solver from parameters: "
+    path = log(tmp_path / "train.log", [*LOSSES[:30], *[math.nan] * 20])
+    path.write_text(f'{head}\nlr_policy: "triangular"\naverage_loss: 200\n{path.read_text()}')
+    found = read(path)
+    assert found.diverged_at == pytest.approx(RATES[30])
+    assert [row["lr"] for row in found.rows] == pytest.approx(list(RATES[:30]))

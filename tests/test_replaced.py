@@ -39,7 +39,7 @@ def test_a_run_does_not_begin_over_files(
 ) -> None:
     out = tmp_path / "out"
     before = put(out, name, "notes.txt")
-    with pytest.raises(UsageError, match=f"{out}/{name} is there already, and not of an earlier"):
+    with pytest.raises(UsageError, match=f"{out}/{name} is there already, and would be replaced"):
         training.train(write_solver(max_iter=2), out, resume=resume)
     assert {file: content for file, content in contents(out).items() if file in before} == before
 

@@ -332,6 +332,12 @@ def test_a_stage_without_iterations_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_max_iter_that_is_left_to_a_script_is_not_set(tmp_path: Path) -> None:
+    (tmp_path / "solver.prototxt").write_text('lr_policy: "fixed" base_lr: 0.001')
+    with pytest.raises(ClrError, match="max_iter is not set; set it to the iteration at which"):
+        schedule.schedule([tmp_path / "solver.prototxt"])
+
+
 def test_a_solver_or_a_log_that_cannot_be_read_is_refused(write: Write, tmp_path: Path) -> None:
     with pytest.raises(ClrError, match=r"none\.prototxt: cannot be read"):
         schedule.schedule([tmp_path / "none.prototxt"])

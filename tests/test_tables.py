@@ -128,3 +128,15 @@ def test_a_table_of_parse_log_is_read_with_a_warning(file: str, write: Callable[
     # the losses of a table of tests are no training losses
     assert len(found.losses) == (49 if "train" in file else 0)
     assert ("loss" in found.rows[0]) == ("test" in file)
+
+
+@pytest.mark.parametrize("nothing", ["NA", "N/A", "null", "None", "-"])
+def test_what_stands_for_no_value_is_none(nothing: str, write: Callable[..., Path]) -> None:
+    text = "lr,loss,val_accuracy\n" + "".join(
+        f"{n / 100},{2 - n / 50},{n / 50 if n % 5 == 0 else nothing}\n" for n in range(50)
+    )
+    rows = tables.read(write(text)).rows
+    assert [row["loss"] for row in rows] == [2 - n / 50 for n in range(50)]
+    assert [row["lr"] for row in rows if "val_accuracy" in row] == [
+        n / 100 for n in range(0, 50, 5)
+    ]

@@ -122,10 +122,11 @@ def judged_net(tested: Mapping[int, Any], trained: Any | None) -> int:
 def metric_of_net(net: Any, number: int) -> Metric | None:
     """The output of a test net that tells how good it is; None if there is no such output.
 
-    That is the first top of the last Accuracy layer, of those with a top_k of 1 if there
-    are any: GoogLeNet's auxiliary classifiers come before its own, and top 5 is for
-    reading beside top 1. Of a net without such a layer it is the output whose name is that
-    of an accuracy, or else the first loss, by its type or its loss_weight.
+    That is the first top of an Accuracy layer with a top_k of 1, or else of any: top 5 is
+    for reading beside top 1. Of several it is the one of the scores whose loss weighs most,
+    and then the last: the auxiliary classifiers of GoogLeNet weigh less than its own. Of a
+    net without such a layer it is the output whose name is that of an accuracy, or else
+    the loss that weighs most, and then the last.
 
     Args:
         net: its NetParameter.
@@ -134,16 +135,13 @@ def metric_of_net(net: Any, number: int) -> Metric | None:
     accuracy = _accuracy_of(net)
     if accuracy is not None:
         return Metric(column(accuracy.top[0], number), of_test=True, is_accuracy=True)
-    losses = [
-        layer
-        for layer in net.layer
-        if layer.top and (layer.type.endswith("Loss") or any(layer.loss_weight))
-    ]
-    weighted = {top for layer in losses for top in layer.top}
-    if name := _best_accuracy(_outputs(net), weighted):
+    weights = _loss_weights(net)
+    if name := _best_accuracy(_outputs(net), weights):
         return Metric(column(name, number), of_test=True, is_accuracy=True)
+    losses = [top for top in _outputs(net) if top in weights]
     if losses:
-        return Metric(column(losses[0].top[0], number), of_test=True, is_accuracy=False)
+        name = max(reversed(losses), key=lambda top: weights[top])
+        return Metric(column(name, number), of_test=True, is_accuracy=False)
     return None
 
 
@@ -203,7 +201,23 @@ def _accuracy_of(net: Any) -> Any | None:
         if layer.type == "Accuracy" and not outputs.isdisjoint(layer.top[:1])
     ]
     of_first_guess = [layer for layer in layers if layer.accuracy_param.top_k == 1]
-    return next(reversed(of_first_guess or layers), None)
+    weights = _loss_weights(net)
+    losses = [layer for layer in net.layer if layer.top and layer.top[0] in weights]
+    scores = {layer.bottom[0]: weights[layer.top[0]] for layer in losses if layer.bottom}
+
+    def weight(layer: Any) -> float:
+        return max((scores.get(bottom, 0.0) for bottom in layer.bottom[:1]), default=0.0)
+
+    return max(reversed(of_first_guess or layers), key=weight, default=None)
+
+
+def _loss_weights(net: Any) -> dict[str, float]:
+    """How much each top weighs in the loss of a net, as LossLayer::LayerSetUp has it."""
+    weights: dict[str, float] = {}
+    for layer in net.layer:
+        default = [1.0] if layer.type.endswith("Loss") else []
+        weights |= zip(layer.top, list(layer.loss_weight) or default, strict=False)
+    return weights
 
 
 def _outputs(net: Any) -> KeysView[str]:

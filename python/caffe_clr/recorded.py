@@ -19,8 +19,10 @@ from caffe_clr.results import RangeTest
 from caffe_clr.runs import Status
 from caffe_clr.suggestions import Suggestions
 
-# what the training loss is called in a table, in any case and with any sign between words
-_LOSSES = {"loss", "train loss", "training loss", "smoothed loss"}
+# words of a table's columns: those of training, and of what counts
+_OF_TRAINING = {"train", "training", "trn", "batch"}
+_LOSSES = {"loss", "smoothed loss"}
+_COUNTERS = {"step", "global step", "epoch", "iter", "iteration", "batch", "time", "wall time"}
 _TRAIN = 0  # a Phase
 _BAND = ("_low", "_high")  # over the seeds of a range test
 
@@ -181,17 +183,41 @@ def _read_csv(path: Path, on_warning: Callable[[str], None]) -> _Recorded:
             f"{path}: parse_log.py gives each row the rate of the display before it; give the log"
             " itself"
         )
-    rows = [row for row in table.rows if "lr" in row]
+    rows = _by_rate(table.rows)
     is_of_tests = table.is_of_parse_log and ".test" in path.suffixes
-    columns = dict.fromkeys(name for row in rows for name in row)
+    columns = [name for name in history.outputs(rows) if _words(name) not in _COUNTERS]
     losses = [] if is_of_tests else list(filter(_is_training_loss, columns))
     train = [{**row, "loss": row[name]} for name in losses[:1] for row in rows if name in row]
-    test = [{name: row[name] for name in row if name not in losses} for row in rows]
+    tested = {*OWN_COLUMNS, *columns}.difference(losses)
+    test = [{name: value for name, value in row.items() if name in tested} for row in rows]
     return _Recorded([row for row in test if row.keys() - OWN_COLUMNS], train)
 
 
+def _by_rate(rows: Sequence[Row]) -> list[Row]:
+    """The rows of a table, one for each time that the rate changes.
+
+    Some tables have the rate, the training and the test in rows of their own; one without
+    a rate has that of the row before it.
+    """
+    merged: list[Row] = []
+    for row in rows:
+        if merged and row.get("lr", merged[-1]["lr"]) == merged[-1]["lr"]:
+            merged[-1].update(row)
+        elif "lr" in row:
+            merged.append(dict(row))
+    return merged
+
+
+def _words(column: str) -> str:
+    return re.sub(r"[\W_]+", " ", column).strip().lower()
+
+
+def _is_of_training(column: str) -> bool:
+    return not _OF_TRAINING.isdisjoint(_words(column).split())
+
+
 def _is_training_loss(column: str) -> bool:
-    return re.sub(r"[\W_]+", " ", column).lower() in _LOSSES
+    return _words(column) in _LOSSES or (_is_of_training(column) and metrics.is_loss(column))
 
 
 def _rising(rows: Sequence[Row]) -> list[Row]:
@@ -238,7 +264,8 @@ def _found(path: Path, rows: Sequence[Row], outputs: list[str], recorded: _Recor
     possible = [
         name
         for name in outputs
-        if not metrics.is_accuracy(name, recorded.losses) or _are_shares(rows, name)
+        if not _is_of_training(name)
+        and (not metrics.is_accuracy(name, recorded.losses) or _are_shares(rows, name))
     ]
     metric = metrics.metric_of_outputs(possible, recorded.losses)
     if metric is None and outputs and not recorded.train:
@@ -259,6 +286,8 @@ def _are_shares(rows: Sequence[Row], name: str) -> bool:
 def _with_middle_rates(log: History, window: int) -> list[Row]:
     """The training losses of a log, each with the rate in the middle of what it is a mean of.
 
+    One that is lost keeps its own: a single lost loss spoils the mean.
+
     Args:
         window: average_loss; a loss that is logged is the mean of so many iterations.
     """
@@ -269,6 +298,6 @@ def _with_middle_rates(log: History, window: int) -> list[Row]:
     at = [row["iteration"] - half for row, half in zip(log.train, before, strict=True)]
     middle = np.interp(at, list(rates), list(rates.values()))
     return [
-        row if math.isnan(row["lr"]) else {**row, "lr": float(rate)}
+        row if math.isnan(row["lr"]) or metrics.is_lost(row["loss"]) else {**row, "lr": float(rate)}
         for row, rate in zip(log.train, middle, strict=True)
     ]

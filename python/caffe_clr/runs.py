@@ -164,8 +164,8 @@ def check_replaced(folder: Path, names: str, *, is_own: bool) -> None:
     for name in sorted(os.listdir(folder)):
         if re.fullmatch(names, name):
             raise UsageError(
-                f"{folder / name} is there already, and not of an earlier run; move it, or name"
-                " another --out"
+                f"{folder / name} is there already, and would be replaced; move it, or name another"
+                " --out"
             )
 
 

@@ -77,9 +77,8 @@ def read_stages(solver_files: Sequence[Path]) -> list[Stage]:
     for number, file in enumerate(solver_files, start=1):
         solver = prototxt.read_solver(file)
         if solver.max_iter <= 0:
-            raise ClrError(
-                f"{file}: max_iter is {solver.max_iter}; set it to the iteration at which to end"
-            )
+            value = solver.max_iter if solver.HasField("max_iter") else "not set"
+            raise ClrError(f"{file}: max_iter is {value}; set it to the iteration at which to end")
         if solver.max_iter <= first:
             raise ClrError(
                 f"{file}: max_iter is {solver.max_iter}, but the stage before it ends at {first};"

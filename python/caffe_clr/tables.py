@@ -17,6 +17,7 @@ _LONGEST_EXAMPLE = 100
 _RATES = ("lr", "learningrate")
 _ITERATION = "NumIters"  # what parse_log.py calls it
 _OWN = {_ITERATION: "iteration", "Seconds": "seconds"}
+_EMPTY = {"NA", "N/A", "null", "None", "-"}  # what stands for no value
 _BANDS = ("__MIN", "__MAX")  # of Weights & Biases, beside each column
 
 Cells = list[str]
@@ -114,7 +115,8 @@ def _split(text: str) -> list[Cells]:
     header = "".join(text.splitlines()[:1])
     delimiter = next((each for each in _DELIMITERS if each in header), ",")
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    return [[cell.strip() for cell in cells] for cells in lines if cells]
+    stripped = ([cell.strip() for cell in cells] for cells in lines if cells)
+    return [["" if cell in _EMPTY else cell for cell in cells] for cells in stripped]
 
 
 def _names(path: Path, header: Cells) -> Cells:

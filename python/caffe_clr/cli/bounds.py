@@ -12,6 +12,7 @@ from caffe_clr.cli.console import progress, resumable, warn
 from caffe_clr.errors import ClrError, UsageError
 from caffe_clr.range_test import Options, range_test
 from caffe_clr.results import RangeTest
+from caffe_clr.suggestions import FEWEST_TESTS
 
 _ELEMENT = re.compile(r"\[\d+\]$")  # of a vector
 
@@ -85,12 +86,17 @@ def _show_result(result: RangeTest, title: str, picture: Path | None, console: C
 
 
 def _judged_by(result: RangeTest) -> str:
-    metric = result.metric
-    better = "higher" if metric.is_accuracy else "lower"
-    name = metric.name if metric.of_test else "training loss"
-    judged = f"Judged by: {name} ({better} is better), {len(result.rows)} values"
-    others = dict.fromkeys(_ELEMENT.sub("[…]", name) for name in result.others)
-    return f"{judged}; not by {', '.join(others)}" if others else judged
+    metric, others = result.metric, list(result.others)
+    few = metric.of_test and len(result.rows) < FEWEST_TESTS <= len(result.losses)
+    if few:
+        others.insert(0, f"{metric.name}, of which there are {len(result.rows)} values")
+    if few or not metric.of_test:
+        judged = f"training loss (lower is better), {len(result.losses)} values"
+    else:
+        better = "higher" if metric.is_accuracy else "lower"
+        judged = f"{metric.name} ({better} is better), {len(result.rows)} values"
+    names = ", ".join(dict.fromkeys(_ELEMENT.sub("[…]", name) for name in others))
+    return f"Judged by: {judged}; not by {names}" if names else f"Judged by: {judged}"
 
 
 def _bounds_table(result: RangeTest) -> Table:
