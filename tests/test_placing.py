@@ -592,13 +592,18 @@ def test_a_log_of_another_form_stays_as_it_is(
 def test_pycaffe_has_the_momentum_where_it_has_the_rate(
     name: str,
     has_rate: bool,
+    pristine: Path,
     checkout: Path,
     feature: list[series.Patch],
     one_cycle: list[series.Patch],
 ) -> None:
     TREES[name](checkout)
+    its_tests = "python/caffe/test/test_solver.py"
+    (checkout / its_tests).parent.mkdir()
+    shutil.copyfile(pristine / its_tests, checkout / its_tests)
     series.apply(checkout, [*feature, *one_cycle])
     assert ("::GetMomentum" in (checkout / PYCAFFE).read_text()) == has_rate
+    assert ("solver.momentum" in (checkout / its_tests).read_text()) == has_rate
 
 
 def test_an_update_that_the_patch_does_not_know_is_told(

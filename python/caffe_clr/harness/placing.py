@@ -29,6 +29,7 @@ NO_FILE = "there is no such file"
 
 # Files that Caffe trains without.
 _OPTIONAL = ("docs/", "src/caffe/test/", "python/", "matlab/", "examples/", "tools/extra/")
+_BINDING, _TESTS_OF_BINDING = "python/caffe/_caffe.cpp", "python/caffe/test/"
 _SEARCHED = {"src/caffe": (".cpp", ".cc"), "include/caffe": (".hpp", ".h")}
 
 _MESSAGE = "SolverParameter"
@@ -129,6 +130,11 @@ def place(tree: Path, diffs: list[FileDiff]) -> Placement:
         if earlier is not done:  # the patch has two files where the tree has one
             earlier.parts += done.parts
             earlier.content = done.content or earlier.content
+    binding = files.get(_BINDING)
+    if binding and any(part.state == LOST for part in binding.parts):
+        reason = f"{_BINDING} has not what it tests"
+        for name in [name for name in files if name.startswith(_TESTS_OF_BINDING)]:
+            files[name] = FilePlacement(name, [Part(LOST, reason, (), needed=False)])
     parts = [part for done in files.values() for part in done.parts if part.needed]
     placed = [*files.values()]
     return Placement(_overall(parts), placed, placer.numbers, placer.taken, placer.elsewhere)
