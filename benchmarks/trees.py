@@ -42,7 +42,7 @@ class Tree:
 
 
 def show(repositories: Sequence[Path], compiles: bool) -> None:
-    """Try the patches on each tree whose solvers differ from those of the others; print a table.
+    """Try the patches on each tree whose solvers differ from the others'; print a line each.
 
     Args:
         repositories: git repositories, bare or not, that hold a Caffe.
@@ -50,15 +50,21 @@ def show(repositories: Sequence[Path], compiles: bool) -> None:
     """
     patches = series.load(locations.shipped("caffe_patch"))
     trees = list(_different(repositories))
+    columns = [*_NAMES, "compiles"] if compiles else list(_NAMES)
+    tables.console.print(tables.machine(), soft_wrap=True)
+    _print("", columns)
+    placed = [0 for _ in _NAMES]
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
-        rows = list(threads.map(lambda tree: _tried(tree, patches, compiles), trees))
-    headings = [*_NAMES, "compiles"] if compiles else _NAMES
-    placed = [sum(row[column].startswith("placed") for row in rows) for column in (0, 1)]
-    notes = [f"{n} of {len(trees)}: {name}" for name, n in zip(_NAMES, placed, strict=True)]
-    table = tables.table("The patches on public trees", "", headings, notes)
-    for tree, row in zip(trees, rows, strict=True):
-        table.add_row(tree.name, *row)
-    tables.console.print(table)
+        rows = threads.map(lambda tree: _tried(tree, patches, compiles), trees)
+        for tree, row in zip(trees, rows, strict=True):
+            _print(tree.name, row)
+            placed = [n + cell.startswith("placed") for n, cell in zip(placed, row, strict=False)]
+    _print(f"{len(trees)} trees", [f"{n} placed" for n in placed])
+
+
+def _print(name: str, cells: Sequence[str]) -> None:
+    line = f"{name:<52}  " + "".join(f"{cell:<34}  " for cell in cells)
+    tables.console.print(line.rstrip(), soft_wrap=True, markup=False)
 
 
 def _different(repositories: Sequence[Path]) -> Iterator[Tree]:

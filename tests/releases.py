@@ -33,7 +33,6 @@ def release_1_0(tree: Path) -> None:
     )
     replace(tree / SGD_SOLVER, "  ++this->iter_;\n", "")
     replace(tree / SOLVER, "    ApplyUpdate();\n", "    ApplyUpdate();\n    ++iter_;\n")
-    replace(tree / "src/caffe/CMakeLists.txt", "caffeproto", "proto")
     replace(tree / PROTO, "43 (last added: weights)", "42 (last added: layer_wise_reduce)")
     proto = (tree / PROTO).read_text()
     proto = re.sub(r"\n  // Path to caffemodel file.*?weights = 42;\n", "", proto, flags=re.DOTALL)
@@ -50,7 +49,9 @@ def release_1_0(tree: Path) -> None:
 
 
 def release_1_0_to_build(tree: Path) -> None:
-    """The same with its programs."""
+    """The same with its programs, and the name of its target of messages."""
     release_1_0(tree)
+    for name in ("src/caffe/CMakeLists.txt", "cmake/ConfigGen.cmake"):
+        replace(tree / name, "caffeproto", "proto")
     replace(tree / "tools/caffe.cpp", "solver_param.clear_weights();", "")
     replace(tree / "tools/caffe.cpp", "solver_param.add_weights(FLAGS_weights);", "")
