@@ -166,8 +166,8 @@ def nvcaffe(tree: Path) -> None:
         tree / SGD_SOLVER,
         "template <typename Dtype>\nvoid SGDSolver<Dtype>::PreSolve()",
         "template<typename Dtype>\nfloat SGDSolver<Dtype>::GetMomentum() const {\n"
-        "  float base_momentum = this->param_.momentum();\n"
-        "  return this->iter_ ? base_momentum : 0;\n}\n\n"
+        "  float momentum = this->param_.momentum();\n"
+        "  return this->iter_ ? momentum : 0;\n}\n\n"
         "template <typename Dtype>\nvoid SGDSolver<Dtype>::PreSolve()",
     )
     replace(
@@ -546,6 +546,7 @@ def test_every_update_takes_the_momentum_of_the_iteration(
     series.apply(fork, [*feature, *one_cycle])
     momentum = body(fork, "GetMomentum")
     assert momentum.count("CyclicalMomentum(this->param_, this->iter_)") == 1
+    assert momentum.count("GetMomentum(") == 1
     solvers = (fork / "src/caffe").glob("**/*solver.cpp")
     found = [m for file in solvers for m in code_of_updates(file.read_text())]
     taken = {owner for owner, update in found if "GetMomentum()" in update}

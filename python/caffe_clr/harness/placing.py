@@ -466,31 +466,17 @@ class _Placer:
             return Part(APPLIED, place, run.added, needed)
         elif run.exchanged is None:
             return Part(LOST, place, run.added, needed)
-        elif self._exchange(text, run, scope) != 1:
+        elif len(text.ending(run.exchanged[0], scope)) == 1:
+            _exchange(text, run.exchanged, scope)
+        else:
             is_there = text.ending(run.exchanged[1], scope)
             return Part(FITS if is_there else LOST, place, run.added, needed and not is_there)
         if needed and run.function and run.exchanged:
-            for name, lines in self._siblings(text, run.function):
-                if self._exchange(text, run, lines):
+            for name, lines in _siblings(text, run.function, run.exchanged[1]):
+                if _exchange(text, run.exchanged, lines):
                     self.elsewhere.append(name)
                     place += f", and in {name}"
         return Part(FITS, place, run.added, needed)
-
-    def _exchange(self, text: Text, run: Run, scope: range) -> int:
-        """Exchange what a run does in lines that begin otherwise; returns how many there are."""
-        assert run.exchanged
-        old, new = run.exchanged
-        found = text.ending(old, scope)
-        if len(found) == 1:
-            text.replace(found[0], 1, [text.lines[found[0]].removesuffix(old) + new])
-        return len(found)
-
-    def _siblings(self, text: Text, name: Name) -> Iterator[tuple[str, range]]:
-        """The other member functions of a function's class, and their lines."""
-        for function in code.members(text.joined, name[0]):
-            member = re.split(r"\W+", function.code[: function.code.index("(")].rstrip())[-1]
-            if member != name[1]:
-                yield f"{name[0]}::{member}", _lines_of(text, function.start, function.end)
 
     def _scope(self, text: Text, run: Run) -> range | None:
         """The lines of the function or class that a run is in; None where that is not here."""
@@ -523,6 +509,23 @@ def _member(text: Text, run: Run, name: str) -> code.Function | None:
     """The tree's function of the name and class of one that a run defines."""
     owner = re.search(rf"(\w+)<\w+>::{name}\(", "\n".join(run.added))
     return code.function(text.joined, (owner[1], name)) if owner else None
+
+
+def _exchange(text: Text, exchanged: tuple[str, str], scope: range) -> bool:
+    """Exchange what lines end with, whatever they begin with; returns whether there is one."""
+    old, new = exchanged
+    found = text.ending(old, scope)
+    for at in found:
+        text.replace(at, 1, [text.lines[at].removesuffix(old) + new])
+    return bool(found)
+
+
+def _siblings(text: Text, name: Name, code_there: str) -> Iterator[tuple[str, range]]:
+    """The other member functions of a class that the code does not call, and their lines."""
+    for function in code.members(text.joined, name[0]):
+        member = re.split(r"\W+", function.code[: function.code.index("(")].rstrip())[-1]
+        if member != name[1] and f"{member}(" not in code_there:
+            yield f"{name[0]}::{member}", _lines_of(text, function.start, function.end)
 
 
 def _lines_of(text: Text, start: int, end: int) -> range:
