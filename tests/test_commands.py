@@ -104,7 +104,7 @@ def test_runs_in_one_plot(run_cli: Run, digits: Path, tmp_path: Path) -> None:
     assert "--together both.txt: name a file that ends in .png" in text.stderr
     same = run_cli("plot", "runs/fixed", "runs/fixed", "--together", "same.png")
     assert same.returncode == 2
-    assert "two of the runs have the same name" in same.stderr
+    assert "a run is named twice; name each once" in same.stderr
     (tmp_path / "runs" / "fixed" / "run.json").unlink()
     (digits / "moved.prototxt").rename(digits / "train_test.prototxt")
     done = run_cli("plot", "runs/fixed", "runs/triangular2", "--together", "again.png")
@@ -211,7 +211,10 @@ def test_range_test_prints_what_it_writes(run_cli: Run, tmp_path: Path) -> None:
         COLUMNS="80",
     )
     assert done.returncode == 0, done.stderr
-    assert "Judged by: accuracy (higher is better), 61 values; not by loss" in done.stdout
+    assert (
+        "Judged by: accuracy (higher is better), 61 values, and the training loss; not by"
+        in done.stdout
+    )
     # which of the curves decides depends on the last bits of a training
     suggested = r"base_lr 0\.0\d+ \((high|medium|low) confidence\): the (accuracy|training loss) "
     assert re.search(suggested, done.stdout)
@@ -248,7 +251,7 @@ def test_suggest_judges_by_what_it_is_told_to(run_cli: Run, tmp_path: Path) -> N
     (tmp_path / "curve.csv").write_text("\n".join(["lr,gap,gate", *lines, ""]))
     done = run_cli("suggest", "curve.csv", "--output", "gap", "--lower-is-better")
     assert done.returncode == 0, done.stderr
-    assert "Judged by: gap (lower is better), 40 values; not by gate\n" in done.stdout
+    assert "Judged by: gap (lower is better), 40 values; not by the outputs gate\n" in done.stdout
     for arguments, reason in (
         (["curve.csv"], "outputs, gap, gate: name one with --output"),
         (["curve.csv", "--output", "gaps"], "no output gaps; there are gap, gate"),
@@ -266,7 +269,7 @@ def test_suggest_says_that_few_tests_are_not_judged(run_cli: Run, tmp_path: Path
     (tmp_path / "curve.csv").write_text("\n".join(["lr,loss,accuracy", *lines, ""]))
     done = run_cli("suggest", "curve.csv")
     judged = "Judged by: training loss (lower is better), 50 values"
-    assert f"{judged}; not by accuracy, of which there are 5 values\n" in done.stdout
+    assert f"{judged}; not by the outputs accuracy, of which there are 5 values\n" in done.stdout
 
 
 @pytest.mark.usefixtures("digits")
@@ -283,7 +286,9 @@ def test_suggest_prints_bounds_and_draws_them(run_cli: Run, root: Path, tmp_path
     curve = root / "tests" / "recorded" / "cifar10_range_test.csv"
     done = run_cli("suggest", curve, "--plot", "curve.png")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "Judged by: accuracy (higher is better), 51 values\n" in done.stdout
+    assert (
+        "Judged by: accuracy (higher is better), 51 values, and the training loss\n" in done.stdout
+    )
     assert "base_lr 0.0007 (high confidence): the training loss starts to decr" in done.stdout
     assert "max_lr 0.0065 (medium confidence): the increase slows" in done.stdout
     assert imread(tmp_path / "curve.png").size

@@ -17,7 +17,7 @@ import pytest
 from google.protobuf import text_format
 from matplotlib.figure import Figure
 
-from caffe_clr import comparison, plots, policies, prototxt, runs
+from caffe_clr import comparison, plots, policies, prototxt, runs, training
 from caffe_clr.comparison import Options
 from caffe_clr.errors import ClrError, UsageError
 from caffe_clr.history import History, read_csv
@@ -292,6 +292,18 @@ def test_names_tell_the_solvers_apart(write_solver: Callable[..., Path]) -> None
     for same in ([here, here], [here, write_solver("here/a")]):
         with pytest.raises(UsageError, match="the same name"):
             comparison.names(same)
+
+
+def test_runs_of_one_name_are_told_apart_by_the_folders_above(
+    write_solver: Callable[..., Path], tmp_path: Path
+) -> None:
+    file = write_solver(max_iter=4, test_iter=[1], test_interval=2)
+    folders = [tmp_path / name / "seed_1" for name in ("fixed", "triangular2")]
+    for folder in folders:
+        training.train(file, folder)
+    found = [entry.name for entry in comparison.of_runs(folders)]
+    assert found == ["fixed/seed_1", "triangular2/seed_1"]
+    assert [entry.name for entry in comparison.of_runs(folders[:1])] == ["seed_1"]
 
 
 def test_without_seeds_there_is_nothing_to_compare(digits: list[Path], tmp_path: Path) -> None:

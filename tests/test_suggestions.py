@@ -165,7 +165,7 @@ def test_max_lr_is_below_the_rate_of_divergence() -> None:
 def test_an_accuracy_risen_at_the_first_test_makes_base_lr_unsure() -> None:
     found = suggest(RATES * 4, curve(RATES * 4))
     assert (found.base_lr.rate, found.base_lr.confidence) == (RATES[1] * 4, "low")
-    assert found.base_lr.reason.endswith("the first rate tested: it may be lower")
+    assert found.base_lr.reason.endswith("the second rate tested: it may be lower")
     found = suggest(RATES * 10, curve(RATES * 10))
     base_lr, max_lr = bounds(found)
     assert (base_lr, found.base_lr.rule, found.base_lr.confidence) == (max_lr / 4, "max/4", "low")

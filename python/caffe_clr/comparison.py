@@ -139,16 +139,16 @@ def of_runs(folders: Sequence[Path]) -> list[Entry]:
     """What runs have recorded so far, each under the name of its folder, to be drawn together.
 
     Raises:
-        UsageError: they have no metric in common, or two folders the same name.
+        UsageError: they have no metric in common, or a folder is named twice.
         ClrError: there is no run in a folder, or nothing is recorded yet.
     """
     entries = []
-    for folder in folders:
+    for folder, name in zip(folders, _folder_names(folders), strict=True):
         status = runs.read_status(folder)
         files = runs.solver_files(folder)
         stages = schedule.read_stages(files)
         entry = Entry(
-            name=folder.resolve().name,
+            name=name,
             metric=_metric_of_run(status, files[-1]),
             max_iter=stages[-1].solver.max_iter,
             histories={0: runs.read_history(folder)},
@@ -162,8 +162,6 @@ def of_runs(folders: Sequence[Path]) -> list[Entry]:
     if len({entry.metric for entry in entries}) > 1:
         told = ", ".join(f"{entry.name}: {entry.metric.label}" for entry in entries)
         raise UsageError(f"the runs record different metrics ({told}); plot them separately")
-    if len({entry.name for entry in entries}) < len(entries):
-        raise UsageError("two of the runs have the same name; rename a folder")
     return entries
 
 
@@ -224,6 +222,16 @@ def write(entries: Sequence[Entry], lines: Sequence[Line], out: Path) -> None:
     write_csv(rows, out / "comparison.csv")
     for entry in entries:
         write_csv(entry.curve(), out / f"{entry.name}.csv")
+
+
+def _folder_names(folders: Sequence[Path]) -> list[str]:
+    """A name for each run: that of its folder, with as many above it as tell it from others."""
+    parts = [folder.resolve().parts for folder in folders]
+    for count in range(1, max(map(len, parts)) + 1):
+        found = ["/".join(each[-count:]) for each in parts]
+        if len(set(found)) == len(found):
+            return found
+    raise UsageError("a run is named twice; name each once")
 
 
 def names(solver_files: Sequence[Path]) -> list[str]:

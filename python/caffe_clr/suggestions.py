@@ -312,7 +312,7 @@ def _base_lr(curve: _Curve, witness: _Curve | None, max_lr: Suggestion) -> Sugge
         reason = f"{rises.reason}, no lower than max_lr: a quarter of that"
         return Suggestion(max_lr.rate / 4, "max/4", "low", reason)
     if chosen.begins <= 1:
-        reason = f"{rises.reason}, the first rate tested: it may be lower"
+        reason = f"{rises.reason}, the second rate tested: it may be lower"
         return Suggestion(rate, rises.name, "low", reason)
     seen = other.rises().rate if other else None
     return Suggestion(rate, rises.name, _confidence(rate, seen, chosen), rises.reason)

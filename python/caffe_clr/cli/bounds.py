@@ -86,6 +86,7 @@ def _show_result(result: RangeTest, title: str, picture: Path | None, console: C
 
 
 def _judged_by(result: RangeTest) -> str:
+    """Which outputs the rules go by, and which others there are."""
     metric, others = result.metric, list(result.others)
     few = metric.of_test and len(result.rows) < FEWEST_TESTS <= len(result.losses)
     if few:
@@ -95,8 +96,9 @@ def _judged_by(result: RangeTest) -> str:
     else:
         better = "higher" if metric.is_accuracy else "lower"
         judged = f"{metric.name} ({better} is better), {len(result.rows)} values"
+        judged += ", and the training loss" if result.losses else ""
     names = ", ".join(dict.fromkeys(_ELEMENT.sub("[…]", name) for name in others))
-    return f"Judged by: {judged}; not by {names}" if names else f"Judged by: {judged}"
+    return f"Judged by: {judged}; not by the outputs {names}" if names else f"Judged by: {judged}"
 
 
 def _bounds_table(result: RangeTest) -> Table:
