@@ -5,6 +5,7 @@ import os
 import re
 import resource
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -422,11 +423,16 @@ def test_data_that_was_exchanged_is_said(
     call_interrupted(out)
     said: list[str] = []
     split = datasets.digits()[phase]
-    datasets.write_lmdb(data / f"{phase}_lmdb", split.images, split.labels)
+
+    def exchange(chosen: slice) -> None:
+        shutil.rmtree(data / f"{phase}_lmdb")
+        datasets.write_lmdb(data / f"{phase}_lmdb", split.images[chosen], split.labels[chosen])
+
+    exchange(slice(None))
     jobs.run(job(file, out, resume=True), on_warning=said.append)
     assert said == []
     for chosen in (slice(None, None, -1), slice(100)):
-        datasets.write_lmdb(data / f"{phase}_lmdb", split.images[chosen], split.labels[chosen])
+        exchange(chosen)
         call_interrupted(out)
         jobs.run(job(file, out, resume=True), on_warning=said.append)
     change = (
