@@ -52,7 +52,7 @@ def test_the_closing_check_of_a_build_passes(first_patch: Tree) -> None:
 def test_the_rates_equal_the_reference(old_cli: Cli) -> None:
     done = old_cli("parity", "--points", "6000")
     assert done.returncode == 0, done.stderr
-    compared = re.findall(r"^ (\w+) +(\w+) +[\d,]+ +(\d+) ", done.stdout, re.MULTILINE)
+    compared = re.findall(r"^│ (\w+) +│ (\w+) +│ +[\d,]+ │ +(\d+) ", done.stdout, re.MULTILINE)
     found = {policy for policy, _, _ in compared}
     assert found == set(policies.POLICIES) - {"1cycle"}
     exact = {"triangular", "triangular2", "exp_range", "decay", "fixed"}
@@ -77,6 +77,8 @@ def test_a_run_is_resumed_with_the_same_weights(solver: Path, old_cli: Cli, tmp_
     assert old_cli("train", solver, "--out", "cut").returncode == 0
     for file in (tmp_path / "cut/snapshots").glob("*_iter_40.*"):
         file.unlink()
+    status = tmp_path / "cut/run.json"  # as of a run that was killed
+    status.write_text(status.read_text().replace('"finished"', '"running"'))
     done = old_cli("train", solver, "--out", "cut", "--resume")
     assert done.returncode == 0, done.stderr
     models = [tmp_path / f"{run}/snapshots/run_iter_40.caffemodel" for run in ("whole", "cut")]
