@@ -206,7 +206,7 @@ def _accuracy_of(net: Any) -> Any | None:
     scores = {layer.bottom[0]: weights[layer.top[0]] for layer in losses if layer.bottom}
 
     def weight(layer: Any) -> float:
-        return max((scores.get(bottom, 0.0) for bottom in layer.bottom[:1]), default=0.0)
+        return scores.get(layer.bottom[0], 0.0) if layer.bottom else 0.0
 
     return max(reversed(of_first_guess or layers), key=weight, default=None)
 
