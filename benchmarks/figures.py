@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import tables
-from caffe_clr import plots, schedule
-from caffe_clr.history import History, read_table
-from caffe_clr.metrics import Metric
-from caffe_clr.results import Entry
+from caffe_clr.method import plots, schedule
+from caffe_clr.method.results import Entry
+from caffe_clr.runs.history import History, read_table
+from caffe_clr.runs.metrics import Metric
 
 _ACCURACY = Metric("accuracy", of_test=True, is_accuracy=True)
 _TABLE_2 = ("triangular2_2", "triangular2_3")  # its later stages

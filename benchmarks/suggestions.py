@@ -1,4 +1,4 @@
-"""How often the rules of caffe_clr.suggestions are right, where the right bounds are known."""
+"""How often the rules of method.suggestions are right, where the right bounds are known."""
 
 import importlib.util
 import inspect
@@ -12,9 +12,10 @@ from typing import Any, cast
 from rich.table import Table
 
 from benchmarks import curves, tables
-from caffe_clr import recorded, suggestions
 from caffe_clr.errors import UsageError
-from caffe_clr.suggestions import Suggestion, Suggestions
+from caffe_clr.method import suggestions
+from caffe_clr.method.curves import read
+from caffe_clr.method.suggestions import Suggestion, Suggestions
 
 Rules = Callable[..., Suggestions]
 
@@ -162,7 +163,7 @@ def _recorded(root: Path, name: str, rules: Rules) -> Table:
     headings = ["base_lr", "", "max_lr", ""]
     table = tables.table(f"Recorded curves, {name}", "curve", headings, [])
     for path in sorted(path for pattern in _RECORDED for path in root.glob(pattern)):
-        found = recorded.read(path, suggest=rules).suggestions
+        found = read(path, suggest=rules).suggestions
         cells = [cell for bound in found.bounds.values() for cell in _shown(bound)]
         table.add_row(str(path.relative_to(root)), *cells)
     return table

@@ -10,9 +10,11 @@ import numpy as np
 from rich.progress import track
 
 from benchmarks import tables
-from caffe_clr import epochs, metrics, prototxt, runs, solvers
+from caffe_clr import prototxt
 from caffe_clr.errors import UsageError
-from caffe_clr.history import write_csv
+from caffe_clr.preflight import epochs
+from caffe_clr.runs import metrics, run_folder, solvers
+from caffe_clr.runs.history import write_csv
 
 _TESTS = 25
 
@@ -58,7 +60,7 @@ def show(solver_file: Path, snapshot: Path, csv: Path) -> None:
     notes = [f"mean, lowest, highest: of {_TESTS} tests over the epoch that follows"]
     table = tables.table("Test accuracy within an epoch", "solver", headings, notes)
     table.add_row(
-        runs.solver_name(solver_file),
+        run_folder.solver_name(solver_file),
         f"{start:,}",
         f"{rows[0]['lr']:.3g}",
         f"{100 * rows[0]['accuracy']:.1f}",

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 from google.protobuf import text_format
 
-from caffe_clr import advice, prototxt
+from caffe_clr import prototxt
 from caffe_clr.errors import ClrError
 from caffe_clr.harness.compilation import Tree
+from caffe_clr.preflight import advice
 from caffe_clr.prototxt import SolverFile
 
 # L. N. Smith, arXiv 1506.01186, Table 2, on CIFAR-10: an epoch is 500 iterations

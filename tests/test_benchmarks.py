@@ -11,10 +11,11 @@ from google.protobuf import text_format
 
 from benchmarks import curves, figures, nets, suggestions, within_epoch
 from benchmarks.workers import Worker, started
-from caffe_clr import policies, prototxt, training
+from caffe_clr import policies, prototxt
 from caffe_clr.harness.compilation import Tree
-from caffe_clr.history import read_csv
-from caffe_clr.suggestions import suggest
+from caffe_clr.method.suggestions import suggest
+from caffe_clr.runs import training
+from caffe_clr.runs.history import read_csv
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from rich.console import Console
 from caffe_clr import locations
 from caffe_clr.cli.report import ConsoleReport
 from caffe_clr.errors import ClrError, Interrupted, UsageError
-from caffe_clr.harness import commands, compilation, environment, pipeline, toolchain
+from caffe_clr.harness import commands, compilation, import_path, pipeline, toolchain
 from caffe_clr.harness.compilation import Tree
 
 pytestmark = pytest.mark.alone
@@ -75,7 +75,7 @@ def test_a_process_that_builds_can_import_what_it_built(
     (tmp_path / "python").mkdir()
     assert importlib.util.find_spec("made_by_a_build") is None
     (tmp_path / "python" / "made_by_a_build.py").write_text("")
-    file = environment.add(tmp_path / "python")
+    file = import_path.add(tmp_path / "python")
     assert file.read_text() == f"{tmp_path}/python\n"
     assert importlib.util.find_spec("made_by_a_build") is not None
 
@@ -83,7 +83,7 @@ def test_a_process_that_builds_can_import_what_it_built(
 def test_an_environment_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sysconfig, "get_path", lambda name: "/proc")
     with pytest.raises(ClrError, match=r"/proc/caffe-clr\.pth cannot be written: .*activate a"):
-        environment.add(Path("/tmp"))
+        import_path.add(Path("/tmp"))
 
 
 def test_the_programs_of_caffe_are_installed(tree: Tree) -> None:

@@ -14,11 +14,13 @@ import numpy as np
 import plyvel
 import pytest
 
-from caffe_clr import checks, installation, prototxt
+from caffe_clr import prototxt
 from caffe_clr.errors import ClrError
 from caffe_clr.experiments import datasets
 from caffe_clr.harness.compilation import Tree
+from caffe_clr.preflight import checks
 from caffe_clr.prototxt import SolverFile
+from caffe_clr.system import installed_caffe
 
 SOLVER = """
 net: "net.prototxt"
@@ -509,7 +511,7 @@ def test_a_mean_of_doubles_in_todays_shape_passes(tree: Tree, folder: Path) -> N
 
 
 def assert_passes_with_opencv(needs: str) -> None:
-    if installation.has_opencv():
+    if installed_caffe.has_opencv():
         assert check() == []
     else:
         assert_refused(f"{needs} OpenCV, and this Caffe is built without: install its development")
@@ -518,7 +520,7 @@ def assert_passes_with_opencv(needs: str) -> None:
 def test_whether_caffe_has_opencv_is_known(tree: Tree) -> None:
     code = "import caffe; print('ImageData' in caffe.layer_type_list())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == f"{installation.has_opencv()}\n"
+    assert done.stdout == f"{installed_caffe.has_opencv()}\n"
 
 
 @pytest.mark.parametrize("backend", ["LMDB", "LEVELDB"])

@@ -16,10 +16,10 @@ import pytest
 from matplotlib.image import imread
 from rich.console import Console
 
-from caffe_clr import runs
-from caffe_clr.cli import trainings
+from caffe_clr.cli import run_display
 from caffe_clr.experiments import datasets
 from caffe_clr.harness.compilation import Tree
+from caffe_clr.runs import run_folder
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 COMMANDS = [
@@ -130,7 +130,7 @@ def test_the_size_of_the_data_may_be_given_to_train_and_compare(
     done = run_cli("compare", file, "--seeds", "1", "--images", "16", "--out", "all")
     assert done.returncode == 0, done.stderr
     for folder in (tmp_path / "one", tmp_path / "all" / "solver" / "seed_1"):
-        assert [row["epoch"] for row in runs.read_history(folder).train] == [0, 0.5, 1, 1.5]
+        assert [row["epoch"] for row in run_folder.read_history(folder).train] == [0, 0.5, 1, 1.5]
 
 
 @pytest.mark.usefixtures("digits")
@@ -138,9 +138,9 @@ def test_without_a_terminal_the_training_is_told_in_lines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(trainings, "_TOLD_SECONDS", 0)
+    monkeypatch.setattr(run_display, "_TOLD_SECONDS", 0)
     output = StringIO()
-    trainings.show_training(
+    run_display.show_training(
         [Path("models/digits/triangular2_solver.prototxt")],
         tmp_path / "run",
         Console(file=output, width=80),
@@ -164,7 +164,7 @@ def test_the_default_run_folder_is_found_again(run_cli: Run, tmp_path: Path) -> 
     assert re.fullmatch(r"fixed-\d{8}-\d{6}-\d{6}", folder.name)
     assert run_cli("train", solver, "--resume").returncode == 0
     assert list((tmp_path / "runs").iterdir()) == [folder]
-    assert runs.default_folder(Path(solver)) != runs.default_folder(Path(solver))
+    assert run_folder.default_folder(Path(solver)) != run_folder.default_folder(Path(solver))
     other = run_cli("train", "models/digits/triangular2_solver.prototxt", "--resume")
     assert other.returncode == 2
     assert "--resume: no run of these solvers under runs/" in other.stderr
@@ -369,7 +369,7 @@ def test_a_gpu_asked_of_a_cpu_build(run_cli: Run, tmp_path: Path) -> None:
     done = run_cli("train", "models/digits/fixed_solver.prototxt", "--gpu", "0")
     assert done.returncode == 1
     assert "GPU 0: this Caffe is built for the CPU alone" in done.stderr
-    assert not any(map(runs.is_run, (tmp_path / "runs").iterdir()))
+    assert not any(map(run_folder.is_run, (tmp_path / "runs").iterdir()))
 
 
 def test_plot_of_what_is_no_run(tree: Tree, run_cli: Run, tmp_path: Path) -> None:

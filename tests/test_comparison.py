@@ -17,12 +17,14 @@ import pytest
 from google.protobuf import text_format
 from matplotlib.figure import Figure
 
-from caffe_clr import comparison, plots, policies, prototxt, runs, training
-from caffe_clr.comparison import Options
+from caffe_clr import policies, prototxt
 from caffe_clr.errors import ClrError, UsageError
-from caffe_clr.history import History, read_csv
-from caffe_clr.metrics import Metric
-from caffe_clr.results import Entry
+from caffe_clr.method import comparison, plots
+from caffe_clr.method.comparison import Options
+from caffe_clr.method.results import Entry
+from caffe_clr.runs import run_folder, training
+from caffe_clr.runs.history import History, read_csv
+from caffe_clr.runs.metrics import Metric
 
 pytestmark = pytest.mark.usefixtures("digits_root")
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -260,7 +262,7 @@ def test_a_solver_that_cannot_be_trained_is_named_when_the_others_are_done(
     files = [write_solver("refused", net="none.prototxt"), write_solver("good")]
     with pytest.raises(ClrError, match=r"none\.prototxt"):
         comparison.compare(files, tmp_path / "out", Options(seeds=1))
-    assert runs.read_status(tmp_path / "out" / "good" / "seed_1")["status"] == "finished"
+    assert run_folder.read_status(tmp_path / "out" / "good" / "seed_1")["status"] == "finished"
 
 
 def test_of_a_loss_the_lowest_is_best(write_solver: Callable[..., Path], tmp_path: Path) -> None:

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from caffe_clr import runs, training
-from caffe_clr.cli import trainings
+from caffe_clr.cli import run_display
 from caffe_clr.errors import Interrupted, UsageError
 from caffe_clr.harness.compilation import Tree
-from caffe_clr.history import Phase
+from caffe_clr.runs import run_folder, training
+from caffe_clr.runs.history import Phase
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 Damage = Callable[[Path], object]
@@ -109,7 +109,7 @@ def test_whole_snapshots_are_enough_to_go_on(
 ) -> None:
     folder = copy(interrupted, "run", tmp_path)
     DAMAGE[damage](folder / name)
-    before, after = (runs.read_history(run) for run in (interrupted / "run", folder))
+    before, after = (run_folder.read_history(run) for run in (interrupted / "run", folder))
     was_readable = all(
         [row["iteration"] for row in before.rows(phase)]
         == [row["iteration"] for row in after.rows(phase)]
@@ -134,8 +134,8 @@ def test_whole_snapshots_are_enough_to_go_on(
     for phase in Phase:
         iterations = [row["iteration"] for row in history.rows(phase)]
         assert iterations == sorted(set(iterations))
-    assert runs.damage(folder) == []
-    assert runs.read_status(folder)["status"] == "finished"
+    assert run_folder.damage(folder) == []
+    assert run_folder.read_status(folder)["status"] == "finished"
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
@@ -145,10 +145,10 @@ def test_a_damaged_run_is_drawn(
     folder = copy(interrupted, "whole", tmp_path)
     for name in ("run.json", "snapshots.csv", "test.csv"):
         DAMAGE[damage](folder / name)
-    trainings.plot_runs([folder], None, Console())
+    run_display.plot_runs([folder], None, Console())
     assert (folder / "training.png").is_file()
     said = capsys.readouterr().out
-    assert all(problem in said for problem in runs.damage(folder))
+    assert all(problem in said for problem in run_folder.damage(folder))
 
 
 def test_the_command_says_what_is_damaged(
@@ -228,9 +228,9 @@ def test_what_is_deleted_while_a_run_is_trained_is_written_again(
             shutil.rmtree(tmp_path / "run" / "snapshots")
 
     history = training.train(interrupted / "solver.prototxt", tmp_path / "run", on_iteration=delete)
-    assert runs.read_history(tmp_path / "run") == history
+    assert run_folder.read_history(tmp_path / "run") == history
     assert [row["iteration"] for row in history.train] == list(range(40))
-    assert runs.damage(tmp_path / "run") == []
+    assert run_folder.damage(tmp_path / "run") == []
     assert weights(tmp_path / "run") == weights(interrupted / "whole")
 
 

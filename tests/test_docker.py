@@ -76,7 +76,7 @@ def test_what_compiles_caffe_needs_no_other_file_of_the_package(root: Path, tmp_
     for name in copied(layers):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).symlink_to(root / name)
-    code = "import caffe_clr.cli.building, caffe_clr; print(caffe_clr)"
+    code = "import caffe_clr.cli.commands.building, caffe_clr; print(caffe_clr)"
     done = subprocess.run(
         [sys.executable, "-S", "-c", f"import sys; sys.path += {sys.path[1:]!r}; {code}"],
         cwd=tmp_path,

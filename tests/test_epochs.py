@@ -19,13 +19,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from caffe_clr import data_layers, epochs, policies, prototxt, solvers
+from caffe_clr import policies, prototxt
 from caffe_clr.cli.stepsizes import show_stepsize
-from caffe_clr.epochs import Epoch
 from caffe_clr.errors import ClrError, UsageError
 from caffe_clr.experiments import datasets
 from caffe_clr.harness.compilation import Tree
+from caffe_clr.preflight import data_layers, epochs
+from caffe_clr.preflight.epochs import Epoch
 from caffe_clr.prototxt import SolverFile
+from caffe_clr.runs import solvers
 
 IMAGES = 12
 SOURCES = {

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from caffe_clr import event_files, runs, training
 from caffe_clr.errors import Interrupted, UsageError
-from caffe_clr.history import History, Phase
+from caffe_clr.runs import event_files, run_folder, training
+from caffe_clr.runs.history import History, Phase
 
 pytestmark = pytest.mark.usefixtures("digits_root")
 TESTED = {"test_iter": [1], "test_interval": 10, "display": 5}
@@ -87,7 +87,7 @@ def test_a_range_test_is_told_by_rate_too(
     done = run_cli("range-test", solver, *options, "--tensorboard")
     assert done.returncode == 0, done.stderr
     (folder,) = (tmp_path / "range").glob("seed_*")
-    rows = runs.read_history(folder).test
+    rows = run_folder.read_history(folder).test
     by_rate = scalars(folder)["lr_in_millionths/loss_test"]
     assert by_rate == pytest.approx({round(row["lr"] * 1e6): row["loss"] for row in rows})
     assert len(by_rate) > 5
@@ -101,7 +101,7 @@ def test_each_run_of_a_comparison_has_its_file(
     assert done.returncode == 0, done.stderr
     for name in ("fixed", "triangular"):
         folder = tmp_path / "both" / name / "seed_1"
-        assert_same(folder, runs.read_history(folder))
+        assert_same(folder, run_folder.read_history(folder))
 
 
 def test_the_package_that_writes_them_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from caffe_clr.errors import ClrError
-from caffe_clr.harness import installed, pipeline, series, source, toolchain
+from caffe_clr.harness import build_record, pipeline, series, source, toolchain
 from caffe_clr.harness.compilation import Tree
 from caffe_clr.harness.report import Report
 
@@ -57,9 +57,9 @@ def moved(tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def described() -> dict[str, str]:
-    caffe = installed.find()
+    caffe = build_record.find()
     assert caffe
-    return dict(installed.describe(caffe))
+    return dict(build_record.describe(caffe))
 
 
 def test_a_caffe_of_another_origin_has_no_known_revision(moved: Path) -> None:
@@ -71,7 +71,7 @@ def test_a_caffe_of_another_origin_has_no_known_revision(moved: Path) -> None:
 
 
 def test_a_caffe_without_the_threads_of_the_series(moved: Path) -> None:
-    installed.write_record(moved, "that of /src/caffe", ("cyclical-learning-rates",))
+    build_record.write_record(moved, "that of /src/caffe", ("cyclical-learning-rates",))
     assert described()["revision"] == "that of /src/caffe"
     assert described()["threads"].startswith("those of BLAS alone")
 
@@ -86,7 +86,7 @@ def test_a_caffe_that_lost_its_library_is_broken(
 
 def test_no_caffe_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert installed.find() is None
+    assert build_record.find() is None
 
 
 def test_another_caffe_is_copied_and_patched(

@@ -18,11 +18,11 @@ import h5py
 import numpy as np
 import pytest
 
-from caffe_clr import jobs, runs, training
 from caffe_clr.errors import ClrError, DivergedError, UsageError
 from caffe_clr.experiments import datasets
 from caffe_clr.harness.compilation import Tree
-from caffe_clr.jobs import Job
+from caffe_clr.runs import jobs, run_folder, training
+from caffe_clr.runs.jobs import Job
 
 LONG = {"max_iter": 20000, "display": 100, "stepsize": 1000, "iter_size": 6}
 PYTHON_LAYER = """
@@ -135,7 +135,7 @@ def test_a_job_trains_as_train_does(
     assert "Iteration" in (tmp_path / "run" / jobs.LOG).read_text()
     training.train(file, tmp_path / "here", seed=3)
     assert weights(tmp_path / "run", 80) == weights(tmp_path / "here", 80)
-    job_history, history = (runs.read_history(tmp_path / name) for name in ("run", "here"))
+    job_history, history = (run_folder.read_history(tmp_path / name) for name in ("run", "here"))
     for rows in (*vars(job_history).values(), *vars(history).values()):
         for row in rows:
             del row["seconds"]
@@ -149,7 +149,7 @@ def test_reports_say_where_the_training_is(
     file = write_solver(**LONG, test_iter=[1], test_interval=5000)
     reports: list[jobs.Report] = []
     jobs.run(job(file, tmp_path / "run"), reports.append)
-    history = runs.read_history(tmp_path / "run")
+    history = run_folder.read_history(tmp_path / "run")
     rates = {row["iteration"]: row["lr"] for row in history.train}
     assert len(reports) > 2
     iterations = [report["iteration"] for report in reports]
@@ -195,7 +195,7 @@ def test_nothing_of_the_current_folder_is_run(
 ) -> None:
     (tmp_path / "json.py").write_text("raise SystemExit('the json.py of the current folder')")
     jobs.run(job(write_solver(), tmp_path / "run"))
-    assert runs.read_status(tmp_path / "run")["status"] == "finished"
+    assert run_folder.read_status(tmp_path / "run")["status"] == "finished"
 
 
 def test_a_python_layer_is_looked_for_where_caffe_train_looks(
@@ -219,7 +219,7 @@ def test_a_python_layers_exception_is_an_error_here(
     with pytest.raises(ClrError, match=r"KeyError: 'no such image'\nfull log: .*/run/caffe.log$"):
         jobs.run(job(file, tmp_path / "run"))
     assert "own_layer.py" in (tmp_path / "run" / jobs.LOG).read_text()
-    assert len(runs.read_history(tmp_path / "run").train) == 4
+    assert len(run_folder.read_history(tmp_path / "run").train) == 4
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def test_a_diverging_job_says_where(write_solver: Callable[..., Path], tmp_path:
     file = write_solver(lr_policy="fixed", base_lr=3e38)
     with pytest.raises(DivergedError, match="diverged at iteration") as raised:
         jobs.run(job(file, tmp_path / "run"))
-    status = runs.read_status(tmp_path / "run")
+    status = run_folder.read_status(tmp_path / "run")
     assert (status["status"], status["iteration"]) == ("diverged", raised.value.iteration)
 
 
@@ -297,7 +297,7 @@ def test_a_full_disk_keeps_what_was_there(
     assert process.returncode == 1
     assert message in error
     assert "Traceback" not in error
-    recorded = [row["iteration"] for row in runs.read_history(out).train]
+    recorded = [row["iteration"] for row in run_folder.read_history(out).train]
     assert recorded == list(range(0, fields["max_iter"], fields.get("display", 1)))[: len(recorded)]
     subprocess.run(command(file, out, "--resume"), check=True, capture_output=True)
     training.train(file, tmp_path / "whole")
@@ -316,7 +316,7 @@ def test_an_interrupted_command_says_how_to_go_on(
     options = ["--seed", "3", "--snapshot-cycles"]
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     process = begin(file, out, *options)
-    wait_until(lambda: runs.last_iteration(out), process)
+    wait_until(lambda: run_folder.last_iteration(out), process)
     process.send_signal(number)
     _, message = process.communicate()
     assert process.returncode == status
@@ -352,7 +352,7 @@ def test_an_interruption_before_the_training_begins_is_none_of_caffe(
 def test_a_death_by_a_signal_is_named(write_solver: Callable[..., Path], tmp_path: Path) -> None:
     file, out = write_solver(**LONG), tmp_path / "run"
     process = begin(file, out)
-    wait_until(lambda: runs.last_iteration(out), process)
+    wait_until(lambda: run_folder.last_iteration(out), process)
     (child,) = children(process.pid)
     os.kill(child, signal.SIGKILL)
     _, message = process.communicate()
@@ -474,7 +474,7 @@ def test_a_training_without_a_parent_is_ended_in_an_endless_iteration(
     write_solver: Callable[..., Path], with_layer: Callable[[str], str], tmp_path: Path
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(
-        "import caffe_clr.watch\ncaffe_clr.watch.GRACE_SECONDS = 0.5\n"
+        "import caffe_clr.runs.watch\ncaffe_clr.watch.GRACE_SECONDS = 0.5\n"
     )
     # nothing of Python runs in this one
     do = "pathlib.Path('deaf').touch(); import ctypes; ctypes.PyDLL(None).sleep(10**6)"
@@ -512,7 +512,7 @@ def test_a_training_ends_with_a_snapshot_when_its_parent_is_killed(
 ) -> None:
     file, out = write_solver(**LONG), tmp_path / "run"
     process = begin(file, out)
-    wait_until(lambda: runs.last_iteration(out), process)
+    wait_until(lambda: run_folder.last_iteration(out), process)
     (child,) = children(process.pid)
     process.kill()
     process.communicate()

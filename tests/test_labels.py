@@ -15,14 +15,16 @@ import pytest
 from google.protobuf import text_format
 from PIL import Image
 
-from caffe_clr import label_readers, labels, prototxt, runs, solvers, training
+from caffe_clr import prototxt
 from caffe_clr.errors import ClrError
 from caffe_clr.experiments import datasets
 from caffe_clr.harness.compilation import Tree
-from caffe_clr.history import History
-from caffe_clr.metrics import Metric
+from caffe_clr.method.results import Entry
+from caffe_clr.preflight import label_range, label_readers
 from caffe_clr.prototxt import Net
-from caffe_clr.results import Entry
+from caffe_clr.runs import run_folder, solvers, training
+from caffe_clr.runs.history import History
+from caffe_clr.runs.metrics import Metric
 
 IMAGES = np.zeros((6, 1, 3, 3), np.uint8)
 SHAPES = {"scores": (2, 3)}
@@ -66,12 +68,12 @@ def test_a_label_without_an_output_is_refused(
     folders = good, bad = tmp_path / "good", tmp_path / "bad"
     for folder in folders:
         folder.mkdir()
-    assert labels.check(net(write(good, [0, 1, 2, 2, 1, 0])), SHAPES) == []
+    assert label_range.check(net(write(good, [0, 1, 2, 2, 1, 0])), SHAPES) == []
     data = write(bad, [0, 1, 2, wrong, 1, 0])
     told = f'layer "loss": {bad}/[a-z5.]+ has the label {wrong}, and "scores" 3 outputs'
     with pytest.raises(ClrError, match=told):
-        labels.check(net(data), SHAPES)
-    labels.check(net(data, f"loss_param {{ ignore_label: {wrong} }}"), SHAPES)
+        label_range.check(net(data), SHAPES)
+    label_range.check(net(data, f"loss_param {{ ignore_label: {wrong} }}"), SHAPES)
 
 
 def test_the_label_is_read_of_every_kind_of_datum(tree: Tree, tmp_path: Path) -> None:
@@ -89,9 +91,9 @@ def test_the_label_is_read_of_every_kind_of_datum(tree: Tree, tmp_path: Path) ->
     layer = prototxt.caffe_pb2().LayerParameter(name="data", type="Data", top=["data", "label"])
     layer.data_param.source, layer.data_param.backend = str(tmp_path / "lmdb"), 1
     few = Net("net", type(net("").parameter)(layer=[layer, *net("").parameter.layer]))
-    labels.check(few, {"scores": (2, 301)})
+    label_range.check(few, {"scores": (2, 301)})
     with pytest.raises(ClrError, match="has the label 300"):
-        labels.check(few, {"scores": (2, 300)})
+        label_range.check(few, {"scores": (2, 300)})
 
 
 def maps(folder: Path, images: Any, **transformation: Any) -> str:
@@ -116,7 +118,7 @@ def put(folder: Path, *datums: Any) -> None:
 
 def refusal(checked: Net, shapes: dict[str, tuple[int, ...]] | None = None) -> str:
     with pytest.raises(ClrError) as refused:
-        labels.check(checked, shapes or SHAPES)
+        label_range.check(checked, shapes or SHAPES)
     return str(refused.value)
 
 
@@ -130,8 +132,8 @@ def test_label_maps_are_checked(tree: Tree, tmp_path: Path) -> None:
         " for labels from 0 to 2; set ignore_label: 255 in its loss_param, or fix the labels"
     )
     assert "has the label 255" in refusal(net(data, "loss_param { ignore_label: 254 }"))
-    labels.check(net(data, "loss_param { ignore_label: 255 }"), SHAPES)
-    labels.check(net(data), {"scores": (2, 256)})
+    label_range.check(net(data, "loss_param { ignore_label: 255 }"), SHAPES)
+    label_range.check(net(data), {"scores": (2, 256)})
     accuracy = (
         'layer { name: "accuracy" type: "Accuracy" bottom: "scores" bottom: "label" top: "a"'
         " accuracy_param { ignore_label: 255 } }"
@@ -142,10 +144,10 @@ def test_label_maps_are_checked(tree: Tree, tmp_path: Path) -> None:
 def test_label_maps_are_those_that_are_transformed(tree: Tree, tmp_path: Path) -> None:
     images = np.array([10, 20, 30, 30], np.uint8).reshape(1, 1, 2, 2)
     data = maps(tmp_path, images, scale=0.1, mean_value=10)
-    labels.check(net(data), SHAPES)
+    label_range.check(net(data), SHAPES)
     assert "has the label 30" in refusal(net(of_maps(tmp_path)))
     assert "has the label 2," in refusal(net(data), {"scores": (2, 2)})
-    labels.check(net(of_maps(tmp_path, mean_file='"unknown"')), SHAPES)
+    label_range.check(net(of_maps(tmp_path, mean_file='"unknown"')), SHAPES)
 
 
 def test_label_maps_of_floats_and_of_compressed_images(tree: Tree, tmp_path: Path) -> None:
@@ -159,9 +161,9 @@ def test_label_maps_of_floats_and_of_compressed_images(tree: Tree, tmp_path: Pat
         datum(data=image.getvalue(), encoded=True) for image in (palette, colour, BytesIO(b"x"))
     ]
     put(tmp_path, datum(float_data=[0, 2], **one), *unknown, datum(data=b"\0", **one))
-    labels.check(net(of_maps(tmp_path)), SHAPES)
+    label_range.check(net(of_maps(tmp_path)), SHAPES)
     put(tmp_path, datum(float_data=[0, 1.5], **one))
-    assert labels.check(net(of_maps(tmp_path)), SHAPES) == [
+    assert label_range.check(net(of_maps(tmp_path)), SHAPES) == [
         f'net.prototxt: layer "loss": {tmp_path}/maps has the label 1.5, of which Caffe makes 1;'
         " the loss is of classes, for which labels are whole numbers"
     ]
@@ -195,7 +197,7 @@ def test_labels_of_a_leveldb_are_read_from_both_ends(
             if data is bad:
                 assert "has the label 4" in refusal(net(checked))
             else:
-                labels.check(net(checked), SHAPES)
+                label_range.check(net(checked), SHAPES)
         monkeypatch.undo()
     assert "has the label 4" in refusal(net(within))
 
@@ -212,8 +214,8 @@ def test_label_maps_of_a_list_of_images(tree: Tree, tmp_path: Path) -> None:
         )
 
     assert f"{tmp_path}/bad.png has the label 255" in refusal(listed("is_color: false"))
-    labels.check(listed(""), SHAPES)
-    labels.check(listed("is_color: false new_height: 1 new_width: 1"), SHAPES)
+    label_range.check(listed(""), SHAPES)
+    label_range.check(listed("is_color: false new_height: 1 new_width: 1"), SHAPES)
 
 
 @pytest.mark.parametrize(
@@ -234,17 +236,17 @@ def test_fractions_that_an_image_list_cuts_off_are_warned_of(tree: Tree, tmp_pat
     (tmp_path / "list.txt").write_text("a.png 1\nb.png 2.25\nc.png 2.0\n")
     regression = net(data)
     regression.parameter.layer[-1].type = "EuclideanLoss"
-    assert labels.check(regression, SHAPES) == [
+    assert label_range.check(regression, SHAPES) == [
         f'net.prototxt: layer "loss": {tmp_path}/list.txt has the label 2.25, of which Caffe makes'
         " 2; for such labels, use HDF5Data"
     ]
     (tmp_path / "list.txt").write_text("a.png 1\nb.png 2.0\n")
-    assert labels.check(regression, SHAPES) == []
+    assert label_range.check(regression, SHAPES) == []
     regression = net(of_hdf5(tmp_path, [1, 2]))
     regression.parameter.layer[-1].type = "EuclideanLoss"
     with h5py.File(tmp_path / "rows.h5", "a") as file:
         file["label"][:] = [0.5, math.nan]
-    assert labels.check(regression, SHAPES) == []
+    assert label_range.check(regression, SHAPES) == []
 
 
 @pytest.mark.parametrize(("value", "shown"), [(math.nan, "NaN"), (math.inf, "inf")])
@@ -265,7 +267,7 @@ def test_large_hdf5_labels_are_read_at_both_ends(
     data = of_hdf5(tmp_path, [0] * 500 + [3] + [0] * 500)
     assert "has the label 3" in refusal(net(data))
     monkeypatch.setattr(label_readers, "_BYTES", 1000)
-    labels.check(net(data), SHAPES)
+    label_range.check(net(data), SHAPES)
     for place in (0, -1):
         with h5py.File(tmp_path / "rows.h5", "a") as file:
             file["label"][place] = 4
@@ -311,7 +313,7 @@ def test_labels_that_layers_change_are_not_judged(layer: str, tree: Tree, tmp_pa
     with h5py.File(tmp_path / "rows.h5", "a") as file:
         file["all"] = file["label"][:]
     shapes = {**SHAPES, "label": (1,), "b": (1,)}
-    assert labels.check(net(data + through(layer)), shapes) == []
+    assert label_range.check(net(data + through(layer)), shapes) == []
 
 
 def test_each_slice_of_labels_has_outputs_of_its_own(tree: Tree, tmp_path: Path) -> None:
@@ -325,7 +327,7 @@ def test_each_slice_of_labels_has_outputs_of_its_own(tree: Tree, tmp_path: Path)
         " slice_param { slice_point: 1 slice_point: 2 } }"
     )
     shapes = {"labels": (2, 3), "a": (2, 1), "b": (2, 1), "label": (2, 1)}
-    labels.check(net(data), {**shapes, "scores": (2, 3)})
+    label_range.check(net(data), {**shapes, "scores": (2, 3)})
     assert "has the label 2," in refusal(net(data), {**shapes, "scores": (2, 2)})
     other = net(data.replace('top: "b" top: "label"', 'top: "label" top: "b"'))
     assert "has the label 9," in refusal(other, {**shapes, "scores": (2, 3)})
@@ -348,7 +350,7 @@ def test_outputs_are_along_the_axis_of_the_layer(
     checked = net(of_hdf5(tmp_path, [0, 1, 3]), parameter)
     checked.parameter.layer[-1].type = kind
     assert '"scores" 3 outputs' in refusal(checked, {"scores": shape})
-    labels.check(checked, {"scores": tuple(4 if size == 3 else size for size in shape)})
+    label_range.check(checked, {"scores": tuple(4 if size == 3 else size for size in shape)})
 
 
 def test_a_training_is_refused_before_it_begins(
@@ -358,7 +360,7 @@ def test_a_training_is_refused_before_it_begins(
     fewer.write_text(moving_net.read_text().replace("num_output: 3", "num_output: 2"))
     with pytest.raises(ClrError, match='has the label 2, and "scores" 2 outputs'):
         training.train(write_solver(net=str(fewer)), tmp_path / "run")
-    assert runs.read_history(tmp_path / "run") == History([], [])
+    assert run_folder.read_history(tmp_path / "run") == History([], [])
 
 
 def test_the_accuracy_of_nan_is_nan(

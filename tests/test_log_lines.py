@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from caffe_clr import log_lines, logs
+from caffe_clr.caffe_log import log_lines, reader
 from caffe_clr.errors import ClrError
 
 Row = dict[str, float]
@@ -231,12 +231,12 @@ def make(chance: random.Random) -> Made:
     return maker.made
 
 
-def read(path: Path, content: bytes) -> tuple[dict[Key, Row], logs.Log]:
+def read(path: Path, content: bytes) -> tuple[dict[Key, Row], reader.Log]:
     path.write_bytes(content)
     try:
-        log = logs.read_log(path)
+        log = reader.read_log(path)
     except ClrError:
-        log = logs.Log()
+        log = reader.Log()
     both = (("train", log.train), ("test", log.test))
     return {(kind, int(row["iteration"])): row for kind, rows in both for row in rows}, log
 
@@ -409,7 +409,7 @@ def test_lines_that_are_not_understood_are_counted_and_one_is_shown(path: Path) 
         ]
         path.write_text(text)
         with pytest.raises(ClrError, match="lines that look like results, not understood: 1, "):
-            logs.read_log(path)
+            reader.read_log(path)
 
 
 def test_lines_of_any_length_are_read(path: Path) -> None:

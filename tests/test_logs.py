@@ -14,12 +14,15 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from caffe_clr import logs, metrics, plots, policies, prototxt
+from caffe_clr import policies, prototxt
+from caffe_clr.caffe_log import reader
+from caffe_clr.caffe_log.reader import Log
 from caffe_clr.cli.log_summary import default_folder, show_log
 from caffe_clr.errors import ClrError
 from caffe_clr.harness.compilation import Tree
-from caffe_clr.history import History
-from caffe_clr.logs import Log
+from caffe_clr.method import plots
+from caffe_clr.runs import metrics
+from caffe_clr.runs.history import History
 
 NET = """
 layer {
@@ -87,7 +90,7 @@ def log(folder: Path) -> str:
 
 @pytest.fixture(scope="module")
 def whole(folder: Path) -> Log:
-    return logs.read_log(folder / "train.log")
+    return reader.read_log(folder / "train.log")
 
 
 @pytest.fixture
@@ -96,7 +99,7 @@ def read(tmp_path: Path) -> Callable[[str], Log]:
 
     def read(text: str) -> Log:
         (tmp_path / "a.log").write_text(text)
-        return logs.read_log(tmp_path / "a.log")
+        return reader.read_log(tmp_path / "a.log")
 
     return read
 
@@ -146,7 +149,7 @@ def test_every_value_that_caffe_logged_is_in_its_row(log: str, whole: History) -
 
 def test_every_rate_is_that_of_its_iteration(folder: Path, log: str, whole: History) -> None:
     logged = {int(i): float(lr) for i, lr in re.findall(r"Iteration (\d+), lr = (\S+)", log)}
-    assert logs.read_rates(folder / "train.log") == logged
+    assert reader.read_rates(folder / "train.log") == logged
     for rows in (whole.train, whole.test):
         iterations = column(rows, "iteration")
         assert column(rows, "lr") == as_logged(folder, iterations)
@@ -467,7 +470,7 @@ def test_nan_and_inf_are_kept_and_told(tree: Tree, tmp_path: Path) -> None:
     logged = [float(loss) for loss in re.findall(r"Iteration .*, loss = (\S+)", text)]
     assert {"inf", "nan"} <= set(map(str, logged))
     (tmp_path / "train.log").write_text(text.replace("loss = nan", "loss = -nan", 1))
-    history = logs.read_log(tmp_path / "train.log")
+    history = reader.read_log(tmp_path / "train.log")
     assert list(map(str, column(history.train, "loss"))) == list(map(str, logged))
     assert history.test == []
     told = shown(tmp_path / "train.log", tmp_path / "out")
@@ -538,7 +541,7 @@ def test_an_accuracy_of_nan_is_not_the_best(tree: Tree, tmp_path: Path) -> None:
         " snapshot_after_train: false"
     )
     (tmp_path / "train.log").write_text(caffe_train(tree, tmp_path))
-    untrained, *others = column(logs.read_log(tmp_path / "train.log").test, "accuracy")
+    untrained, *others = column(reader.read_log(tmp_path / "train.log").test, "accuracy")
     assert untrained > max(others)
     told = shown(tmp_path / "train.log", tmp_path / "out")
     assert best(told, "accuracy") == f"{max(others):g}"
@@ -609,7 +612,7 @@ def test_a_long_vector_has_no_columns(tmp_path: Path) -> None:
             {"loss": "2", **{"of_class" + "'" * at: "7" for at in range(100)}},
         )
     )
-    log = logs.read_log(tmp_path / "a.log")
+    log = reader.read_log(tmp_path / "a.log")
     assert [len(row) for row in log.train] == [5, 105]
     assert log.warnings() == ["outputs of more than 100 elements, left out: label (101)"]
     told = shown(tmp_path / "a.log", tmp_path / "out")
@@ -656,7 +659,7 @@ def test_the_momentum_is_recorded_with_the_rate(read: Callable[[str], Log], tmp_
         log = read(re.sub(r"(?m)(lr = .*)$", rf"\1{more}", LINES))
         assert column(log.train, "lr") == [0, 0.0599999]
         assert column(log.train, "momentum") == [0.95, 0.95]
-        assert logs.read_rates(tmp_path / "a.log") == {0: 0, 400: 0.0599999}
+        assert reader.read_rates(tmp_path / "a.log") == {0: 0, 400: 0.0599999}
     shown(tmp_path / "a.log", tmp_path / "out")
     assert (tmp_path / "out" / "train.csv").read_text().startswith("iteration,lr,lr_computed,mom")
 
@@ -667,7 +670,7 @@ def test_a_log_of_1cycle_gives_every_rate_and_momentum(tree: Tree, tmp_path: Pat
     text += "momentum: 0.95 cyclical_momentum: 0.85 cyclical_momentum: 27"
     (tmp_path / "solver.prototxt").write_text(text)
     (tmp_path / "train.log").write_text(caffe_train(tree, tmp_path))
-    log = logs.read_log(tmp_path / "train.log")
+    log = reader.read_log(tmp_path / "train.log")
     assert column(log.train, "lr") == as_logged(tmp_path, column(log.train, "iteration"))
     assert column(log.test, "lr") == as_logged(tmp_path, column(log.test, "iteration"))
     assert log.warnings() == []
@@ -748,7 +751,7 @@ def test_what_is_no_log_is_refused(folder: Path, tmp_path: Path) -> None:
         (folder / "run_iter_25.caffemodel", "is binary, not a log"),
         (folder / "solver.prototxt", "no result of an iteration in it"),
     ):
-        for read in (logs.read_log, lambda path: show_log(path, tmp_path / "out", Console())):
+        for read in (reader.read_log, lambda path: show_log(path, tmp_path / "out", Console())):
             with pytest.raises(ClrError, match=re.escape(str(path))) as raised:
                 read(path)
             assert message in str(raised.value)
@@ -757,7 +760,7 @@ def test_what_is_no_log_is_refused(folder: Path, tmp_path: Path) -> None:
             )
     assert not (tmp_path / "out").exists()
     with pytest.raises(ClrError, match="no learning rate in it"):
-        logs.read_rates(folder / "solver.prototxt")
+        reader.read_rates(folder / "solver.prototxt")
 
 
 def test_a_plot_is_drawn_of_any_log(tmp_path: Path) -> None:
@@ -784,9 +787,9 @@ def test_losses_are_told_by_their_name(output: str, loss: bool) -> None:
 
 def test_six_digits_agree_with_the_float_that_caffe_printed() -> None:
     rates = np.array([0.0123456789, 1e-30, 0, np.nan, 0.1], np.float32)
-    assert logs.agree([float(f"{rate:.6g}") for rate in rates], rates) == [True] * 5
-    assert logs.agree([0.0123458, 1.00001e-30, 0, np.nan, 0.0999999], rates) == [True] * 5
-    assert logs.agree([0.0123459, 2e-30, 1e-7, 0, 0.100003], rates) == [False] * 5
+    assert reader.agree([float(f"{rate:.6g}") for rate in rates], rates) == [True] * 5
+    assert reader.agree([0.0123458, 1.00001e-30, 0, np.nan, 0.0999999], rates) == [True] * 5
+    assert reader.agree([0.0123459, 2e-30, 1e-7, 0, 0.100003], rates) == [False] * 5
     # Appendix A rounds the position in a cycle up to 3 to float
-    assert logs.agree([0.00059998], [0.0006], max_lr=3) == [True]
-    assert logs.agree([0.00119905], [0.0011991], max_lr=0.8) == [True]  # so does his 1cycle
+    assert reader.agree([0.00059998], [0.0006], max_lr=3) == [True]
+    assert reader.agree([0.00119905], [0.0011991], max_lr=0.8) == [True]  # so does his 1cycle

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from google.protobuf import text_format
 
-from caffe_clr import metrics, prototxt
+from caffe_clr import prototxt
 from caffe_clr.harness.compilation import Tree
+from caffe_clr.runs import metrics
 
 pytestmark = pytest.mark.usefixtures("tree")  # for its messages
 

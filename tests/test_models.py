@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from google.protobuf import text_format
 
-from caffe_clr import parity, policies, prototxt, schedule, solvers
+from caffe_clr import parity, policies, prototxt
 from caffe_clr.harness.compilation import Tree
+from caffe_clr.method import schedule
+from caffe_clr.runs import solvers
 
 # The columns of the table below, and how a cell reads in a prototxt.
 FIELDS = {

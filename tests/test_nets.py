@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from caffe_clr import prototxt, solvers
-from caffe_clr.cli import data as data_commands
+from caffe_clr import prototxt
+from caffe_clr.cli.commands import data as data_commands
 from caffe_clr.errors import ClrError
 from caffe_clr.experiments import cifar, datasets, nets
 from caffe_clr.experiments.datasets import Split
 from caffe_clr.harness.compilation import Tree
+from caffe_clr.runs import solvers
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 NOWHERE = Path("none")

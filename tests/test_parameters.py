@@ -8,7 +8,8 @@ from google.protobuf import text_format
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from caffe_clr import parameters, prototxt
+from caffe_clr import prototxt
+from caffe_clr.caffe_log import parameters
 
 pytestmark = pytest.mark.usefixtures("tree")
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from caffe_clr import jobs, processors
+from caffe_clr.runs import jobs
+from caffe_clr.system import processors
 
 # what the list of control groups says, files below the mount, and the processors granted
 GROUPS = {

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from google.protobuf import text_format
 
-from caffe_clr import prototxt, training
+from caffe_clr import prototxt
 from caffe_clr.errors import ClrError
 from caffe_clr.harness.compilation import Tree
+from caffe_clr.runs import training
 
 LAYER = 'layer {{ name: "{}" type: "DummyData" top: "{}" {} }}'
 

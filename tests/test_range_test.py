@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from google.protobuf import text_format
 
-from caffe_clr import policies, prototxt, runs
+from caffe_clr import policies, prototxt
 from caffe_clr.errors import ClrError, UsageError
-from caffe_clr.history import read_csv
-from caffe_clr.range_test import Options, range_test
-from caffe_clr.results import RangeTest
+from caffe_clr.method.range_test import Options, range_test
+from caffe_clr.method.results import RangeTest
+from caffe_clr.runs import run_folder
+from caffe_clr.runs.history import read_csv
 
 pytestmark = pytest.mark.usefixtures("digits_root")
 DIGITS = Path("models/digits/fixed_solver.prototxt")
@@ -221,8 +222,8 @@ def test_a_diverging_sweep_ends_early_and_keeps_its_rows(tmp_path: Path) -> None
     out = tmp_path / "out"
     sweep: dict[str, Any] = {"min_lr": 0.001, "max_lr": 50, "iterations": 400}
     found = range_test(DIGITS, out, Options(**sweep))
-    end = runs.read_status(out / "seed_1701")["iteration"]
-    assert runs.read_status(out / "seed_1701")["status"] == "diverged"
+    end = run_folder.read_status(out / "seed_1701")["iteration"]
+    assert run_folder.read_status(out / "seed_1701")["status"] == "diverged"
     assert end < 200
     assert [found.diverged_at] == rates([end], 400, 0.001, 50)
     tests = list(range(0, end + 1, 8))
@@ -325,7 +326,7 @@ def test_a_negative_loss_is_no_divergence(
 
 def test_seeds_are_compared_as_far_as_all_of_them_came(tmp_path: Path) -> None:
     found = range_test(DIGITS, tmp_path, Options(min_lr=0.001, max_lr=20, iterations=400, seeds=3))
-    ends = [runs.read_status(tmp_path / f"seed_{seed}")["iteration"] for seed in found.seeds]
+    ends = [run_folder.read_status(tmp_path / f"seed_{seed}")["iteration"] for seed in found.seeds]
     assert len(set(ends)) > 1
     assert found.rows[-1]["iteration"] == min(ends) // 8 * 8
     assert [found.diverged_at] == rates([min(ends)], 400, 0.001, 20)
@@ -371,7 +372,7 @@ def test_tests_that_are_switched_off_stay_off_and_are_told_of(
         f"warning: solver.prototxt: nothing is tested, since {reason}; what there is to go by is"
         f" the training loss. To test, {remedy}\n"
     ) in done.stdout
-    assert runs.read_history(tmp_path / "out" / "seed_1").test == []
+    assert run_folder.read_history(tmp_path / "out" / "seed_1").test == []
     found = json.loads((tmp_path / "out" / "range_test.json").read_text())
     assert found["metric"] == "loss"
 
@@ -426,7 +427,7 @@ def test_images_that_cannot_be_counted_are_given(uncounted: Path, tmp_path: Path
         range_test(uncounted, tmp_path / "out", Options(**sweep, epochs=8))
     assert not (tmp_path / "out").exists()
     found = range_test(uncounted, tmp_path / "given", Options(**sweep, epochs=8, images=250))
-    assert runs.read_status(tmp_path / "given" / "seed_1701")["iteration"] == 8 * 25
+    assert run_folder.read_status(tmp_path / "given" / "seed_1701")["iteration"] == 8 * 25
     assert found.solver is not None
     assert prototxt.read_solver(found.solver).stepsize == 4 * 25
 

@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from caffe_clr import installation, metrics, plots, recorded
 from caffe_clr.errors import ClrError, UsageError
-from caffe_clr.history import write_csv
-from caffe_clr.range_test import Options, range_test
-from caffe_clr.recorded import read
+from caffe_clr.method import curves, plots
+from caffe_clr.method.curves import read
+from caffe_clr.method.range_test import Options, range_test
+from caffe_clr.runs import metrics
+from caffe_clr.runs.history import write_csv
+from caffe_clr.system import installed_caffe
 
 RATES = np.linspace(0.001, 0.05, 50)
 ACCURACIES = np.interp(RATES, [0.005, 0.02], [0.1, 0.8])
@@ -216,7 +218,7 @@ def test_every_recorded_curve_supports_both_bounds(root: Path) -> None:
     ]
     assert len(files) >= 4
     for file in files:
-        base_lr, max_lr = bounds(recorded.read(file))
+        base_lr, max_lr = bounds(curves.read(file))
         assert base_lr is not None, file
         assert max_lr is not None, file
         assert base_lr < max_lr / 2, file
@@ -226,15 +228,15 @@ def test_the_mean_of_three_recorded_seeds_has_a_band(
     root: Path, tmp_path: Path, figures: list[Figure]
 ) -> None:
     results = root / "models" / "cifar10_full" / "results"
-    mean = recorded.read(results / "range_test.csv")
-    seeds = [recorded.read(results / f"range_test_{seed}.csv").rows for seed in (1, 2, 3)]
+    mean = curves.read(results / "range_test.csv")
+    seeds = [curves.read(results / f"range_test_{seed}.csv").rows for seed in (1, 2, 3)]
     for row, *values in zip(mean.rows, *seeds, strict=True):
         accuracies = [value["accuracy"] for value in values]
         assert row["accuracy"] == pytest.approx(sum(accuracies) / 3)
         assert row["accuracy_low"] == min(accuracies)
         assert row["accuracy_high"] == max(accuracies)
     plots.plot_range_test(mean, "three seeds", tmp_path / "three.png")
-    plots.plot_range_test(recorded.read(results / "range_test_1.csv"), "one", tmp_path / "one.png")
+    plots.plot_range_test(curves.read(results / "range_test_1.csv"), "one", tmp_path / "one.png")
     assert [len(figure.axes[0].collections) for figure in figures] == [1, 0]
 
 
@@ -242,7 +244,7 @@ def test_a_curve_without_losses_has_no_panel_for_them(
     root: Path, tmp_path: Path, figures: list[Figure]
 ) -> None:
     for file in ("digits/results/range_test.csv", "cifar10_full/results/range_test.csv"):
-        plots.plot_range_test(recorded.read(root / "models" / file), file, tmp_path / "curve.png")
+        plots.plot_range_test(curves.read(root / "models" / file), file, tmp_path / "curve.png")
     assert [len(figure.axes) for figure in figures] == [2, 4]
 
 
@@ -250,15 +252,15 @@ def test_a_rate_that_falls_again_is_warned_of(tmp_path: Path) -> None:
     rates, warnings = [*np.linspace(0, 0.02, 51)], list[str]()
     accuracies = [*np.interp(rates, [0.005, 0.01], [0.1, 0.8])]
     rising = table(tmp_path / "rising.csv", lr=rates, accuracy=accuracies)
-    recorded.read(rising, on_warning=warnings.append)
+    curves.read(rising, on_warning=warnings.append)
     assert not warnings
     cycle = table(tmp_path / "cycle.csv", lr=rates + rates[::-1], accuracy=accuracies * 2)
-    found = recorded.read(cycle, on_warning=warnings.append)
+    found = curves.read(cycle, on_warning=warnings.append)
     assert warnings == [
         f"{cycle}: the rate falls, as in a cycle or where a stage begins; only its rise from 0 to"
         " 0.02 is judged, as if it were a range test; for another rise, give its lines alone"
     ]
-    assert found.suggestions == recorded.read(rising).suggestions
+    assert found.suggestions == curves.read(rising).suggestions
 
 
 def test_of_stages_the_highest_rise_is_judged_and_told(tmp_path: Path) -> None:
@@ -418,7 +420,7 @@ def test_without_a_caffe_names_tell_what_to_judge_by(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delitem(sys.modules, "caffe.proto.caffe_pb2", raising=False)
-    monkeypatch.setattr(installation, "package", lambda: None)
+    monkeypatch.setattr(installed_caffe, "package", lambda: None)
     warnings: list[str] = []
     found = read(top_k_log(tmp_path / "train.log", shows_nets=True), on_warning=warnings.append)
     assert found.metric.name == "second_acc"

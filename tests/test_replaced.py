@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from caffe_clr import comparison, range_test, runs, training
 from caffe_clr.errors import ClrError, Interrupted, UsageError
 from caffe_clr.experiments import datasets
-from caffe_clr.harness import installed
+from caffe_clr.harness import build_record
 from caffe_clr.harness.compilation import Tree
+from caffe_clr.method import comparison, range_test
+from caffe_clr.runs import run_folder, training
 
 Write = Callable[..., Path]
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -61,7 +62,7 @@ def test_a_run_that_ended_before_its_first_row_is_begun_again(
         snapshot.unlink()
     (out / "snapshots.csv").unlink()
     training.train(file, out)
-    assert runs.read_status(out)["status"] == "finished"
+    assert run_folder.read_status(out)["status"] == "finished"
 
 
 @pytest.mark.parametrize(
@@ -164,8 +165,8 @@ def test_a_caffe_of_another_origin_is_not_written_over(
     assert done.returncode == 2
     assert "caffe/python/caffe is a Caffe that `caffe-clr build` did not install" in done.stderr
     assert contents(tmp_path / "caffe") == before
-    installed.check_prefix(tree.prefix)
-    installed.check_prefix(tmp_path / "none")
+    build_record.check_prefix(tree.prefix)
+    build_record.check_prefix(tmp_path / "none")
 
 
 def test_other_event_files_stay(write_solver: Write, tmp_path: Path) -> None:

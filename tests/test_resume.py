@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 from google.protobuf import text_format
 
-from caffe_clr import comparison, policies, prototxt, solvers, training
+from caffe_clr import policies, prototxt
 from caffe_clr.errors import DivergedError, Interrupted
 from caffe_clr.harness.compilation import Tree
+from caffe_clr.method import comparison
+from caffe_clr.runs import solvers, training
 
 LAST = 26  # two cycles of triangular with stepsize 6, and two iterations
 

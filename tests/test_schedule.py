@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from caffe_clr import policies, prototxt, schedule
+from caffe_clr import policies, prototxt
 from caffe_clr.cli.schedules import show_schedule
 from caffe_clr.errors import ClrError
 from caffe_clr.harness.compilation import Tree
+from caffe_clr.method import schedule
 
 CYCLE = "base_lr: 0.001 max_lr: 0.016 stepsize: 7"
 FIELDS = {

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from caffe_clr import policies, prototxt, solvers, training
+from caffe_clr import policies, prototxt
 from caffe_clr.errors import ClrError
 from caffe_clr.harness.compilation import Tree
+from caffe_clr.runs import solvers, training
 
 REFUSED = [
     ("max_lr: 0.006", "", "max_lr is not set"),

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from caffe_clr import suggestions
-from caffe_clr.suggestions import Rule, Suggestions, suggest
+from caffe_clr.method import suggestions
+from caffe_clr.method.suggestions import Rule, Suggestions, suggest
 
 # Smith's log of one range test of ResNet-56 on CIFAR-10, rate 0 to 3 in 5,000 iterations
 # (arXiv 1708.07120, Figure 2b): the accuracy every 100 iterations, up to iteration 4,500

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from caffe_clr import tables
 from caffe_clr.errors import ClrError
-from caffe_clr.history import Row
-from caffe_clr.recorded import read as suggest
+from caffe_clr.method import tables
+from caffe_clr.method.curves import read as suggest
+from caffe_clr.runs.history import Row
 
 ROWS: list[Row] = [
     {"iteration": 20 * at, "lr": (at + 1) / 1000, "loss": 2 - min(1.5, max(0, at - 4) / 10)}

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from caffe_clr import prototxt, text_parser
+from caffe_clr import prototxt
 from caffe_clr.harness.compilation import Tree
-from caffe_clr.text_parser import TextError
+from caffe_clr.prototxt import text_parser
+from caffe_clr.prototxt.text_parser import TextError
 
 NUMBERS = (
     *("1", "0", "-1", "- 1", "-\n1", "- # less\n1", "--1", "+1", "1 2", "", "(1)", "1/2", "$1"),

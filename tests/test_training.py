@@ -17,10 +17,11 @@ import h5py
 import numpy as np
 import pytest
 
-from caffe_clr import policies, prototxt, runs, training
+from caffe_clr import policies, prototxt
 from caffe_clr.errors import ClrError, DivergedError, Interrupted, UsageError
 from caffe_clr.harness.compilation import Tree
-from caffe_clr.history import History
+from caffe_clr.runs import run_folder, training
+from caffe_clr.runs.history import History
 
 pytestmark = pytest.mark.usefixtures("digits_root")
 DIGITS = Path("models/digits/triangular2_solver.prototxt")
@@ -83,8 +84,8 @@ def test_records_are_of_their_own_iteration(tmp_path: Path) -> None:
         assert seconds == sorted(seconds)
     assert history.test[-1]["accuracy"] >= 0.95
     assert history.train[-1]["loss"] < history.train[0]["loss"] / 10
-    assert runs.read_history(tmp_path / "run") == history
-    assert runs.read_status(tmp_path / "run")["status"] == "finished"
+    assert run_folder.read_history(tmp_path / "run") == history
+    assert run_folder.read_status(tmp_path / "run")["status"] == "finished"
 
 
 def test_the_momentum_is_recorded_where_it_cycles_in_the_run(
@@ -98,7 +99,7 @@ def test_the_momentum_is_recorded_where_it_cycles_in_the_run(
     expected = policies.momenta(parameter, np.arange(20, 70)).astype(float).tolist()
     assert [row["momentum"] for row in history.train] == [0.5] * 20 + expected
     assert list(history.momenta().values()) == [0.5] * 20 + expected
-    assert runs.read_history(tmp_path / "run") == history
+    assert run_folder.read_history(tmp_path / "run") == history
     alone = training.train(first, tmp_path / "alone")
     assert "momentum" not in alone.train[0]
     assert alone.momenta() == {}
@@ -134,7 +135,7 @@ def test_every_output_of_every_test_net_is_recorded(
 def test_a_net_without_tests_or_displays(write_solver: Callable[..., Path], tmp_path: Path) -> None:
     history = training.train(write_solver(display=0), tmp_path / "run")
     assert history == History([], [])
-    assert runs.read_status(tmp_path / "run")["iteration"] == 80
+    assert run_folder.read_status(tmp_path / "run")["iteration"] == 80
 
 
 def test_tests_that_are_switched_off_are_not_made(
@@ -174,7 +175,7 @@ def test_an_output_of_a_net_does_not_take_the_place_of_a_column_of_ours(
         assert [row["iteration"] for row in rows] == iterations
         assert min(row[name] for row in rows for name in names) >= 0
         assert {row[f"{name}#0"] for row in rows for name in names} == {-7}
-    assert runs.read_history(tmp_path / "run") == history
+    assert run_folder.read_history(tmp_path / "run") == history
 
 
 def test_outputs_of_a_later_stages_net_are_in_the_tables(
@@ -191,7 +192,7 @@ def test_outputs_of_a_later_stages_net_are_in_the_tables(
     for rows, last in ((history.train, 9), (history.test, 10)):
         assert rows[-1]["iteration"] == last
         assert {row["iteration"] // 4 for row in rows if "more" in row} == {1}
-    assert runs.read_history(tmp_path / "run") == history
+    assert run_folder.read_history(tmp_path / "run") == history
 
 
 def test_the_epochs_of_a_given_number_of_images_are_recorded(
@@ -241,7 +242,7 @@ def test_an_interrupted_run_is_resumed_where_it_was(
     whole = training.train(file, tmp_path / "whole")
     with pytest.raises(Interrupted, match=str(int(signal.SIGTERM))):
         training.train(file, tmp_path / "run", **stop_at(at))
-    assert runs.read_status(tmp_path / "run")["status"] == "interrupted"
+    assert run_folder.read_status(tmp_path / "run")["status"] == "interrupted"
     folder = tmp_path / "run"
     if snapshot_format == "BINARYPROTO":
         folder = folder.rename(tmp_path / "moved")
@@ -345,7 +346,7 @@ def test_a_torn_record_is_read_without_its_last_line(
     training.train(write_solver(), tmp_path / "run")
     table = tmp_path / "run" / "train.csv"
     table.write_text(table.read_text()[:-4])
-    assert runs.read_history(tmp_path / "run").train[-1]["iteration"] == 78
+    assert run_folder.read_history(tmp_path / "run").train[-1]["iteration"] == 78
 
 
 def test_stages_go_on_where_the_last_one_ended(
@@ -394,8 +395,8 @@ def test_a_staged_run_killed_twenty_times_ends_in_the_same_weights(
         process = subprocess.Popen(
             [*command, *resume], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        began = runs.last_iteration(tmp_path / "run")
-        while process.poll() is None and runs.last_iteration(tmp_path / "run") <= began:
+        began = run_folder.last_iteration(tmp_path / "run")
+        while process.poll() is None and run_folder.last_iteration(tmp_path / "run") <= began:
             time.sleep(0.01)
         time.sleep(pause.uniform(0, 0.1))
         for killed in (*children(process.pid), process.pid):
@@ -403,10 +404,10 @@ def test_a_staged_run_killed_twenty_times_ends_in_the_same_weights(
                 os.kill(killed, signal.SIGKILL)
         process.wait()
         resume = ["--resume"]
-    assert runs.read_status(tmp_path / "run")["status"] == "running"
+    assert run_folder.read_status(tmp_path / "run")["status"] == "running"
     done = subprocess.run([*command, *resume], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    resumed = runs.read_history(tmp_path / "run")
+    resumed = run_folder.read_history(tmp_path / "run")
     assert weights(tmp_path / "run", 25000) == weights(tmp_path / "whole", 25000)
     assert [row["iteration"] for row in resumed.train] == [row["iteration"] for row in whole.train]
 
@@ -417,9 +418,9 @@ def test_a_diverging_run_is_stopped_and_kept(
     file = write_solver(lr_policy="fixed", base_lr=3e38, snapshot=1)
     with pytest.raises(DivergedError, match=r"diverged at iteration \d+, rate 3e\+38: the loss"):
         training.train(file, tmp_path / "run")
-    status = runs.read_status(tmp_path / "run")
+    status = run_folder.read_status(tmp_path / "run")
     assert status["status"] == "diverged"
-    history = runs.read_history(tmp_path / "run")
+    history = run_folder.read_history(tmp_path / "run")
     assert history.train[-1]["iteration"] == status["iteration"] < 10
     assert np.isfinite(history.train[0]["loss"])
     with pytest.raises(DivergedError, match=f"diverged at iteration {status['iteration']}"):
@@ -484,7 +485,7 @@ def test_a_solver_state_of_another_net_is_refused(
 def test_another_process_in_the_folder_is_refused(
     write_solver: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs, "_LOCK_SECONDS", 0)
+    monkeypatch.setattr(run_folder, "_LOCK_SECONDS", 0)
     file = write_solver()
 
     def train_there(progress: training.Progress) -> None:
@@ -507,4 +508,4 @@ def test_a_folder_in_which_nothing_was_trained_is_started_again(
     with pytest.raises(ClrError, match="GPU 0: this Caffe is built for the CPU alone"):
         training.train(write_solver(), tmp_path / "run", gpu=0)
     training.train(write_solver(stepsize=11), tmp_path / "run")
-    assert runs.read_status(tmp_path / "run")["status"] == "finished"
+    assert run_folder.read_status(tmp_path / "run")["status"] == "finished"

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from caffe_clr import policies, prototxt, solvers
+from caffe_clr import policies, prototxt
 from caffe_clr.errors import ClrError
+from caffe_clr.runs import solvers
 
 _DATA = 'layer { name: "data" type: "DummyData" top: "data" dummy_data_param { %s } }'
 _NET = _DATA % "shape { dim: 1 }"

@@ -11,12 +11,12 @@ from types import FrameType
 
 from rich.console import Console
 
-from caffe_clr.cli import building as building
-from caffe_clr.cli import data as data
-from caffe_clr.cli import demo as demo
-from caffe_clr.cli import nets as nets
-from caffe_clr.cli import training as training
 from caffe_clr.cli.app import app
+from caffe_clr.cli.commands import building as building
+from caffe_clr.cli.commands import data as data
+from caffe_clr.cli.commands import demo as demo
+from caffe_clr.cli.commands import nets as nets
+from caffe_clr.cli.commands import training as training
 from caffe_clr.errors import ClrError, Interrupted
 
 errors = Console(stderr=True, highlight=False, markup=False, emoji=False)

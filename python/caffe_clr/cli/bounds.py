@@ -7,12 +7,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from caffe_clr import checks, plots, prototxt, recorded, runs
+from caffe_clr import prototxt
 from caffe_clr.cli.console import progress, resumable, warn
 from caffe_clr.errors import ClrError, UsageError
-from caffe_clr.range_test import Options, range_test
-from caffe_clr.results import RangeTest
-from caffe_clr.suggestions import FEWEST_TESTS
+from caffe_clr.method import curves, plots
+from caffe_clr.method.range_test import Options, range_test
+from caffe_clr.method.results import RangeTest
+from caffe_clr.method.suggestions import FEWEST_TESTS
+from caffe_clr.preflight import checks
+from caffe_clr.runs import run_folder
 
 _ELEMENT = re.compile(r"\[\d+\]$")  # of a vector
 
@@ -21,8 +24,8 @@ def show_bounds(
     solver_file: Path, out: Path | None, options: Options, console: Console
 ) -> RangeTest:
     """Run a range test, and show how it goes and what it found."""
-    folder = out or runs.default_folder(solver_file)
-    if not options.resume and any(map(runs.is_run, folder.glob("seed_*"))):
+    folder = out or run_folder.default_folder(solver_file)
+    if not options.resume and any(map(run_folder.is_run, folder.glob("seed_*"))):
         raise UsageError(
             f"{folder} already has a range test; continue it with --resume, or name another --out"
         )
@@ -50,7 +53,7 @@ def show_suggestions(
     curve: Path, output: str | None, lower_is_better: bool, picture: Path | None, console: Console
 ) -> None:
     """Suggest bounds as recorded.read does, and show them."""
-    result = recorded.read(
+    result = curves.read(
         curve,
         output,
         lower_is_better=lower_is_better,

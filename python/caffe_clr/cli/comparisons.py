@@ -8,11 +8,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from caffe_clr import comparison, plots, training
 from caffe_clr.cli.console import progress, reading, resumable, warn
-from caffe_clr.comparison import Line, Options
-from caffe_clr.metrics import Metric
-from caffe_clr.results import Entry
+from caffe_clr.method import comparison, plots
+from caffe_clr.method.comparison import Line, Options
+from caffe_clr.method.results import Entry
+from caffe_clr.runs import training
+from caffe_clr.runs.metrics import Metric
 
 
 def show_comparison(

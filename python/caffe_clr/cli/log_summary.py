@@ -7,10 +7,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from caffe_clr import logs, metrics, plots, runs
+from caffe_clr.caffe_log import reader
 from caffe_clr.cli.console import warn
-from caffe_clr.history import OWN_COLUMNS, History, Phase, Row, write_csv
-from caffe_clr.metrics import Metric
+from caffe_clr.method import plots
+from caffe_clr.runs import metrics, run_folder
+from caffe_clr.runs.history import OWN_COLUMNS, History, Phase, Row, write_csv
+from caffe_clr.runs.metrics import Metric
 
 
 def default_folder(path: Path) -> Path:
@@ -24,9 +26,9 @@ def show_log(path: Path, out: Path, console: Console) -> None:
     Raises:
         ClrError: see logs.read_log; or `out` cannot be written.
     """
-    history = logs.read_log(path)
-    runs.check_replaced(out, "(train|test).csv|log.png", is_own=_is_own(out))
-    runs.make_folder(out)
+    history = reader.read_log(path)
+    run_folder.check_replaced(out, "(train|test).csv|log.png", is_own=_is_own(out))
+    run_folder.make_folder(out)
     files = [out / name for name in ("train.csv", "test.csv", "log.png")]
     write_csv(history.train, files[0])
     write_csv(history.test, files[1])
@@ -52,7 +54,7 @@ def show_log(path: Path, out: Path, console: Console) -> None:
 def _is_own(folder: Path) -> bool:
     """Whether a folder has the results of a log, and is not the run itself."""
     tables = (folder / "train.csv", folder / "test.csv")
-    return not runs.is_run(folder) and any(map(runs.is_own_table, tables))
+    return not run_folder.is_run(folder) and any(map(run_folder.is_own_table, tables))
 
 
 def _first_lost(history: History) -> list[tuple[float, Row]]:

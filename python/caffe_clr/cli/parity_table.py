@@ -7,9 +7,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from caffe_clr import parity, solvers
+from caffe_clr import parity
 from caffe_clr.errors import ClrError
 from caffe_clr.parity import Result
+from caffe_clr.runs import solvers
 
 
 def show_parity(solver_files: Sequence[Path], points: int, console: Console) -> None:

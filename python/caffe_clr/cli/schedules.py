@@ -9,10 +9,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from caffe_clr import advice, logs, plots, runs, schedule
+from caffe_clr.caffe_log import reader
 from caffe_clr.cli.console import warn
-from caffe_clr.history import write_csv
-from caffe_clr.schedule import Stage
+from caffe_clr.method import plots, schedule
+from caffe_clr.method.schedule import Stage
+from caffe_clr.preflight import advice
+from caffe_clr.runs import run_folder
+from caffe_clr.runs.history import write_csv
 
 
 def show_schedule(
@@ -29,12 +32,12 @@ def show_schedule(
     """
     stages = schedule.read_stages(solver_files)
     rows = schedule.rows(stages)
-    logged = logs.read_rates(log) if log else {}
-    names = [runs.solver_name(file) for file in solver_files]
+    logged = reader.read_rates(log) if log else {}
+    names = [run_folder.solver_name(file) for file in solver_files]
     out = out or Path("runs") / f"schedule-{'-'.join(names)}"
     files = out / "schedule.csv", out / "schedule.png"
-    runs.check_replaced(out, "schedule.(csv|png)", is_own=runs.is_own_table(files[0]))
-    runs.make_folder(out)
+    run_folder.check_replaced(out, "schedule.(csv|png)", is_own=run_folder.is_own_table(files[0]))
+    run_folder.make_folder(out)
     write_csv(rows, files[0])
     plots.plot_schedule(rows, logged, ", ".join(names), files[1])
     console.print(_table(stages, rows))
@@ -95,7 +98,7 @@ def _comparison(stages: list[Stage], logged: dict[int, float]) -> str:
         for iteration, rate in zip(within, stage.rates(within), strict=True)
     }
     max_lr = max(stage.solver.max_lr for stage in stages)
-    same = logs.agree([logged[iteration] for iteration in rates], rates.values(), max_lr)
+    same = reader.agree([logged[iteration] for iteration in rates], rates.values(), max_lr)
     differing = [iteration for iteration, agrees in zip(rates, same, strict=True) if not agrees]
     text = f"Log: {len(logged):,} rates, {len(differing):,} differ from the schedule"
     if differing:

@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.console import Console
 
 from caffe_clr.cli.console import reading
-from caffe_clr.epochs import ADVISED, stepsize
+from caffe_clr.preflight.epochs import ADVISED, stepsize
 
 
 def show_stepsize(

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from caffe_clr import archives
 from caffe_clr.errors import ClrError
 from caffe_clr.experiments.datasets import Split
+from caffe_clr.system import archives
 
 _SIDE = 32
 _SHAPE = (3, _SIDE, _SIDE)  # red, green, blue

@@ -15,7 +15,7 @@ from google.protobuf import text_format
 from caffe_clr.errors import UsageError
 from caffe_clr.experiments import datasets
 from caffe_clr.prototxt import caffe_pb2
-from caffe_clr.solvers import import_caffe
+from caffe_clr.runs.solvers import import_caffe
 
 _SIDE = 32
 _MEAN = [125.3, 123.0, 113.9]  # red, green and blue of CIFAR-10; CIFAR-100's differ by at most 4

@@ -21,18 +21,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from caffe_clr import locations, processors
+from caffe_clr import locations
 from caffe_clr.errors import ClrError, UsageError
 from caffe_clr.harness import (
+    build_record,
     commands,
     compilation,
-    environment,
-    installed,
+    import_path,
     series,
     source,
     toolchain,
 )
 from caffe_clr.harness.report import Report
+from caffe_clr.system import processors
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def build(options: Options, report: Report) -> compilation.Tree:
     jobs = processors.count() if options.jobs is None else options.jobs
     if jobs < 1:
         raise UsageError(f"--jobs {jobs}: give 1 or more")
-    installed.check_prefix(options.prefix)
+    build_record.check_prefix(options.prefix)
     work = options.work or locations.build()
     _check_writable(work, options.prefix)
     toolchain.check(onednn=options.onednn)
@@ -117,7 +118,7 @@ def build(options: Options, report: Report) -> compilation.Tree:
             state["configured"] = configured
         with report.step("compile") as step:
             compilation.build(tree, jobs, options.gtests, step.advance)
-        installed.write_record(tree.python / "caffe", *state["made_of"])
+        build_record.write_record(tree.python / "caffe", *state["made_of"])
         _install(tree, configured, state, report)
         if options.import_here:
             _check_import(tree, state, report)
@@ -239,7 +240,7 @@ def _install(tree: compilation.Tree, configured: str, state: "_State", report: R
 
 
 def _check_import(tree: compilation.Tree, state: "_State", report: Report) -> None:
-    file = environment.add(tree.python)
+    file = import_path.add(tree.python)
     checked = [*state["installed"], str(file)]
     if state["checked"] != checked:
         with report.step("check") as step:

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from caffe_clr import archives
 from caffe_clr.errors import ClrError
 from caffe_clr.harness import series
+from caffe_clr.system import archives
 
 _TIMEOUT_SECONDS = 30
 _LARGEST_SOURCE = 8_000_000  # bytes

@@ -16,9 +16,10 @@ import sysconfig
 import tempfile
 from pathlib import Path
 
-from caffe_clr import installation, locations
+from caffe_clr import locations
 from caffe_clr.errors import ClrError
 from caffe_clr.harness import commands
+from caffe_clr.system import installed_caffe
 
 TOOLS = (
     "caffe",
@@ -92,7 +93,7 @@ def _is_installed(name: str) -> bool:
 
 
 def _prefix() -> Path:
-    package = installation.package()
+    package = installed_caffe.package()
     if package is None:
         raise ClrError("there is no Caffe to pack; run `caffe-clr build`")
     prefix = package.parent.parent

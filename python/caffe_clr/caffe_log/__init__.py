@@ -1,0 +1,1 @@
+"""Reads logs of `caffe train`, of any build."""

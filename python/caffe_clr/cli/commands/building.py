@@ -1,0 +1,262 @@
+"""The commands that build Caffe, patch it and check it."""
+
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from caffe_clr import locations
+from caffe_clr.cli.app import BUILDING, app
+from caffe_clr.cli.console import console, resumable
+from caffe_clr.cli.report import ConsoleReport
+from caffe_clr.errors import AGAIN, ClrError, UsageError
+from caffe_clr.harness import build_record, pipeline, series, toolchain
+from caffe_clr.system import processors
+
+patch_app = typer.Typer(no_args_is_help=True, help="Apply the patch series to a Caffe of your own.")
+app.add_typer(patch_app, name="patch", rich_help_panel=BUILDING)
+
+_NOTHING_TO_DO = "There is nothing to do."
+
+Tree = Annotated[
+    Path, typer.Argument(metavar="DIR", help="A checkout or unpacked tarball of Caffe.")
+]
+Names = Annotated[
+    list[str] | None, typer.Argument(metavar="[PATCH]...", help="Only these patches.")
+]
+
+
+@app.command(rich_help_panel=BUILDING)
+def build(
+    prefix: Annotated[
+        Path | None, typer.Option(help="Install into this folder. Default: build/caffe.")
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            help="A folder or tarball of Caffe's pinned revision, instead of a download; or"
+            " a folder with another Caffe, which is copied."
+        ),
+    ] = None,
+    jobs: Annotated[int | None, typer.Option("--jobs", "-j", help="Compilers at once.")] = None,
+    gtests: Annotated[
+        bool, typer.Option("--gtests", help="Also build and run Caffe's C++ tests.")
+    ] = False,
+    opencv: Annotated[
+        bool | None,
+        typer.Option("--opencv/--no-opencv", help="Default: if its development files are here."),
+    ] = None,
+    onednn: Annotated[
+        bool,
+        typer.Option(
+            "--onednn/--no-onednn", help="Compute layers on the CPU with oneDNN, or as stock Caffe."
+        ),
+    ] = True,
+    cuda: Annotated[
+        bool, typer.Option("--cuda", help="Build for NVIDIA GPUs: CUDA 11.8 to 13, nvcc on PATH.")
+    ] = False,
+    cuda_arch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help="The GPUs, as in 75,86. Default: one of each generation that CUDA knows.",
+        ),
+    ] = None,
+    cudnn: Annotated[
+        bool | None, typer.Option("--cudnn/--no-cudnn", help="Default: if it is found.")
+    ] = None,
+    nccl: Annotated[
+        bool | None, typer.Option("--nccl/--no-nccl", help="Default: if it is found.")
+    ] = None,
+    import_here: Annotated[
+        bool,
+        typer.Option("--import/--no-import", help="Make `import caffe` of this Python find it."),
+    ] = True,
+) -> None:
+    """Build patched Caffe and make `import caffe` work here.
+
+    For the CPU, unless --cuda is given. A second run does only what has changed.
+
+    Example: caffe-clr build --prefix ~/caffe --source ~/src/caffe
+    """
+    if prefix is not None and prefix.resolve() == Path.cwd():
+        raise UsageError("--prefix: name a folder, not the current one")
+    if not cuda and (cuda_arch or cudnn or nccl):
+        raise UsageError("--cuda-arch, --cudnn and --nccl go with --cuda")
+    options = pipeline.Options(
+        prefix=(prefix or locations.build() / "caffe").resolve(),
+        source=source,
+        gtests=gtests,
+        opencv=opencv,
+        onednn=onednn,
+        jobs=jobs,
+        cuda=cuda,
+        cuda_architectures=cuda_arch,
+        cudnn=cudnn,
+        nccl=nccl,
+        import_here=import_here,
+    )
+    with resumable(f"{AGAIN}, what is built is kept"):
+        pipeline.build(options, ConsoleReport(console))
+
+
+@app.command(rich_help_panel=BUILDING)
+def doctor() -> None:
+    """Tell what the installed Caffe is, and what this machine lacks for building one.
+
+    Example: caffe-clr doctor
+    """
+    caffe = build_record.find()
+    found = build_record.describe(caffe) if caffe else [("Caffe", "none is installed here")]
+    for word, text in found:
+        console.print(f"{word:<24} {text}", soft_wrap=True)
+    if locations.has_programs():
+        return  # it came with this package, and there is nothing to build
+    for requirement in toolchain.requirements():
+        console.print(f"{requirement.package:<24} {requirement}", soft_wrap=True)
+    toolchain.check()
+    opencv = "with" if toolchain.has_opencv() else "without"
+    console.print(f"Nothing is missing. Caffe would be built {opencv} OpenCV.")
+
+
+@app.command(rich_help_panel=BUILDING)
+def wheel(
+    out: Annotated[Path, typer.Argument(metavar="[OUT]", help="The folder to write it into.")] = (
+        Path("dist")
+    ),
+) -> None:
+    """Pack the built Caffe and this package into a wheel.
+
+    It needs no compiler and no system packages: pip install it into a virtual environment
+    of the same Python, on a system whose C library is as new or newer.
+
+    Example: caffe-clr wheel dist
+    """
+    from caffe_clr.harness import wheel as packing
+
+    with ConsoleReport(console).step("wheel") as step:
+        file = packing.pack(out)
+        step.note = f"{file}, {file.stat().st_size / 1e6:.0f} MB"
+
+
+@app.command(rich_help_panel=BUILDING)
+def parity(
+    solvers: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[SOLVER]...", help="Solver prototxt files; their nets are unused."),
+    ] = None,
+    points: Annotated[
+        int, typer.Option(min=1, help="How many rates to compare, in all, at least.")
+    ] = 200_000,
+) -> None:
+    """Compare the rates of live Caffe solvers with the NumPy reference.
+
+    Without SOLVER: every policy with every solver type, where it matters
+    (cycle ends and peaks, the limits of float and int) and at random.
+
+    Example: caffe-clr parity models/digits/*_solver.prototxt
+    """
+    from caffe_clr.cli.parity_table import show_parity
+
+    show_parity(solvers or [], points, console)
+
+
+@app.command(
+    "test",
+    rich_help_panel=BUILDING,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def run_tests(
+    context: typer.Context,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="Build nothing; the tests that need no Caffe.")
+    ] = False,
+) -> None:
+    """Build Caffe with its C++ tests, run those, then pytest: all, or as the arguments say.
+
+    Example: caffe-clr test -k parity
+    """
+    root = locations.checkout()
+    if root is None:
+        raise ClrError("the tests are in the project's checkout, not in an installed package")
+    beside = ["-n", str(processors.count()), "--dist", "loadfile"]
+    parts = [["-m", "not caffe", *beside, *context.args]]
+    if not fast:
+        build(gtests=True)
+        parts += [["-m", "caffe and not alone", *beside], ["-m", "caffe and alone"]]
+        if context.args:
+            parts = [context.args]
+    pytest = [sys.executable, "-P", "-m", "pytest"]
+    sys.exit(max(subprocess.run([*pytest, *part], cwd=root).returncode for part in parts))
+
+
+@patch_app.command("check")
+def patch_check(tree: Tree, names: Names = None) -> None:
+    """Say, file by file, whether the patches would apply to DIR, or are applied.
+
+    Example: caffe-clr patch check ~/src/caffe
+    """
+    patches = _patches(names)
+    checks = series.check(tree, patches)
+    _print_lines(line for check in checks for line in series.describe(check))
+    if series.refused(checks):
+        missing = series.missing(tree, patches)
+        raise ClrError("\n".join([f"{tree}: not every patch applies", *missing]))
+    if series.is_applied(checks):
+        console.print(_NOTHING_TO_DO)
+
+
+@patch_app.command("apply")
+def patch_apply(tree: Tree, names: Names = None) -> None:
+    """Apply the patches to DIR: all of them, or none.
+
+    DIR may be another release of Caffe than the patches are written for, or a fork: the
+    cyclical policies go where they belong there, and what was put where is printed.
+
+    Example: caffe-clr patch apply ~/src/caffe cyclical-learning-rates
+    """
+    patches = _patches(names)
+    checks = series.apply(tree, patches)
+    _print_lines(line for check in checks for line in series.describe(check, "applied"))
+    if series.is_applied(checks):
+        console.print(_NOTHING_TO_DO)
+    else:
+        _print_lines(series.next_steps(tree, patches))
+
+
+@patch_app.command("refresh")
+def patch_refresh(
+    repository: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR", help="A git repository: unpatched Caffe, then a commit for each patch."
+        ),
+    ],
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; fail where a patch would change.")
+    ] = False,
+) -> None:
+    """Export the series from commits, after editing them.
+
+    Example: caffe-clr patch refresh ~/src/caffe-series
+    """
+    folder = locations.shipped("caffe_patch")
+    fresh = series.refresh(repository, folder)
+    stale = [name for name, content in fresh.items() if (folder / name).read_bytes() != content]
+    if check and stale:
+        raise ClrError(f"{folder}: not what {repository} exports: {', '.join(stale)}")
+    for name in stale:
+        (folder / name).write_bytes(fresh[name])
+    console.print(f"{len(stale)} of {len(fresh)} patches changed {' '.join(stale)}".rstrip())
+
+
+def _patches(names: list[str] | None) -> list[series.Patch]:
+    return series.select(series.load(locations.shipped("caffe_patch")), names or [])
+
+
+def _print_lines(lines: Iterable[str]) -> None:
+    for line in lines:
+        console.print(line, soft_wrap=True)

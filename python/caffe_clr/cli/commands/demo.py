@@ -1,0 +1,94 @@
+"""The demo: a range test on handwritten digits, and what it suggests against a fixed rate."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from caffe_clr import locations
+from caffe_clr.cli.app import TRAINING, app
+from caffe_clr.cli.commands.building import build
+from caffe_clr.cli.console import console
+from caffe_clr.errors import AGAIN, ClrError, Interrupted
+from caffe_clr.harness import import_path
+from caffe_clr.system import processors
+
+_MODEL = Path("models/digits")
+_FIXED = _MODEL / "fixed_solver.prototxt"
+_JOBS = min(2, processors.count())
+
+
+@app.command(rich_help_panel=TRAINING)
+def demo(
+    out: Annotated[Path, typer.Option(help="Write plots and numbers here.")] = Path("runs/demo"),
+) -> None:
+    """Find bounds and train on handwritten digits; before that, build Caffe if need be.
+
+    Run it again to resume: what is trained is not trained again.
+
+    Example: caffe-clr demo --out /tmp/demo
+    """
+    if locations.checkout() or not import_path.has_caffe():
+        build()
+    _run(out.resolve())
+
+
+def _run(out: Path) -> None:
+    """Find bounds and train with them, showing progress; write plots and numbers into `out`.
+
+    A demo that is there is gone on with, as comparisons are.
+    """
+    from caffe_clr.experiments import datasets
+
+    out.mkdir(parents=True, exist_ok=True)
+    _enter_model_root(out)
+    train, test = datasets.write_digits(_MODEL)
+    console.print(f"Digits: {train} (1,500 images), {test} (297 images)", soft_wrap=True)
+    try:
+        _find_and_compare(out)
+    except Interrupted as interrupted:
+        remedy = f"what is trained is kept; {AGAIN}"
+        raise Interrupted(interrupted.signal_number, remedy) from None
+
+
+def _find_and_compare(out: Path) -> None:
+    from caffe_clr.cli.bounds import show_bounds
+    from caffe_clr.cli.comparisons import show_comparison
+    from caffe_clr.method import comparison, range_test
+
+    found = show_bounds(
+        _FIXED,
+        out / "range_test",
+        range_test.Options(min_lr=0.001, max_lr=0.3, epochs=8, seeds=3, jobs=_JOBS, resume=True),
+        console,
+    )
+    if found.solver is None:
+        raise ClrError("the range test suggests no bounds, which it should on the digits")
+    show_comparison(
+        [_FIXED, found.solver],
+        out / "comparison",
+        "Handwritten digits, three seeds",
+        comparison.Options(seeds=3, jobs=_JOBS),
+        console,
+    )
+
+
+def _enter_model_root(out: Path) -> None:
+    """Change to the folder that the paths in the model's prototxt files start from."""
+    root = locations.checkout()
+    if root is None:
+        root = out
+        shutil.copytree(
+            locations.shipped("models"),
+            out / "models",
+            copy_function=_copy_new,
+            dirs_exist_ok=True,
+        )
+    os.chdir(root)
+
+
+def _copy_new(source: str, target: str) -> None:
+    if not os.path.exists(target):
+        shutil.copy(source, target)

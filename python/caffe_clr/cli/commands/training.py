@@ -1,0 +1,282 @@
+"""The commands of the paper's method: bounds, stepsize, schedule, training, comparison."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from caffe_clr.cli.app import TRAINING, app
+from caffe_clr.cli.console import console
+from caffe_clr.errors import UsageError
+
+Solver = Annotated[Path, typer.Argument(metavar="SOLVER", help="A solver prototxt.")]
+Stages = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="SOLVER", help="Solver prototxt files; each continues where the last one ended."
+    ),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(help="Write into this folder. Default: runs/<solver name>-<time>."),
+]
+Seed = Annotated[
+    int | None, typer.Option(min=0, max=2**32 - 1, help="Instead of the solver's random_seed.")
+]
+Gpu = Annotated[
+    int | None, typer.Option(min=0, max=2**31 - 1, help="Train on this GPU instead of the CPU.")
+]
+Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Runs at once.")]
+Images = Annotated[
+    int | None, typer.Option(min=1, help="Size of the training set, where it cannot be counted.")
+]
+TensorBoard = Annotated[
+    bool, typer.Option("--tensorboard", help="Also write event files for TensorBoard.")
+]
+
+
+@app.command(rich_help_panel=TRAINING)
+def train(
+    solvers: Stages,
+    out: Out = None,
+    seed: Seed = None,
+    gpu: Gpu = None,
+    images: Images = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Resume from the newest complete snapshot of the run.")
+    ] = False,
+    snapshot_cycles: Annotated[
+        bool, typer.Option("--snapshot-cycles", help="Also snapshot where each cycle ends.")
+    ] = False,
+    tensorboard: TensorBoard = False,
+) -> None:
+    """Train a solver, or several as the stages of one run (the paper's Table 2).
+
+    Records rate, loss and outputs as CSV and plots them. Ctrl-C snapshots.
+
+    Example: caffe-clr train models/digits/triangular2_solver.prototxt
+    """
+    from caffe_clr.cli.run_display import show_training
+
+    show_training(
+        solvers,
+        out,
+        console,
+        seed=seed,
+        gpu=gpu,
+        images=images,
+        resume=resume,
+        snapshot_cycles=snapshot_cycles,
+        tensorboard=tensorboard,
+    )
+
+
+@app.command(rich_help_panel=TRAINING)
+def plot(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders.")],
+    together: Annotated[
+        Path | None,
+        typer.Option(metavar="PNG", help="One plot of the accuracy and the rate of all of them."),
+    ] = None,
+) -> None:
+    """Draw what runs have recorded so far, finished or not.
+
+    Example: caffe-clr plot runs/triangular2-* --together runs.png
+    """
+    from caffe_clr.cli.run_display import plot_runs
+
+    plot_runs(runs, together, console)
+
+
+@app.command("range-test", rich_help_panel=TRAINING)
+def range_test(
+    solver: Solver,
+    min_lr: Annotated[float, typer.Option(help="The rate to begin with.")],
+    max_lr: Annotated[float, typer.Option(help="The rate to end with.")],
+    epochs: Annotated[float | None, typer.Option(help="How long to train, in epochs.")] = None,
+    iterations: Annotated[int | None, typer.Option(help="The same, in iterations.")] = None,
+    images: Images = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(help="Of the solver that is written: triangular2, 1cycle, …"),
+    ] = None,
+    seeds: Annotated[
+        int, typer.Option("--seeds", "--repeat", min=1, help="How many seeds, for a band.")
+    ] = 1,
+    jobs: Jobs = 1,
+    keep_going: Annotated[
+        bool, typer.Option("--keep-going", help="Continue when the loss rises, until it is NaN.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Resume the range test in --out.")
+    ] = False,
+    out: Out = None,
+    seed: Seed = None,
+    gpu: Gpu = None,
+    tensorboard: TensorBoard = False,
+) -> None:
+    """Find base_lr and max_lr: the accuracy while the rate rises (section 3.3).
+
+    Suggests both bounds by stated rules, and writes a solver prototxt with them.
+
+    Example: caffe-clr range-test models/digits/fixed_solver.prototxt
+    --min-lr 0.001 --max-lr 0.3 --epochs 8
+    """
+    from caffe_clr.cli.bounds import show_bounds
+    from caffe_clr.method.range_test import Options
+
+    if (epochs is None) == (iterations is None):
+        raise UsageError("how long to train? give --epochs or --iterations, one of them")
+    options = Options(
+        min_lr=min_lr,
+        max_lr=max_lr,
+        iterations=iterations,
+        epochs=epochs,
+        images=images,
+        policy=policy,
+        seeds=seeds,
+        jobs=jobs,
+        seed=seed,
+        gpu=gpu,
+        resume=resume,
+        stop_early=not keep_going,
+        tensorboard=tensorboard,
+    )
+    show_bounds(solver, out, options, console)
+
+
+@app.command(rich_help_panel=TRAINING)
+def suggest(
+    curve: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CURVE",
+            help="A log of `caffe train`, the folder of a run or of a range test, or a table (CSV)"
+            " with lr, an output such as accuracy, and loss if it is known.",
+        ),
+    ],
+    output: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Judge by this output. Default: the accuracy that range-test would judge by.",
+        ),
+    ] = None,
+    lower_is_better: Annotated[
+        bool, typer.Option("--lower-is-better", help="The output of --output should fall.")
+    ] = False,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="PNG", help="Also draw the curve and the bounds.")
+    ] = None,
+) -> None:
+    """Suggest base_lr and max_lr from a training whose rate rose, by the rules of range-test.
+
+    Example: caffe-clr suggest models/cifar10_full/results/range_test_1.csv
+    """
+    from caffe_clr.cli.bounds import show_suggestions
+
+    if plot and plot.suffix != ".png":
+        raise UsageError(f"--plot {plot}: name a file that ends in .png")
+    if lower_is_better and output is None:
+        raise UsageError("--lower-is-better: name the output that should fall with --output")
+    show_suggestions(curve, output, lower_is_better, plot, console)
+
+
+@app.command(rich_help_panel=TRAINING)
+def stepsize(
+    solver: Solver,
+    epochs: Annotated[float, typer.Option(help="Half a cycle, in epochs; the paper: 2-10.")] = 4,
+    images: Images = None,
+    gpus: Annotated[int, typer.Option(min=1, help="How many GPUs share the training.")] = 1,
+) -> None:
+    """Turn epochs into a stepsize, from the size of the data set and of the batches.
+
+    Example: caffe-clr stepsize models/digits/triangular2_solver.prototxt
+    """
+    from caffe_clr.cli.stepsizes import show_stepsize
+
+    show_stepsize(solver, epochs, images, gpus, console)
+
+
+@app.command(rich_help_panel=TRAINING)
+def schedule(
+    solvers: Stages,
+    log: Annotated[
+        Path | None, typer.Option(help="Also draw the rates in this log of caffe train.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write into this folder. Default: runs/schedule-<solver names>."),
+    ] = None,
+) -> None:
+    """Draw the rate over a whole run before any training.
+
+    Reads no net; knows Caffe's own policies, too.
+
+    Example: caffe-clr schedule models/digits/triangular2_solver.prototxt
+    """
+    from caffe_clr.cli.schedules import show_schedule
+
+    show_schedule(solvers, out, console, log)
+
+
+@app.command(rich_help_panel=TRAINING)
+def compare(
+    solvers: Annotated[
+        list[Path],
+        typer.Argument(metavar="SOLVER", help="Solver files; the first is the baseline."),
+    ],
+    seeds: Annotated[int, typer.Option(min=1, help="Train with the seeds 1 to N.")] = 3,
+    jobs: Jobs = 1,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Train on the workers of this Dask scheduler."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write into this folder. Default: runs/compare-<solver names>."),
+    ] = None,
+    gpu: Gpu = None,
+    images: Images = None,
+    tensorboard: TensorBoard = False,
+) -> None:
+    """Train several solvers with the same seeds; draw and tabulate their accuracy.
+
+    Run it again to resume: finished runs are not repeated.
+
+    Example: caffe-clr compare models/digits/{fixed,triangular2}_solver.prototxt
+    """
+    from caffe_clr.cli.comparisons import show_comparison
+    from caffe_clr.method.comparison import Options
+
+    title = f"mean of seeds 1 to {seeds}, lowest to highest" if seeds > 1 else "seed 1"
+    options = Options(
+        seeds=seeds,
+        jobs=jobs,
+        scheduler=scheduler,
+        gpu=gpu,
+        images=images,
+        tensorboard=tensorboard,
+    )
+    show_comparison(solvers, out, title, options, console)
+
+
+@app.command(rich_help_panel=TRAINING)
+def log(
+    logfile: Annotated[
+        Path, typer.Argument(metavar="LOGFILE", help="What `caffe train` wrote to standard error.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write here. Default: <LOGFILE>-results, where .log and .gz are left out."
+        ),
+    ] = None,
+) -> None:
+    """Read a log of caffe train: losses, tests and rates to CSV and PNG.
+
+    Example: caffe-clr log train.log
+    """
+    from caffe_clr.cli.log_summary import default_folder, show_log
+
+    show_log(logfile, out or default_folder(logfile), console)

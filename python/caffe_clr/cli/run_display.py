@@ -1,0 +1,168 @@
+"""Shows trainings: how one goes, what it came to, and the plots of what runs recorded."""
+
+import math
+import os
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from caffe_clr import policies
+from caffe_clr.cli.console import progress, reading, warn
+from caffe_clr.errors import AGAIN, ClrError, DiedError, Interrupted, UsageError
+from caffe_clr.method import comparison, plots
+from caffe_clr.runs import event_files, jobs, metrics, run_folder, training
+from caffe_clr.runs.jobs import KEPT, Job, Report
+from caffe_clr.runs.metrics import Metric
+
+_TOLD_SECONDS = 60  # from line to line where a bar cannot be redrawn
+
+
+def show_training(
+    solver_files: Sequence[Path],
+    out: Path | None,
+    console: Console,
+    *,
+    seed: int | None,
+    gpu: int | None,
+    images: int | None,
+    resume: bool,
+    snapshot_cycles: bool,
+    tensorboard: bool,
+) -> None:
+    """Train as training.train does, in a process of its own, and show how it goes."""
+    if out is None and resume:
+        out = run_folder.newest_folder(solver_files)
+    if out is not None:
+        if resume and not run_folder.is_run(out):
+            raise UsageError(f"--resume: there is no run in {out} to resume")
+        run_folder.check_new(out, resume)
+    if tensorboard:
+        event_files.check()
+    with reading(console):
+        planned = training.plan(solver_files, out, seed=seed, gpu=gpu, images=images)
+    warn(planned.warnings, console)
+    folder = planned.folder
+    job = Job(
+        solver_files=tuple(map(str, solver_files)),
+        out=str(folder),
+        seed=seed,
+        gpu=gpu,
+        images=images,
+        resume=resume,
+        snapshot_cycles=snapshot_cycles,
+        tensorboard=tensorboard,
+    )
+    metric = metrics.metric_of(planned.solvers[-1])
+    # a line of stages is too long for a bar
+    with progress(console, bar=len(planned.stages) == 1) as shown:
+        task = shown.add_task("", total=planned.stages[-1].max_iter, visible=False)
+        told = time.monotonic()
+
+        def show(report: Report) -> None:
+            nonlocal told
+            description = _describe(planned.stages, report, metric)
+            shown.update(task, completed=report["iteration"], description=description, visible=True)
+            if not console.is_terminal and time.monotonic() - told >= _TOLD_SECONDS:
+                told = time.monotonic()
+                console.print(f"iteration {report['iteration']:,}: {description}", soft_wrap=True)
+
+        try:
+            jobs.run(job, show, lambda warning: warn([warning], console))
+        except Interrupted as interrupted:
+            kept = KEPT if interrupted.remedy == AGAIN else interrupted.remedy
+            raise Interrupted(
+                interrupted.signal_number, f"{kept}; continue with: {_command(job)}"
+            ) from None
+        except ClrError as error:
+            has_begun = run_folder.has_begun(folder)
+            if has_begun:
+                with suppress(OSError):  # a full disk is what it may be about
+                    _show_run(folder, metric, console)
+            if isinstance(error, DiedError) and has_begun:
+                raise DiedError(f"{error}\ncontinue with: {_command(job)}") from None
+            raise
+        shown.update(task, completed=planned.stages[-1].max_iter)
+    _show_run(folder, metric, console)
+
+
+def plot_runs(folders: Sequence[Path], together: Path | None, console: Console) -> None:
+    """Draw what runs have recorded so far, finished or not: each apart, or in one plot."""
+    if together:
+        if together.suffix != ".png":
+            raise UsageError(f"--together {together}: name a file that ends in .png")
+        warn([problem for folder in folders for problem in run_folder.damage(folder)], console)
+        entries = comparison.of_runs(folders)
+        plots.plot_comparison(entries, "", together)
+        console.print(f"Plot: {together}", soft_wrap=True)
+        return
+    for folder in folders:
+        run_folder.read_status(folder)
+        history = run_folder.read_history(folder)
+        warn(run_folder.damage(folder), console)
+        if not history.train and not history.test:
+            raise ClrError(f"{folder}: nothing is recorded yet; wait for the first display or test")
+        plots.plot_log(history, folder.name, folder / run_folder.PLOT)
+        console.print(f"Plot: {folder / run_folder.PLOT}", soft_wrap=True)
+
+
+def _command(job: Job) -> str:
+    """What to type to go on with a training."""
+    command = [_program(), "train", *job.solver_files, "--out", job.out, "--resume"]
+    for option, value in (("--seed", job.seed), ("--gpu", job.gpu), ("--images", job.images)):
+        if value is not None:
+            command += [option, str(value)]
+    if job.snapshot_cycles:
+        command.append("--snapshot-cycles")
+    if job.tensorboard:
+        command.append("--tensorboard")
+    threads = os.environ.get("OMP_NUM_THREADS")
+    return (f"OMP_NUM_THREADS={shlex.quote(threads)} " if threads else "") + shlex.join(command)
+
+
+def _program() -> str:
+    """How this program was called, to be called so again."""
+    name = sys.argv[0]
+    return os.path.relpath(name) if os.path.basename(name) == "caffe-clr" else "caffe-clr"
+
+
+def _describe(stages: Sequence[Any], report: Report, metric: Metric) -> str:
+    """The cycle, rate, loss and newest test result of a run, in a line."""
+    iteration = report["iteration"]
+    stage = next(i for i, solver in enumerate(stages) if iteration <= solver.max_iter)
+    solver = stages[stage]
+    parts = [f"stage {stage + 1}/{len(stages)}"] if len(stages) > 1 else []
+    if solver.lr_policy in policies.CYCLES:
+        begin = max(solver.start_lr_policy, stages[stage - 1].max_iter if stage else 0)
+        length = 2 * solver.stepsize
+        cycle = max(iteration - 1 - begin, 0) // length + 1
+        parts.append(f"cycle {cycle}/{max(1, -(-(solver.max_iter - begin) // length))}")
+    parts.append(f"lr {report['lr']:.3g}")
+    if "loss" in report["train"]:
+        parts.append(f"loss {report['train']['loss']:.3g}")
+    if metric.of_test and not math.isnan(report["test"].get(metric.name, math.nan)):
+        parts.append(f"test {metric.shown(report['test'][metric.name])}")
+    parts.append(f"{report['speed']:.3g} it/s")
+    return " ".join(parts)
+
+
+def _show_run(folder: Path, metric: Metric, console: Console) -> None:
+    """Draw a run and say where it is, as far as it came."""
+    history = run_folder.read_history(folder)
+    rows = metric.rows(history)
+    if rows:
+        last = rows[-1]
+        best = metric.best(row[metric.name] for row in rows)
+        console.print(
+            f"{metric.name} {metric.shown(last[metric.name])} at iteration"
+            f" {last['iteration']:,.0f}, best {metric.shown(best)}"
+        )
+    if history.train or history.test:
+        plots.plot_log(history, folder.name, folder / run_folder.PLOT)
+        console.print(f"Plot: {folder / run_folder.PLOT}", soft_wrap=True)
+    console.print(f"Run: {folder}", soft_wrap=True)

@@ -1,0 +1,123 @@
+"""What the Caffe is that `import caffe` finds: how it was made, and what it lacks."""
+
+import json
+import os
+import re
+import subprocess
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from caffe_clr.errors import UsageError
+from caffe_clr.system import installed_caffe, processors
+
+_RECORD = "caffe-clr.json"  # beside pycaffe, so that it goes where that goes
+
+# The library that an option of the build links, and what is lost without it.
+_OPTIONS = {
+    "CUDA": ("cudart", "trains on the CPU alone"),
+    "cuDNN": ("cudnn", "convolutions on a GPU take many times as long"),
+    "OpenCV": (
+        "opencv_core",
+        "no layers ImageData and WindowData; Data reads no LMDB or LevelDB of encoded images",
+    ),
+    "oneDNN": ("dnnl", "layers on the CPU are computed as in stock Caffe, and slower"),
+}
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a build leaves beside pycaffe: the revision it is of, and the patches in it."""
+
+    revision: str
+    patches: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Installed:
+    """A Caffe that Python finds.
+
+    Args:
+        folder: the package caffe.
+        record: None where it was not built by this package.
+        libraries: what it is linked with, by name, and the version in the file's name.
+        problem: why it cannot be loaded; None where it can.
+    """
+
+    folder: Path
+    record: Record | None
+    libraries: dict[str, str]
+    problem: str | None
+
+    @property
+    def has_cuda(self) -> bool:
+        return "cudart" in self.libraries
+
+
+def write_record(folder: Path, revision: str, patches: tuple[str, ...]) -> None:
+    """Say beside pycaffe in `folder`, where that is to be, what the build was made of."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / _RECORD).write_text(json.dumps(asdict(Record(revision, patches)), indent=1) + "\n")
+
+
+def check_prefix(prefix: Path) -> None:
+    """Refuse to install into a folder with a Caffe that no build of this package put there.
+
+    Raises:
+        UsageError: says what is in the folder.
+    """
+    folder = prefix / "python" / "caffe"
+    if folder.exists() and not (folder / _RECORD).exists():
+        raise UsageError(
+            f"--prefix: {folder} is a Caffe that `caffe-clr build` did not install, and that it"
+            " would write over; name another folder"
+        )
+
+
+def find() -> Installed | None:
+    """The Caffe that `import caffe` would load, without loading it into this process."""
+    folder = installed_caffe.package()
+    if folder is None:
+        return None
+    linked = subprocess.run(
+        ["/usr/bin/ldd", str(folder / "_caffe.so")], capture_output=True, text=True
+    )
+    names = re.findall(r"^\s*lib(\S+?)(?:-[0-9a-f]{8})?\.so(?:\.(\S+))? =>", linked.stdout, re.M)
+    missing = re.findall(r"(\S+) => not found", linked.stdout)
+    problem = f"{', '.join(missing)} is not found" if missing else None
+    return Installed(folder, _read_record(folder), dict(names), problem)
+
+
+def describe(caffe: Installed) -> list[tuple[str, str]]:
+    """What a Caffe is, in pairs of a word and what is to be said of it."""
+    lines = [("Caffe", str(caffe.folder))]
+    if caffe.problem:
+        lines.append(("broken", f"{caffe.problem}; run `caffe-clr build`"))
+    if caffe.record:
+        lines.append(("revision", caffe.record.revision))
+        lines.append(("patches", ", ".join(caffe.record.patches) or "none"))
+    else:
+        lines.append(("revision", "unknown: it was not built by this caffe-clr"))
+    for option, (library, loss) in _OPTIONS.items():
+        if library in caffe.libraries:
+            lines.append((option, caffe.libraries[library] or "yes"))
+        elif option != "cuDNN" or caffe.has_cuda:
+            lines.append((option, f"no: {loss}"))
+    lines.append(("threads", _threads(caffe)))
+    return lines
+
+
+def _threads(caffe: Installed) -> str:
+    if caffe.record and "parallel-for" not in caffe.record.patches:
+        return "those of BLAS alone, without the patch parallel-for"
+    given = os.environ.get("OMP_NUM_THREADS")
+    if given:
+        return f"{given}, as OMP_NUM_THREADS has it"
+    return f"one for each processor, of which this process may use {processors.count()}"
+
+
+def _read_record(folder: Path) -> Record | None:
+    try:
+        values = json.loads((folder / _RECORD).read_text())
+        return Record(values["revision"], tuple(values["patches"]))
+    except (OSError, ValueError, KeyError):
+        return None

@@ -1,0 +1,296 @@
+"""Compares solvers: the same net, several policies, the same seeds (paper, section 4)."""
+
+import math
+import re
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from caffe_clr import prototxt
+from caffe_clr.errors import ClrError, DivergedError, UsageError
+from caffe_clr.method import schedule
+from caffe_clr.method.results import Entry
+from caffe_clr.prototxt import SolverFile
+from caffe_clr.runs import jobs, metrics, run_folder
+from caffe_clr.runs.history import write_csv
+from caffe_clr.runs.jobs import Job
+from caffe_clr.runs.metrics import Metric
+from caffe_clr.runs.run_folder import Status
+
+
+@dataclass(frozen=True)
+class Options:
+    """How solvers are compared.
+
+    Args:
+        seeds: how many; each solver is trained with 1, 2, ….
+        jobs: how many runs at a time on this machine.
+        scheduler: the address of a Dask scheduler whose workers train instead.
+        gpu: the number of the GPU to train on; None for the CPU.
+        images: the size of the training set, which is counted where this is None.
+        tensorboard: also write event files into the folder of each run.
+    """
+
+    seeds: int = 3
+    jobs: int = 1
+    scheduler: str | None = None
+    gpu: int | None = None
+    images: int | None = None
+    tensorboard: bool = False
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of the comparison's table.
+
+    final and best are the mean and the standard deviation over the seeds, None
+    where every seed diverged; reached is the mean of the iterations after which
+    a seed is as good as the first solver in the end, of those that are, and
+    ratio that number over the first solver's own, where every seed is.
+    """
+
+    name: str
+    seeds: int
+    diverged: int
+    iterations: int
+    final: tuple[float, float] | None
+    best: tuple[float, float] | None
+    reached: float | None
+    reached_by: int
+    ratio: float | None
+
+
+def default_folder(solver_files: Sequence[Path]) -> Path:
+    """runs/compare-<names>; the same for the same solvers, so that a comparison is resumed."""
+    return Path("runs") / ("compare-" + "-".join(names(solver_files)))
+
+
+def compare(
+    solver_files: Sequence[Path],
+    out: Path,
+    options: Options,
+    on_progress: Callable[[dict[str, int]], None] = lambda done: None,
+    on_warning: Callable[[str], None] = lambda warning: None,
+) -> list[Entry]:
+    """Train each solver with each of the seeds 1, 2, … and read what came of it.
+
+    Each run has a folder of its own, out/<solver name>/seed_<n>; one that is
+    finished is not repeated, one that was interrupted goes on.
+
+    Args:
+        on_progress: called a few times a second with the iterations that are
+            done, over all seeds, by solver name.
+        on_warning: as of training.train.
+
+    Raises:
+        UsageError: the nets have no metric in common, or a run was begun with
+            another solver.
+        ClrError: as training.train, for the first run that could not be trained;
+            the others are brought to their end. Diverging is no error here.
+    """
+    if options.seeds < 1:
+        raise UsageError(f"--seeds {options.seeds}: give 1 or more")
+    folders = run_folders(solver_files, out, options.seeds)
+    solvers = {file: prototxt.open_solver(file) for file in solver_files}
+    by = _metrics(list(solvers.values()))
+    for file, folder, seed in folders:
+        run_folder.check_begun(folder, solvers[file].parameter, seed)
+    tables = "|".join(map(re.escape, ["comparison", *names(solver_files)]))
+    is_own = any(folder.is_dir() for _, folder, _ in folders)
+    run_folder.check_replaced(out, rf"({tables})\.(csv|png)", is_own=is_own)
+    threads = None if options.scheduler else jobs.threads(options.jobs)
+    tasks = [
+        Job(
+            solver_files=(str(file),),
+            out=str(folder.resolve()),
+            seed=seed,
+            gpu=options.gpu,
+            images=options.images,
+            resume=True,
+            tensorboard=options.tensorboard,
+            cwd=str(Path.cwd()),
+            threads=threads,
+        )
+        for file, folder, seed in folders
+    ]
+
+    def show() -> None:
+        done = dict.fromkeys((folder.parent.name for _, folder, _ in folders), 0)
+        for _, folder, _ in folders:
+            done[folder.parent.name] += run_folder.last_iteration(folder)
+        on_progress(done)
+
+    for error in jobs.run_all(tasks, options.jobs, options.scheduler, show, on_warning):
+        if error is not None and not isinstance(error, DivergedError):
+            raise error
+    return [
+        _read(
+            name,
+            file,
+            by[str(file)],
+            solvers[file].parameter.max_iter,
+            {seed: folder for other, folder, seed in folders if other == file},
+        )
+        for name, file in zip(names(solver_files), solver_files, strict=True)
+    ]
+
+
+def of_runs(folders: Sequence[Path]) -> list[Entry]:
+    """What runs have recorded so far, each under the name of its folder, to be drawn together.
+
+    Raises:
+        UsageError: they have no metric in common, or a folder is named twice.
+        ClrError: there is no run in a folder, or nothing is recorded yet.
+    """
+    entries = []
+    for folder, name in zip(folders, _folder_names(folders), strict=True):
+        status = run_folder.read_status(folder)
+        files = run_folder.solver_files(folder)
+        stages = schedule.read_stages(files)
+        entry = Entry(
+            name=name,
+            metric=_metric_of_run(status, files[-1]),
+            max_iter=stages[-1].solver.max_iter,
+            histories={0: run_folder.read_history(folder)},
+            diverged={},
+            schedule=schedule.rows(stages),
+        )
+        if not entry.curve():
+            label = entry.metric.label
+            raise ClrError(f"{folder}: no {label} is recorded yet; wait for the first")
+        entries.append(entry)
+    if len({entry.metric for entry in entries}) > 1:
+        told = ", ".join(f"{entry.name}: {entry.metric.label}" for entry in entries)
+        raise UsageError(f"the runs record different metrics ({told}); plot them separately")
+    return entries
+
+
+def run_folders(
+    solver_files: Sequence[Path], out: Path, seeds: int
+) -> list[tuple[Path, Path, int]]:
+    """Solver file, run folder and seed of each run, the seeds one after the other."""
+    return [
+        (file, out / name / f"seed_{seed}", seed)
+        for seed in range(1, seeds + 1)
+        for name, file in zip(names(solver_files), solver_files, strict=True)
+    ]
+
+
+def table(entries: Sequence[Entry]) -> list[Line]:
+    """The lines of the comparison; the first solver is what the others are measured by."""
+    first = entries[0]
+    finals = first.finals()
+    goal = statistics.fmean(finals) if finals else None
+    reached = [entry.reached(goal) if goal is not None else [] for entry in entries]
+    lines = []
+    for entry, iterations in zip(entries, reached, strict=True):
+        mean = statistics.fmean(iterations) if iterations else None
+        is_comparable = all(
+            len(ends) == len(each.histories)
+            for each, ends in ((first, reached[0]), (entry, iterations))
+        )
+        own = statistics.fmean(reached[0]) if reached[0] else None
+        lines.append(
+            Line(
+                name=entry.name,
+                seeds=len(entry.histories),
+                diverged=len(entry.diverged),
+                iterations=entry.max_iter,
+                final=_mean_and_spread(entry.finals()),
+                best=_mean_and_spread(entry.bests()),
+                reached=mean,
+                reached_by=len(iterations),
+                ratio=mean / own if mean is not None and own and is_comparable else None,
+            )
+        )
+    return lines
+
+
+def write(entries: Sequence[Entry], lines: Sequence[Line], out: Path) -> None:
+    """Write the table as comparison.csv, and each solver's curve over the seeds as <name>.csv."""
+    rows = [
+        {
+            **{key: value for key, value in vars(line).items() if key not in ("final", "best")},
+            **{
+                f"{key}_{part}": value
+                for key, values in (("final", line.final), ("best", line.best))
+                for part, value in zip(("mean", "deviation"), values or ("", ""), strict=True)
+            },
+        }
+        for line in lines
+    ]
+    write_csv(rows, out / "comparison.csv")
+    for entry in entries:
+        write_csv(entry.curve(), out / f"{entry.name}.csv")
+
+
+def _folder_names(folders: Sequence[Path]) -> list[str]:
+    """A name for each run: that of its folder, with as many above it as tell it from others."""
+    parts = [folder.resolve().parts for folder in folders]
+    for count in range(1, max(map(len, parts)) + 1):
+        found = ["/".join(each[-count:]) for each in parts]
+        if len(set(found)) == len(found):
+            return found
+    raise UsageError("a run is named twice; name each once")
+
+
+def names(solver_files: Sequence[Path]) -> list[str]:
+    """A name for each solver: of its file, with its folder's where two would be the same."""
+    found = [run_folder.solver_name(file) for file in solver_files]
+    if len(set(found)) < len(found):
+        pairs = zip(solver_files, found, strict=True)
+        found = [f"{file.resolve().parent.name}-{name}" for file, name in pairs]
+    if len(set(found)) < len(found):
+        raise UsageError("two of the solvers have the same name; rename one")
+    return found
+
+
+def _metric_of_run(status: dict[str, Any], solver_file: Path) -> Metric:
+    """As run.json has it, or, of a run of an earlier version, by the nets of its solver."""
+    found = metrics.recorded_metric(status)
+    return found or metrics.metric_of(prototxt.open_solver(solver_file))
+
+
+def _metrics(solvers: Sequence[SolverFile]) -> dict[str, Metric]:
+    """What to compare each solver by; refuses those whose runs could not be compared."""
+    found = {solver.name: metrics.metric_of(solver) for solver in solvers}
+    for solver in solvers:
+        if not found[solver.name].of_test and not solver.parameter.display:
+            raise ClrError(
+                f"{solver.name}: display is 0, and there is no test net: nothing is recorded to"
+                " compare by; set display"
+            )
+    labels = {metric.label: name for name, metric in found.items()}
+    if len(labels) > 1:
+        told = ", ".join(f"{name} by its {label}" for label, name in labels.items())
+        raise UsageError(
+            f"the solvers have no metric in common: {told}; give nets with the same outputs"
+        )
+    return found
+
+
+def _read(name: str, file: Path, metric: Metric, max_iter: int, folders: dict[int, Path]) -> Entry:
+    """What became of a solver's runs, whose folders are given by seed."""
+    statuses = {seed: run_folder.read_status(folder) for seed, folder in folders.items()}
+    return Entry(
+        name=name,
+        metric=metric,
+        max_iter=max_iter,
+        histories={seed: run_folder.read_history(folder) for seed, folder in folders.items()},
+        diverged={
+            seed: status["message"]
+            for seed, status in statuses.items()
+            if status["status"] == Status.DIVERGED
+        },
+        schedule=schedule.schedule([file]),
+    )
+
+
+def _mean_and_spread(values: Sequence[float]) -> tuple[float, float] | None:
+    if not values:
+        return None
+    if not all(map(math.isfinite, values)):  # as a test's loss may be
+        return statistics.fmean(values), math.nan
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0

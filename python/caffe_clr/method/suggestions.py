@@ -1,0 +1,393 @@
+"""Bounds for a cyclical learning rate, read off an LR range test (paper, section 3.3).
+
+The paper takes two rates from the plot of accuracy against rate: base_lr where
+the accuracy starts to increase, max_lr where it slows, becomes ragged or starts
+to fall. Each is a rule here, on a curve smoothed by a running median, so that
+one bad test decides nothing. Heights are shares of the gain: from the median of
+the tests before the rise to the best of the smoothed curve. A gain that does
+not stand out of the noise is none.
+
+    rises    the rate that parts the tests best: those before it below a fourteenth of the gain,
+             those from it to the top above; a bump and the way back decide nothing
+    slows    the first rate at which the smoothed curve has nine tenths of the gain, unless
+             that is in the last fifth of the range
+    ragged   the first rate, once half is gained, after which two of five tests fall below the
+             best of the smoothed curve before them by more than a tenth of the gain and the noise
+    holds    the last rate at which the smoothed curve has nine tenths of the gain
+    falls    the same, if the smoothed curve ends a fifth of the gain lower, or the run diverged
+
+The training loss, upside down, is a second witness by the same rules:
+
+    learns   where it parts as in rises
+    loss     the rate of the lowest smoothed loss
+
+base_lr is by rises or learns, whichever curve stands out of its noise more. max_lr is
+the lower of slows and falls, of the accuracy, or of the loss where the accuracy
+hardly stands out of its noise. A ragged curve that holds its height, as those of
+super-convergence do (Smith and Topin, arXiv 1708.07120), is no reason to stay
+below; ragged decides where the others say nothing. The paper's rule of thumb for
+base_lr, a third or a quarter of max_lr, is given beside.
+
+A bound is of high confidence if its curve stands out of the noise and the other
+curve says the same; low if the other says something else. How often each rule and
+each confidence is right: `python -m benchmarks suggestions`.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from caffe_clr.runs.history import Row
+from caffe_clr.runs.metrics import Metric
+
+Curve = NDArray[np.float64]
+
+FEWEST_TESTS = 8
+_RISEN = 0.07  # low, since a rise may be slow at first; the parting evens out the noise
+_SLOWED = 0.9
+_END = 0.2  # of the range of rates; a straight rise reaches _SLOWED there
+_LEARNED = 0.5
+_DIP = 0.1
+_DIPS, _TESTS_BEHIND = 2, 5
+_FALLEN = 0.2
+_CLEAR = 5  # a gain of so many standard deviations of the noise is one; noise alone gains 2 to 4
+_SURE = 10  # where the noise of one test is a tenth of the gain, as _RISEN and _SLOWED are
+_AGREE = 2  # rates within this factor say the same
+_ROUNDS = 2  # start and rise depend on each other
+_GUESS = 0.2  # of the standard deviation of a guess: an uneven share of classes gives less
+_MORE = "test over more iterations, or more often"
+_OTHER = "test higher or lower rates, or over more epochs"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What one rule says of base_lr or max_lr: a rate, or None with the reason why not."""
+
+    field: str
+    name: str
+    rate: float | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A bound, the rule it is by, how sure that is (high, medium or low), and why."""
+
+    rate: float | None
+    rule: str
+    confidence: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Suggestions:
+    """Both bounds, and what every rule says."""
+
+    base_lr: Suggestion
+    max_lr: Suggestion
+    rules: Sequence[Rule]
+
+    @property
+    def bounds(self) -> dict[str, Suggestion]:
+        """Both by the solver's field."""
+        return {"base_lr": self.base_lr, "max_lr": self.max_lr}
+
+
+def suggest(
+    rates: ArrayLike,
+    accuracies: ArrayLike,
+    *,
+    loss_rates: ArrayLike = (),
+    losses: ArrayLike = (),
+    diverged_at: float | None = None,
+    is_loss: bool = False,
+    chance: float | None = None,
+) -> Suggestions:
+    """Suggest base_lr and max_lr from the curve of a range test.
+
+    Args:
+        rates: the learning rates of the tests, rising, shape (tests,).
+        accuracies: the accuracy at each, same shape, a mean over seeds where
+            there are several; values that are not finite are left out. Of
+            fewer than 8 tests, or none, the training loss is judged instead, and
+            then there is no second witness.
+        loss_rates: the rates at which the training loss was recorded, rising.
+        losses: the training loss at each of them.
+        diverged_at: the rate at which the training diverged, if it did.
+        is_loss: `accuracies` are losses, of which lower is better.
+        chance: the accuracy of a guess, where it is known: 1 / classes.
+
+    Returns:
+        The suggestions. A bound that the curve does not support has the rate
+        None and says why.
+    """
+    test = _curve(rates, accuracies, _TEST_LOSS if is_loss else _ACCURACY)
+    loss = _curve(loss_rates, losses, _TRAINING_LOSS)
+    curve, witness = test or loss, loss if test else None
+    if curve is None:
+        given = accuracies if np.size(accuracies) or not np.size(losses) else losses
+        found = f"{_finite(given)} {'displays' if given is losses else 'tests'}"
+        return _none(f"{found} are too few, it takes {FEWEST_TESTS}", diverged_at, _MORE)
+    if witness and curve.clearness < min(_SURE, witness.clearness):
+        curve, witness = witness, curve
+    if reason := _not_learned(curve, witness, chance):
+        return _none(reason, diverged_at, _OTHER)
+    if witness and witness.clearness < _CLEAR:
+        witness = None
+    limits = (curve.slows(), curve.ragged(), curve.holds(), curve.falls(diverged_at))
+    max_lr = _max_lr(*limits, curve, witness)
+    base_lr = _base_lr(curve, witness, max_lr)
+    rises = [each.rises() for each in (test, loss) if each]
+    lowest = [loss.best()] if loss else []
+    return Suggestions(base_lr, max_lr, [*rises, *_thumb(max_lr), *limits, *lowest])
+
+
+def of_rows(
+    metric: Metric,
+    rows: Sequence[Row],
+    losses: Sequence[Row],
+    *,
+    diverged_at: float | None,
+    chance: float | None = None,
+    rules: Callable[..., Suggestions] = suggest,
+) -> Suggestions:
+    """Suggest base_lr and max_lr from the rows of a range test, each with its lr.
+
+    Args:
+        metric: the output to judge by. The training loss is no test: it is judged
+            alone, and does not confirm itself.
+        rows: those with the metric.
+        losses: those with the training loss, as `loss`.
+        diverged_at, chance: as of `suggest`.
+        rules: in place of `suggest`.
+    """
+    tests = rows if metric.of_test else ()
+    return rules(
+        [row["lr"] for row in tests],
+        [row[metric.name] for row in tests],
+        loss_rates=[row["lr"] for row in losses],
+        losses=[row["loss"] for row in losses],
+        diverged_at=diverged_at,
+        is_loss=not metric.is_accuracy,
+        chance=chance,
+    )
+
+
+@dataclass(frozen=True)
+class _Words:
+    """What a curve is called, and what it does where it gets better and worse."""
+
+    name: str
+    above: str = "below"
+    increase: str = "decrease"
+    rise: str = "fall"
+    fall: str = "rise"
+
+
+_ACCURACY = _Words("accuracy", "above", "increase", "rise", "fall")
+_TEST_LOSS = _Words("loss")
+_TRAINING_LOSS = _Words("training loss")
+
+
+class _Curve:
+    """Height against rate, as measured (`height`) and smoothed (`smooth`); a loss is upside down.
+
+    Attributes:
+        begins: the index of the first test that has risen.
+        start: the median of the tests before.
+        gain: how far the best of the smoothed curve is above that.
+        noise: the standard deviation of a test, by its neighbours, or by those before the
+            rise where that is larger: a net that guesses may guess the same for a while.
+    """
+
+    def __init__(self, rates: Curve, values: Curve, words: _Words) -> None:
+        self.rates = rates
+        self.words = words
+        self.height = values if words is _ACCURACY else -values
+        self.smooth = _smoothed(self.height)
+        self.start = float(self.height[0])
+        for _ in range(_ROUNDS):
+            self.gain = float(self.smooth.max()) - self.start
+            self.begins = self._begins()
+            self.start = float(np.median(self.height[: self.begins]))
+        self.gain = float(self.smooth.max()) - self.start
+        self.noise = self._noise()
+
+    @property
+    def clearness(self) -> float:
+        """The gain in standard deviations of the noise."""
+        if self.gain <= 0:
+            return 0.0
+        return self.gain / self.noise if self.noise else math.inf
+
+    def level(self, share: float) -> float:
+        return self.start + share * self.gain
+
+    def _begins(self) -> int:
+        """Where to part the tests up to the top, so that the fewest are on the wrong side."""
+        top = max(1, int(np.argmax(self.smooth >= self.level(_SLOWED))))
+        risen = _running_median(self.height, 3)[: top + 1] >= self.level(_RISEN)
+        too_high = np.cumsum(risen)[:-1]  # before the first test, before the second, and so on
+        too_low = np.cumsum(~risen[::-1])[::-1][1:]
+        return 1 + int(np.argmin(too_high + too_low))
+
+    def _noise(self) -> float:
+        # about the line through both neighbours, whose mean has half the variance of a test
+        scatter = self.height[1:-1] - (self.height[:-2] + self.height[2:]) / 2
+        before = self.height[: self.begins] - self.start
+        return max(_deviation(scatter) / math.sqrt(1.5), _deviation(before))
+
+    def rises(self) -> Rule:
+        rate = float(self.rates[self.begins])
+        reason = f"the {self.words.name} starts to {self.words.increase} at {rate:.3g}"
+        return Rule("base_lr", "learns" if self.words is _TRAINING_LOSS else "rises", rate, reason)
+
+    def slows(self) -> Rule:
+        first = int(np.argmax(self.smooth >= self.level(_SLOWED)))
+        if self.rates[first] >= self.rates[-1] - _END * (self.rates[-1] - self.rates[0]):
+            reason = f"the {self.words.name} still {self.words.rise}s at the highest rate"
+            return Rule("max_lr", "slows", None, reason)
+        rate = float(self.rates[first])
+        return Rule("max_lr", "slows", rate, f"the {self.words.increase} slows at {rate:.3g}")
+
+    def ragged(self) -> Rule:
+        best = np.maximum.accumulate(self.smooth)
+        dips = best - self.height > max(_DIP * self.gain, _CLEAR * self.noise)
+        learned = int(np.argmax(self.smooth >= self.level(_LEARNED)))
+        for index in range(learned, self.rates.size - 1):
+            behind = dips[index + 1 : index + 1 + _TESTS_BEHIND]
+            if behind[0] and behind.sum() >= _DIPS:
+                rate = float(self.rates[index])
+                reason = f"the {self.words.name} becomes ragged at {rate:.3g}"
+                return Rule("max_lr", "ragged", rate, reason)
+        return Rule("max_lr", "ragged", None, f"the {self.words.name} does not become ragged")
+
+    def holds(self) -> Rule:
+        last = int(np.flatnonzero(self.smooth >= self.level(_SLOWED))[-1])
+        rate = float(self.rates[last])
+        return Rule("max_lr", "holds", rate, f"the {self.words.name} holds up to {rate:.3g}")
+
+    def falls(self, diverged_at: float | None) -> Rule:
+        rate = self.holds().rate
+        name, fall = self.words.name, self.words.fall
+        if diverged_at is not None:
+            reason = f"the training diverges at {diverged_at:.3g}, after {rate:.3g}"
+            return Rule("max_lr", "falls", rate, reason)
+        if self.smooth[-1] < self.level(1 - _FALLEN):
+            return Rule("max_lr", "falls", rate, f"the {name} {fall}s for good after {rate:.3g}")
+        return Rule("max_lr", "falls", None, f"the {name} does not {fall} for good")
+
+    def best(self) -> Rule:
+        rate = float(self.rates[int(np.argmax(self.smooth))])
+        return Rule("max_lr", "loss", rate, f"the training loss is lowest at {rate:.3g}")
+
+
+def _max_lr(
+    slows: Rule, ragged: Rule, holds: Rule, falls: Rule, curve: _Curve, witness: _Curve | None
+) -> Suggestion:
+    found = [rule for rule in (slows, falls) if rule.rate is not None] or [ragged]
+    chosen = min(found, key=lambda rule: rule.rate or math.inf)
+    if chosen.rate is None:
+        return Suggestion(None, "", "low", f"{slows.reason}: test up to a higher one")
+    reason = chosen.reason
+    lasts = holds.rate is not None and holds.rate > _AGREE * chosen.rate
+    if lasts:
+        reason += f"; {holds.reason}, so that a larger max_lr is worth a try"
+    seen = (witness.slows().rate or float(witness.rates[-1])) if witness else None
+    confidence = _confidence(chosen.rate, seen, curve)
+    if confidence == "high" and (lasts or chosen is ragged):
+        confidence = "medium"
+    return Suggestion(chosen.rate, chosen.name, confidence, reason)
+
+
+def _base_lr(curve: _Curve, witness: _Curve | None, max_lr: Suggestion) -> Suggestion:
+    chosen, other = curve, witness
+    if witness and witness.clearness > curve.clearness:
+        chosen, other = witness, curve
+    rises, rate = chosen.rises(), float(chosen.rates[chosen.begins])
+    if max_lr.rate is not None and rate >= max_lr.rate:
+        reason = f"{rises.reason}, no lower than max_lr: a quarter of that"
+        return Suggestion(max_lr.rate / 4, "max/4", "low", reason)
+    if chosen.begins <= 1:
+        reason = f"{rises.reason}, the second rate tested: it may be lower"
+        return Suggestion(rate, rises.name, "low", reason)
+    seen = other.rises().rate if other else None
+    return Suggestion(rate, rises.name, _confidence(rate, seen, chosen), rises.reason)
+
+
+def _confidence(rate: float, seen: float | None, curve: _Curve) -> str:
+    """How sure a rate is, given what the other curve says, if there is one."""
+    agrees = seen is not None and max(rate, seen) <= _AGREE * min(rate, seen)
+    if curve.clearness < _SURE:
+        return "medium" if agrees else "low"
+    if seen is None:
+        return "medium"
+    return "high" if agrees else "low"
+
+
+def _thumb(max_lr: Suggestion) -> list[Rule]:
+    return [
+        Rule(
+            *("base_lr", f"max/{part}", max_lr.rate / part if max_lr.rate else None),
+            f"the paper's rule of thumb: 1/{part} of max_lr",
+        )
+        for part in (3, 4)
+    ]
+
+
+def _not_learned(curve: _Curve, witness: _Curve | None, chance: float | None) -> str | None:
+    """Why a curve has no bounds, if it has none."""
+    words = curve.words
+    if curve.clearness < _CLEAR:
+        return f"the {words.name} does not {words.rise} clearly {words.above} where it starts"
+    if witness and witness.clearness < _CLEAR and curve.clearness < _SURE:
+        return f"the {words.name} {words.rise}s little, and the {witness.words.name} shows nothing"
+    best = float(curve.smooth.max())
+    if words is not _ACCURACY or chance is None:
+        return None
+    if best >= chance + _GUESS * math.sqrt(chance * (1 - chance)):
+        return None
+    return f"the accuracy is {best:.3g} at best, and {chance:.3g} by guessing"
+
+
+def _none(reason: str, diverged_at: float | None, remedy: str) -> Suggestions:
+    if diverged_at is not None:
+        remedy = f"let the range end below {diverged_at:.3g}, where the training diverges"
+    nothing = Suggestion(None, "", "low", f"{reason}: {remedy}")
+    return Suggestions(nothing, nothing, ())
+
+
+def _curve(rates: ArrayLike, values: ArrayLike, words: _Words) -> _Curve | None:
+    """The curve of the values that are finite, if they are enough."""
+    at, value = np.asarray(rates, np.float64), np.asarray(values, np.float64)
+    kept = np.isfinite(value)
+    return _Curve(at[kept], value[kept], words) if kept.sum() >= FEWEST_TESTS else None
+
+
+def _finite(values: ArrayLike) -> int:
+    return int(np.isfinite(np.asarray(values, np.float64)).sum())
+
+
+def _deviation(differences: Curve) -> float:
+    """Their standard deviation, by the median of their amounts: outliers do not count."""
+    return 1.4826 * float(np.median(np.abs(differences)))
+
+
+def _smoothed(values: Curve) -> Curve:
+    """By a running median over about a tenth of the values."""
+    return _running_median(values, 2 * (values.size // 20) + 3)
+
+
+def _running_median(values: Curve, window: int) -> Curve:
+    """The median of the window about each value, of a smaller one near the ends.
+
+    Only the first value stands alone; the last has the two before it beside.
+    """
+    half = [min(window // 2, i) for i in range(values.size)]
+    first = [min(i - h, values.size - 3) for i, h in enumerate(half)]
+    return np.array(
+        [np.median(values[f : i + h + 1]) for i, (f, h) in enumerate(zip(first, half, strict=True))]
+    )

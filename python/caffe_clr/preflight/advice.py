@@ -1,0 +1,189 @@
+"""What the paper advises on cycles (L. N. Smith, arXiv 1506.01186), as warnings on a run.
+
+On 1cycle it is his later report (arXiv 1803.09820).
+
+A run is of one stage or several, each a solver that goes on from the last one's
+solver state, as in the paper's Table 2.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+from caffe_clr import policies, prototxt
+from caffe_clr.errors import ClrError
+from caffe_clr.preflight import epochs
+from caffe_clr.prototxt import SolverFile
+
+FEWEST_CYCLES = epochs.CYCLES[0]
+ONE_CYCLE = 0.9  # of a run; 0.86 to 0.97 in the solver files that the report's author published
+HALVED_AWAY = 8  # the cycle from which on triangular2 is at most 1/128 of its first height
+
+
+def check_stages(stages: Sequence[SolverFile]) -> list[str]:
+    """Refuse stages that cannot go on from one another.
+
+    Args:
+        stages: the solver of each, which prototxt.check_solver has passed.
+
+    Returns:
+        A warning, one line, for each of the paper's policies that does not begin
+        where the stage before it ends.
+
+    Raises:
+        ClrError: a max_iter is not above that of the stage before, or solver
+            types or train nets differ, so that the solver state does not fit.
+    """
+    warnings = []
+    for number, (earlier, later) in enumerate(pairwise(stages), 2):
+        before, previous = earlier.name, earlier.parameter
+        name, parameter = later.name, later.parameter
+        if parameter.max_iter <= previous.max_iter:
+            raise ClrError(
+                f"stage {number} ({name}): max_iter is {parameter.max_iter}, and stage"
+                f" {number - 1} ({before}) ends at {previous.max_iter};"
+                " iterations go on from there: set it above that"
+            )
+        solver_types = [prototxt.solver_type(solver) for solver in (previous, parameter)]
+        if solver_types[0] != solver_types[1]:
+            raise ClrError(
+                f"stage {number} ({name}): the solver is {solver_types[1]}, but {solver_types[0]}"
+                f" in stage {number - 1} ({before}), whose state would not fit; use one type"
+            )
+        if difference := _difference(_trained_layers(earlier), _trained_layers(later)):
+            raise ClrError(
+                f"stage {number} ({name}): its net is not that of stage {number - 1} ({before}),"
+                f" whose state would not fit: {difference}"
+            )
+        if effect := _effect_of_start(parameter, previous.max_iter):
+            warnings.append(
+                f"stage {number} ({name}) starts its policy at {parameter.start_lr_policy}, stage"
+                f" {number - 1} ends at {previous.max_iter}: {effect};"
+                f" set start_lr_policy: {previous.max_iter}"
+            )
+    return warnings
+
+
+def advise(name: str, parameter: Any, start: int, epoch: int | None) -> list[str]:
+    """Warn of a cyclical policy that is not as the paper advises.
+
+    That is of triangular, triangular2 and exp_range: a run that ends within a
+    cycle, of fewer than three cycles, or with a stepsize that is not 2 to 10
+    epochs (section 3.2), and a triangular2 that has been halved to nothing
+    (section 3.1). Of 1cycle it is a run that ends with its cycle, or before. A run
+    that is one way up, a range test, is as it should be.
+
+    Args:
+        name: what to call the solver: its file.
+        parameter: its SolverParameter, which prototxt.check_solver has passed.
+        start: the iteration that the run, or this stage of it, goes on from.
+        epoch: iterations an epoch; None where that is not known.
+
+    Returns:
+        Warnings, a line each.
+    """
+    if parameter.lr_policy not in policies.WITH_CYCLE:
+        return []
+    end, cycle = parameter.max_iter, 2 * parameter.stepsize
+    first = parameter.start_lr_policy
+    begin = max(start, first)
+    if begin == first and end == first + parameter.stepsize:
+        return []
+    if end <= first:
+        return [
+            f"{name}: its policy starts at {first}, after the run's end at {end}: the rate stays"
+            f" at {parameter.base_lr:g}; lower start_lr_policy or raise max_iter"
+        ]
+    if parameter.lr_policy == "1cycle":
+        return _advise_1cycle(name, end, first, first + cycle)
+    warnings = []
+    if end - begin < FEWEST_CYCLES * cycle:
+        whole = first + (-((first - begin) // cycle) + FEWEST_CYCLES) * cycle
+        warnings.append(
+            f"{name}: {end - begin} iterations are fewer than {FEWEST_CYCLES} cycles of {cycle},"
+            f" the least that the paper advises (section 3.2): set max_iter: {whole}, or a smaller"
+            " stepsize"
+        )
+    elif (end - first) % cycle:
+        within = end - (end - first) % cycle
+        warnings.append(
+            f"{name}: max_iter {end} is within a cycle of {cycle} iterations; accuracy is best at"
+            f" a cycle's end (section 3.2): set max_iter: {within} or {within + cycle}"
+        )
+    if parameter.lr_policy == "triangular2" and end - first >= HALVED_AWAY * cycle:
+        warnings.append(
+            f"{name}: {(end - first) // cycle} cycles of triangular2; from cycle"
+            f" {HALVED_AWAY} on the rate rises by 1/{2 ** (HALVED_AWAY - 1)} of max_lr - base_lr"
+            " or less (section 3.1): use a larger stepsize, or triangular"
+        )
+    return warnings + _advise_stepsize(name, parameter.stepsize, epoch)
+
+
+def _advise_1cycle(name: str, end: int, first: int, cycle_end: int) -> list[str]:
+    if cycle_end < end:
+        return []
+    return [
+        f"{name}: the run ends at {end}, and its one cycle at {cycle_end}; some iterations are to"
+        " follow the cycle at a rate far below base_lr (arXiv 1803.09820): raise max_iter above"
+        f" {cycle_end}, or set stepsize: {max(1, round(ONE_CYCLE * (end - first) / 2))}"
+    ]
+
+
+def _advise_stepsize(name: str, stepsize: int, epoch: int | None) -> list[str]:
+    if epoch is None:
+        return []
+    least, most = (number * epoch for number in epochs.ADVISED)
+    if least <= stepsize <= most:
+        return []
+    relation = f"less than {epochs.ADVISED[0]}" if stepsize < least else f"over {epochs.ADVISED[1]}"
+    return [
+        f"{name}: stepsize {stepsize} is {relation} epochs of {epoch} iterations"
+        f" (section 3.2): set it to {least} to {most}"
+    ]
+
+
+def _trained_layers(solver: SolverFile) -> list[Any]:
+    """The layers with bottoms of a solver's train net, without their include and exclude."""
+    layers = []
+    for layer in solver.train_net.parameter.layer:
+        if layer.bottom:
+            trained = type(layer)()
+            trained.CopyFrom(layer)
+            trained.ClearField("include")
+            trained.ClearField("exclude")
+            layers.append(trained)
+    return layers
+
+
+def _difference(previous: list[Any], layers: list[Any]) -> str | None:
+    """The first of two nets' layers that differs, in words."""
+    for layer, other in zip(layers, previous, strict=False):
+        if layer.name != other.name:
+            return f'layer "{layer.name}" stands where there was "{other.name}"'
+        if layer != other:
+            return f'layer "{layer.name}" differs'
+    if len(layers) > len(previous):
+        return f'layer "{layers[len(previous)].name}" is new'
+    if len(layers) < len(previous):
+        return f'layer "{previous[len(layers)].name}" is missing'
+    return None
+
+
+def _effect_of_start(parameter: Any, previous_end: int) -> str | None:
+    """What becomes of a rate whose policy does not begin where the stage before ends."""
+    if parameter.lr_policy not in policies.BOUNDED:
+        return None
+    elapsed = previous_end - parameter.start_lr_policy
+    if elapsed < 0:
+        rate = parameter.max_lr if parameter.lr_policy == "decay" else parameter.base_lr
+        return f"the rate stays at {rate:g} for {-elapsed} iterations"
+    if parameter.lr_policy == "decay":
+        return f"{elapsed} iterations of it are left out" if elapsed else None
+    cycles, position = divmod(elapsed, 2 * parameter.stepsize)
+    if cycles and parameter.lr_policy == "1cycle":
+        return "its cycle is left out"
+    if position:
+        return "the rate jumps into the middle of a cycle"
+    if cycles and parameter.lr_policy != "triangular":
+        return f"its first {'cycle is' if cycles == 1 else f'{cycles} cycles are'} left out"
+    return None

@@ -1,0 +1,159 @@
+"""Checks of a run before Caffe is given it, since every failed CHECK of Caffe ends the process.
+
+They need the solver's SolverParameter and the files that it and its nets name,
+and not `import caffe`. What they do not know (layer types, shapes of blobs) is
+left to Caffe.
+"""
+
+import math
+import os
+from typing import Any
+
+from caffe_clr import prototxt
+from caffe_clr.errors import ClrError
+from caffe_clr.preflight import data_layers, epochs
+from caffe_clr.prototxt import Net, SolverFile
+
+_PREFETCHING = ("Data", "ImageData", "WindowData")
+
+
+def check_run(solver: SolverFile, *, gpu: int | None = None) -> list[str]:
+    """Refuse a solver that Caffe would abort on, or that would train nothing.
+
+    The rules are those of solver.cpp, sgd_solvers.hpp and net.cpp in Caffe's
+    source, and those of `data_layers`. Relative paths are relative to the
+    working directory, as for `caffe train`.
+
+    Args:
+        solver: its parameter as Caffe will get it.
+        gpu: the number of the GPU to run on; None for the CPU.
+
+    Returns:
+        Warnings, a line each, on what Caffe runs but a user can hardly want.
+
+    Raises:
+        ClrError: says which file, layer and field is wrong, and the remedy.
+    """
+    parameter, name = solver.parameter, solver.name
+    prototxt.check_solver(parameter, name)
+    _check_numbers(parameter, name)
+    prototxt.check_type(parameter, name)
+    train_net, test_nets = solver.train_net, solver.test_nets
+    if test_nets and parameter.test_interval < 1:
+        raise ClrError(
+            f"{name}: test_interval is {parameter.test_interval}, and there are test nets;"
+            " set it to the iterations between two tests"
+        )
+    for net in (train_net, *test_nets):
+        _check_prefetch(net)
+        data_layers.check(net)
+    _check_weights(parameter, name)
+    warnings = []
+    if parameter.test_interval and not test_nets:
+        warnings.append(
+            f"{name}: test_interval is {parameter.test_interval}, but nothing is tested without"
+            " test_iter; add it"
+        )
+    warnings += warn_of_mode(solver, gpu)
+    if solver.tested_nets:
+        warnings += _warn_of_outputs(test_nets)
+        warnings += _warn_of_coverage(solver)
+    return warnings
+
+
+def warn_of_mode(solver: SolverFile, gpu: int | None) -> list[str]:
+    """A warning, if a solver asks for a GPU and is trained on the CPU, where gpu is None."""
+    parameter = solver.parameter
+    if gpu is None and parameter.HasField("solver_mode") and parameter.solver_mode:
+        return [
+            f"{solver.name}: solver_mode is GPU, but this run is on the CPU; to train on a GPU,"
+            " give --gpu"
+        ]
+    return []
+
+
+def warn_of_no_tests(solver: SolverFile) -> list[str]:
+    """A warning, if a training of a solver tests nothing, why that is and how to fix it."""
+    if solver.tested_nets:
+        return []
+    parameter = solver.parameter
+    if not any(parameter.test_iter):
+        reason, remedy = "it has no test_iter above 0", "set test_iter, and test_interval"
+    else:
+        reason = f"test_interval {parameter.test_interval} is beyond max_iter {parameter.max_iter}"
+        remedy = "set test_interval to that or less"
+    return [
+        f"{solver.name}: nothing is tested, since {reason}; what there is to go by is the training"
+        f" loss. To test, {remedy}"
+    ]
+
+
+def _check_prefetch(net: Net) -> None:
+    """Refuse layers that would wait for their own data for ever (base_data_layer.cpp)."""
+    for layer in net.parameter.layer:
+        if layer.type in _PREFETCHING and layer.data_param.prefetch < 1:
+            raise ClrError(
+                f'{net.name}: layer "{layer.name}": prefetch is 0, so no batch would ever be'
+                " read; set it to 1 or more, or remove it"
+            )
+
+
+def _check_numbers(parameter: Any, name: str) -> None:
+    for field, value in parameter.ListFields():
+        if field.type != field.TYPE_FLOAT:
+            continue
+        for number in [value] if isinstance(value, float) else value:
+            if not math.isfinite(number):
+                raise ClrError(f"{name}: {field.name} is {number:g}; set it to a finite number")
+    for field in ("max_iter", "iter_size"):
+        value = getattr(parameter, field)
+        if value < 1:
+            raise ClrError(f"{name}: {field} is {value}; set it to 1 or more")
+
+
+def _check_weights(parameter: Any, name: str) -> None:
+    # a field that came after Caffe 1.0
+    for models in map(os.fsdecode, getattr(parameter, "weights", ())):
+        for model in models.split(","):
+            prototxt.check_file(model.strip(), f"{name}: weights")
+
+
+def _warn_of_outputs(test_nets: list[Net]) -> list[str]:
+    """A warning for each test net whose every top is some layer's bottom (Net::Init)."""
+    return [
+        f"{net.name}: the TEST phase has no output, so that a test shows nothing; give the loss"
+        " or an Accuracy layer a top"
+        for net in test_nets
+        if net.parameter.layer and not _outputs(net.parameter)
+    ]
+
+
+def _outputs(net: Any) -> set[str]:
+    outputs: set[str] = set()
+    for layer in net.layer:
+        outputs = (outputs - set(layer.bottom)) | set(layer.top)
+    return outputs
+
+
+def _warn_of_coverage(solver: SolverFile) -> list[str]:
+    """A warning for each test that is not of every image once."""
+    warnings = []
+    pairs = zip(solver.parameter.test_iter, epochs.test_images(solver), strict=True)
+    for test_iter, (images, batch_size) in pairs:
+        if not images or not batch_size or test_iter * batch_size in (0, images):
+            continue
+        tested = max(0, test_iter) * batch_size
+        what = "not all of" if tested < images else "more than"
+        if images % batch_size:
+            batches = images // batch_size
+            remedy = (
+                f"no test_iter fits: {batches} leaves out {images % batch_size},"
+                f" {batches + 1} repeats {batch_size - images % batch_size}"
+            )
+        else:
+            remedy = f"set test_iter: {images // batch_size}"
+        warnings.append(
+            f"{solver.name}: test_iter {test_iter} with batch_size {batch_size} tests"
+            f" {tested:,} images, {what} the {images:,} there are; {remedy}"
+        )
+    return warnings

@@ -1,0 +1,409 @@
+"""Reading solver and net prototxt files, and checking them before Caffe aborts on them.
+
+The message classes are those of the patched Caffe that is built, loaded without
+importing caffe itself.
+"""
+
+import difflib
+import importlib.util
+import os
+import re
+import sys
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from subprocess import CalledProcessError
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from google.protobuf import text_format
+
+from caffe_clr import policies
+from caffe_clr.errors import ClrError
+from caffe_clr.prototxt.text_parser import TextError, parse
+from caffe_clr.system import installed_caffe
+
+SOLVER_TYPES = ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")
+WITH_MOMENTUM = ("SGD", "Nesterov", "Adam")  # one that can cycle
+_WITHOUT_MOMENTUM = ("AdaGrad", "RMSProp")
+_REGULARIZATIONS = ("L2", "L1")
+
+_PB2 = "caffe.proto.caffe_pb2"
+_GENERIC_NETS = ("net", "net_param")
+_NEW_FIELDS = {"max_lr", "start_lr_policy"}
+_ONE_CYCLE_FIELD = "cyclical_momentum"
+_NO_ONE_CYCLE = "this Caffe is without the patch one-cycle, which adds it"
+_TRAIN_NETS = (*_GENERIC_NETS, "train_net", "train_net_param")
+_FATAL = re.compile(r"^F.*?\] (.*)", re.MULTILINE)  # what Caffe logs before it aborts
+_TAKEN_FOR = {
+    "caffe.SolverParameter": "caffe.NetParameter",
+    "caffe.NetParameter": "caffe.SolverParameter",
+}
+_BYTE_ORDER_MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\xef\xbb\xbf": "UTF-8"}
+
+
+class Net(NamedTuple):
+    """A net of a solver.
+
+    Attributes:
+        name: its file, or the field of the solver that holds it.
+        parameter: its NetParameter, with the layers that its state includes.
+    """
+
+    name: str
+    parameter: Any
+
+
+def caffe_pb2() -> ModuleType:
+    """The module caffe.proto.caffe_pb2 of the patched Caffe.
+
+    It is entered into sys.modules under its own name, where a later `import
+    caffe` finds it: protobuf refuses to load it a second time.
+
+    Raises:
+        ClrError: no Caffe can be imported, or one without the policies' fields.
+    """
+    if _PB2 in sys.modules:
+        return sys.modules[_PB2]
+    package = installed_caffe.package()
+    if package is None:
+        raise ClrError("no Caffe in this Python environment: run `caffe-clr build` first")
+    path = package / "proto" / "caffe_pb2.py"
+    spec = importlib.util.spec_from_file_location(_PB2, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except FileNotFoundError:
+        raise ClrError(f"{path} is missing: run `caffe-clr build` again") from None
+    if missing := _NEW_FIELDS - _fields_of_solver(module):
+        raise ClrError(
+            f"{path.parent.parent} is a Caffe without the patch that adds"
+            f" {' and '.join(sorted(missing))}: run `caffe-clr build`"
+        )
+    sys.modules[_PB2] = module
+    return module
+
+
+def has_one_cycle() -> bool:
+    """Whether this Caffe has the policy 1cycle and cyclical_momentum, which a second patch adds."""
+    return _ONE_CYCLE_FIELD in _fields_of_solver(caffe_pb2())
+
+
+def _fields_of_solver(module: ModuleType) -> set[str]:
+    return set(module.SolverParameter.DESCRIPTOR.fields_by_name)
+
+
+def read_solver(path: Path, *, check_policy: bool = True) -> Any:
+    """The SolverParameter in a solver prototxt.
+
+    A string in it that is not UTF-8, as of a path in GBK, is bytes.
+
+    Args:
+        check_policy: false for a solver whose bounds or stepsize are still to be found.
+
+    Raises:
+        ClrError: the file cannot be read, is not a solver prototxt, or asks for
+            a policy or momentum that patched Caffe would refuse; says where and
+            why.
+    """
+    solver = _read(path, "SolverParameter")
+    if check_policy:
+        check_solver(solver, str(path))
+    return solver
+
+
+def check_solver(solver: Any, name: str = "solver") -> None:
+    """Refuse a SolverParameter whose policy or momentum patched Caffe would refuse.
+
+    Raises:
+        ClrError: says which field of `name` is wrong, its value and the remedy.
+    """
+    try:
+        policies.learning_rate(solver, 0)
+        policies.momenta(solver, 0)
+    except ValueError as error:
+        hint = ""
+        if solver.lr_policy not in policies.POLICIES:
+            hint = did_you_mean(solver.lr_policy, policies.POLICIES)
+        raise ClrError(f"{name}: {error}{hint}") from None
+    if policies.cyclical_momentum(solver) and solver_type(solver) not in WITH_MOMENTUM:
+        raise ClrError(
+            f"{name}: {solver_type(solver)} has no momentum that could cycle; remove"
+            f" cyclical_momentum, or use {', '.join(WITH_MOMENTUM)}"
+        )
+
+
+def check_type(solver: Any, name: str = "solver") -> None:
+    """Refuse a SolverParameter that this Caffe makes no solver of, whatever its bounds and nets.
+
+    Raises:
+        ClrError: says which field of `name` is wrong, its value and the remedy.
+    """
+    if solver.lr_policy == "1cycle" and not has_one_cycle():
+        raise ClrError(f'{name}: lr_policy "1cycle": {_NO_ONE_CYCLE}; use another policy')
+    if solver.average_loss < 1:
+        raise ClrError(f"{name}: average_loss is {solver.average_loss}; set it to 1 or more")
+    if solver.HasField("type") and solver.HasField("solver_type"):
+        raise ClrError(f"{name}: both type and solver_type are set; keep type")
+    kind = solver_type(solver)
+    _check_known("type", kind, SOLVER_TYPES, name)
+    if solver.momentum and kind in _WITHOUT_MOMENTUM:
+        raise ClrError(f"{name}: momentum is {solver.momentum:g}, and {kind} has none; remove it")
+    if kind == "RMSProp" and not 0 <= solver.rms_decay < 1:
+        raise ClrError(
+            f"{name}: rms_decay is {solver.rms_decay:g}; set it to 0 or more, and below 1"
+        )
+    if solver.weight_decay:
+        _check_known("regularization_type", solver.regularization_type, _REGULARIZATIONS, name)
+
+
+def _check_known(field: str, value: str, known: tuple[str, ...], name: str) -> None:
+    if value not in known:
+        hint = did_you_mean(value, known)
+        raise ClrError(f'{name}: {field} "{value}" is unknown; use one of {", ".join(known)}{hint}')
+
+
+def solver_type(solver: Any) -> str:
+    """The type of a SolverParameter; the deprecated solver_type translated, as Caffe does."""
+    if not solver.HasField("solver_type"):
+        return str(solver.type)
+    names = {solver_type.upper(): solver_type for solver_type in SOLVER_TYPES}
+    return names[caffe_pb2().SolverParameter.SolverType.Name(solver.solver_type)]
+
+
+class SolverFile:
+    """A solver and the nets that it names, each of which is read once, when it is asked for.
+
+    Attributes:
+        parameter: its SolverParameter.
+        name: what to call it: its file.
+    """
+
+    def __init__(self, parameter: Any, name: str = "solver") -> None:
+        self.parameter = parameter
+        self.name = name
+        self._files: dict[str, Any] = {}
+
+    @cached_property
+    def train_net(self) -> Net:
+        """The net that it trains (Solver::InitTrainNet in Caffe's solver.cpp).
+
+        Raises:
+            ClrError: there is no net or several, or its file cannot be used.
+        """
+        fields = [field for field in _TRAIN_NETS if self.parameter.HasField(field)]
+        if not fields:
+            raise ClrError(f"{self.name}: no net to train; name its file with net")
+        if len(fields) > 1:
+            given = " and ".join(fields)
+            raise ClrError(f"{self.name}: {given} each give a net to train; keep one")
+        source, net = self._source(fields[0])
+        return _net_in_state(source, net, "TRAIN", self.parameter.train_state)
+
+    @property
+    def nets(self) -> list[Net]:
+        """The net that it trains, and those that it tests.
+
+        Raises:
+            ClrError: see train_net and test_nets.
+        """
+        return [self.train_net, *self.test_nets]
+
+    @cached_property
+    def test_nets(self) -> list[Net]:
+        """The nets that it tests, in Caffe's order (Solver::InitTestNets).
+
+        Those are test_net_param, then test_net, then net or net_param once for
+        each test_iter that is left.
+
+        Raises:
+            ClrError: the numbers of test_iter or test_state do not fit that of
+                nets, or a file cannot be used.
+        """
+        solver, name = self.parameter, self.name
+        sources = [(f"{name}: test_net_param", net) for net in solver.test_net_param]
+        files = map(os.fsdecode, solver.test_net)
+        sources += [(file, self._read("test_net", file)) for file in files]
+        given, needed = len(solver.test_iter), len(sources)
+        generic = [field for field in _GENERIC_NETS if solver.HasField(field)]
+        if given < needed or (given > needed and not generic):
+            raise ClrError(f"{name}: {needed} test nets, {given} test_iter; give each net one")
+        if given > needed:
+            sources += [self._source(generic[0])] * (given - needed)
+        states = list(solver.test_state) or [caffe_pb2().NetState()] * given
+        if len(states) != given:
+            raise ClrError(
+                f"{name}: {given} test nets, {len(states)} test_state; give each net one, or none"
+            )
+        return [
+            _net_in_state(source, net, "TEST", state)
+            for (source, net), state in zip(sources, states, strict=True)
+        ]
+
+    @property
+    def tested_nets(self) -> dict[int, Net]:
+        """The nets that are tested during a training, by their number among test_nets.
+
+        None is where `caffe train` tests none: a test_interval beyond max_iter, a
+        test_iter of 0. What test_initialization adds at iteration 0 does not count.
+        """
+        solver = self.parameter
+        if 0 < solver.max_iter < solver.test_interval:
+            return {}
+        pairs = zip(self.test_nets, solver.test_iter, strict=True)
+        return {number: net for number, (net, batches) in enumerate(pairs) if batches}
+
+    def _source(self, field: str) -> tuple[str, Any]:
+        """What to call the net in a field, and its NetParameter."""
+        value = getattr(self.parameter, field)
+        if isinstance(value, str | bytes):
+            file = os.fsdecode(value)
+            return file, self._read(field, file)
+        if value.layers:
+            raise ClrError(
+                f"{self.name}: {field}: Caffe reads the deprecated `layers` only from files; write"
+                " the net to one, and name it with net"
+            )
+        return f"{self.name}: {field}", value
+
+    def _read(self, field: str, file: str) -> Any:
+        if file not in self._files:
+            if not Path(file).exists():
+                reason = f"cannot be read: No such file or directory{looked_for(file)}"
+                raise ClrError(f"{self.name}: {field}: {file}: {reason}")
+            if Path(file).is_fifo():
+                raise ClrError(
+                    f"{self.name}: {field}: {file} is a pipe, but has to be read twice; name a file"
+                )
+            self._files[file] = read_net(Path(file))
+        return self._files[file]
+
+
+def open_solver(path: Path, *, check_policy: bool = True) -> SolverFile:
+    """The solver in a prototxt, with its nets to come; arguments and errors as of read_solver."""
+    return SolverFile(read_solver(path, check_policy=check_policy), str(path))
+
+
+def read_net(path: Path) -> Any:
+    """The NetParameter in a net prototxt; one of a deprecated format upgraded, as Caffe does.
+
+    Raises:
+        ClrError: the file cannot be read or is not a net prototxt.
+    """
+    return upgraded(_read(path, "NetParameter", only_utf8=True), str(path))
+
+
+def upgraded(net: Any, name: str) -> Any:
+    """A NetParameter in the present format, as Caffe upgrades one of a deprecated format.
+
+    Raises:
+        ClrError: `name` cannot be upgraded.
+    """
+    if not net.layers and not net.input:
+        return net
+    try:
+        text = installed_caffe.upgrade_net(text_format.MessageToString(net))
+    except OSError as error:
+        raise ClrError(f"{error.filename}: {error.strerror}; run `caffe-clr build` again") from None
+    except CalledProcessError as error:
+        fatal = _FATAL.search(error.stderr)
+        reason = fatal[1] if fatal else str(error)
+        raise ClrError(
+            f"{name}: cannot be upgraded from the deprecated `layers`: {reason}"
+        ) from None
+    return parse(text.encode(), type(net)())
+
+
+def did_you_mean(wrong: str, names: Iterable[str], likeness: float = 0.6) -> str:
+    """The end of a message on an unknown name: the closest of `names`, or nothing.
+
+    Args:
+        likeness: how close it has to be, from 0 to 1; see difflib.
+
+    >>> did_you_mean("lmdb", ["LEVELDB", "LMDB"])
+    '; did you mean "LMDB"?'
+    """
+    by_lower_case = {name.lower(): name for name in names}
+    closest = difflib.get_close_matches(wrong.lower(), by_lower_case, 1, likeness)
+    return f'; did you mean "{by_lower_case[closest[0]]}"?' if closest else ""
+
+
+def looked_for(path: str) -> str:
+    """The end of a message on a file that is missing: where a relative path was looked for."""
+    return "" if Path(path).is_absolute() else f" (looked for in {Path.cwd()}, the current folder)"
+
+
+def check_file(file: str, where: str) -> None:
+    """Refuse a file that is not there, named at `where`."""
+    if not Path(file).is_file():
+        raise ClrError(f"{where}: there is no file {file}{looked_for(file)}")
+
+
+def _net_in_state(source: str, net: Any, phase: str, state_of_solver: Any) -> Net:
+    """A net with the layers that its state includes (Net::FilterNet in Caffe's net.cpp)."""
+    state = caffe_pb2().NetState(phase=phase)
+    state.MergeFrom(net.state)
+    state.MergeFrom(state_of_solver)
+    parameter = caffe_pb2().NetParameter()
+    parameter.CopyFrom(net)
+    del parameter.layer[:]
+    for layer in net.layer:
+        if layer.include and layer.exclude:
+            raise ClrError(f'{source}: layer "{layer.name}": has include and exclude; keep one')
+        if layer.include:
+            included = any(_meets(state, rule) for rule in layer.include)
+        else:
+            included = not any(_meets(state, rule) for rule in layer.exclude)
+        if included:
+            parameter.layer.append(layer)
+    return Net(source, parameter)
+
+
+def _meets(state: Any, rule: Any) -> bool:
+    """Net::StateMeetsRule."""
+    return (
+        (not rule.HasField("phase") or bool(state.phase == rule.phase))
+        and (not rule.HasField("min_level") or bool(state.level >= rule.min_level))
+        and (not rule.HasField("max_level") or bool(state.level <= rule.max_level))
+        and set(rule.stage) <= set(state.stage)
+        and set(rule.not_stage).isdisjoint(state.stage)
+    )
+
+
+def _read(path: Path, message: str, *, only_utf8: bool = False) -> Any:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ClrError(f"{path}: cannot be read: {error.strerror}") from None
+    for mark, encoding in _BYTE_ORDER_MARKS.items():
+        if content.startswith(mark):
+            raise ClrError(
+                f"{path}: begins with the byte order mark of {encoding}, which Caffe cannot read;"
+                " save it as UTF-8 without one"
+            )
+    try:
+        return parse(content, getattr(caffe_pb2(), message)(), only_utf8=only_utf8)
+    except TextError as error:
+        reason = _unknown_name(*error.unknown) if error.unknown else error.reason
+        raise ClrError(f"{path}:{error.line}:{error.column}: {reason}") from None
+
+
+def _unknown_name(descriptor: Any, name: str) -> str:
+    """What to say of a name that a message or an enum has not, with the closest that it has."""
+    kind, names = "value", getattr(descriptor, "values_by_name", None)
+    if names is None:
+        kind, names = "field", descriptor.fields_by_name
+        # a fork's own field is near to none; a typing error is nearer
+        hint = did_you_mean(name, names, 0.75) or "; remove it, if it is of another Caffe"
+        if name == _ONE_CYCLE_FIELD:
+            hint = f": {_NO_ONE_CYCLE}; remove it"
+        other = _TAKEN_FOR.get(descriptor.full_name)
+        pool = caffe_pb2().DESCRIPTOR.pool
+        if other and name in pool.FindMessageTypeByName(other).fields_by_name:
+            hint = f", but {other.removeprefix('caffe.')} has: is it the wrong file?"
+    else:
+        hint = did_you_mean(name, names) or f"; use one of {', '.join(names)}"
+    owner = descriptor.full_name.removeprefix("caffe.")
+    return f'{owner} has no {kind} "{name}"{hint}'

@@ -1,0 +1,1 @@
+"""A training: the process that trains, its folder, and what it records."""

@@ -1,0 +1,306 @@
+"""Runs trainings in subprocesses: one that is watched, or several at once.
+
+A check that fails inside Caffe ends such a process, not this one, and Caffe's
+whole log goes to caffe.log in the run folder.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, TextIO
+
+from caffe_clr.errors import ClrError, DiedError, DivergedError, Interrupted, UsageError
+from caffe_clr.runs import run_folder
+from caffe_clr.system import processors
+
+LOG = "caffe.log"
+_FATAL = re.compile(r"^F\d{4,8} [^\]]*\] (.*)$", re.MULTILINE)
+_PREFIX = re.compile(r"^[IWEF]\d{4,8} [^\]]*\] ")
+_SIGNALS = {
+    int(signal.SIGKILL): "; the system does that where memory runs out: try a smaller batch_size",
+    int(signal.SIGBUS): "; a file that it had mapped was cut off: is the data set whole?",
+}
+_LAST_BYTES = 10_000  # of the log, in which its last line is looked for
+_NOT_WRITTEN = "SerializeToOstream"  # in the check of io.cpp on a snapshot
+_WAIT_SECONDS = 0.2
+KEPT = "records and snapshots are kept"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A call of training.train; its arguments, and the folder that paths start from."""
+
+    solver_files: tuple[str, ...]
+    out: str
+    seed: int | None = None
+    gpu: int | None = None
+    images: int | None = None
+    resume: bool = False
+    snapshot_cycles: bool = False
+    stop_early: bool = False
+    tensorboard: bool = False
+    cwd: str = "."
+    threads: int | None = None
+
+
+Report = dict[str, Any]
+
+
+class Failure(StrEnum):
+    """What ended a training early, in the last report of its process."""
+
+    DIVERGED = "diverged"
+    INTERRUPTED = "interrupted"
+    USAGE = "usage"
+    ERROR = "error"
+
+
+class Processes:
+    """The trainings under way in this process, so that all of them can be asked to end."""
+
+    def __init__(self) -> None:
+        self._running: set[subprocess.Popen[str]] = set()
+        self._lock = threading.Lock()
+        self._ended: int | None = None
+
+    def end(self, signal_number: int) -> None:
+        """Have all of them snapshot and end, and begin no more."""
+        with self._lock:
+            self._ended = signal_number
+            for process in self._running:
+                process.send_signal(signal_number)
+
+    def run(
+        self,
+        job: Job,
+        on_report: Callable[[Report], None] = lambda report: None,
+        on_warning: Callable[[str], None] = lambda warning: None,
+    ) -> None:
+        """Train in a process of its own; returns when that has ended.
+
+        Args:
+            on_report: called with what the training says of itself some ten
+                times a second: iteration, lr, and the newest row of train and test.
+            on_warning: as of training.train.
+
+        Raises:
+            DivergedError, ClrError: as training.train.
+            DiedError: Caffe aborted, or the process was killed.
+            Interrupted: it was asked to end.
+        """
+        log = Path(job.cwd, job.out) / LOG
+        run_folder.make_folder(log.parent)
+        before = log.stat().st_size if log.exists() else 0
+        failure: Report = {}
+        with log.open("a") as log_file, self._process(job, log_file) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                report = json.loads(line)
+                if "failed" in report:
+                    failure = report
+                elif "warning" in report:
+                    on_warning(report["warning"])
+                else:
+                    on_report(report)
+        if self._ended is not None and process.returncode == -self._ended:
+            raise Interrupted(self._ended, KEPT)  # before it could listen
+        _raise_failure(failure, process.returncode, log, before)
+
+    @contextmanager
+    def _process(self, job: Job, log: TextIO) -> Iterator[subprocess.Popen[str]]:
+        with self._lock:
+            if self._ended is not None:
+                raise Interrupted(self._ended, KEPT)
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "caffe_clr.runs.worker", json.dumps(asdict(job))],
+                cwd=job.cwd,
+                env=_environment(job),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                start_new_session=True,
+            )
+            self._running.add(process)
+        try:
+            with process:
+                yield process
+        finally:
+            with self._lock:
+                self._running.discard(process)
+
+
+def run(
+    job: Job,
+    on_report: Callable[[Report], None] = lambda report: None,
+    on_warning: Callable[[str], None] = lambda warning: None,
+) -> None:
+    """Train in a process of its own, as Processes.run does; an interruption is passed on to it."""
+    processes = Processes()
+    with ThreadPoolExecutor(1) as executor:
+        _wait([executor.submit(processes.run, job, on_report, on_warning)], processes)[0].result()
+
+
+def run_all(
+    tasks: Sequence[Job],
+    jobs: int,
+    scheduler: str | None = None,
+    on_wait: Callable[[], None] = lambda: None,
+    on_warning: Callable[[str], None] = lambda warning: None,
+) -> list[ClrError | None]:
+    """Train several times, each in a process of its own.
+
+    Args:
+        jobs: how many of them at a time on this machine.
+        scheduler: the address of a Dask scheduler: its workers train instead.
+            They must see the same folders, and have this package and Caffe.
+        on_wait: called a few times a second.
+        on_warning: as of training.train; what Dask's workers warn of is in their logs alone.
+
+    Returns:
+        What ended each of them early, None for one that reached its end.
+
+    Raises:
+        ClrError: the scheduler cannot be reached.
+    """
+    processes = Processes()
+    if scheduler is None:
+        with ThreadPoolExecutor(jobs) as executor:
+            futures = [executor.submit(processes.run, job, on_warning=on_warning) for job in tasks]
+            done = _wait(futures, processes, on_wait)
+    else:
+        with _dask(scheduler) as executor:
+            done = _wait([executor.submit(run_job, job) for job in tasks], None, on_wait)
+    return [_failure(future) for future in done]
+
+
+def run_job(job: Job) -> None:
+    """Train in a process of its own; what a Dask worker is given to do."""
+    Processes().run(job)
+
+
+def threads(jobs: int) -> int | None:
+    """How many threads each of several trainings gets, None where it may decide.
+
+    One may have a thread for each processor of the affinity mask, as OpenMP has it,
+    unless a control group grants fewer.
+    """
+    usable = processors.count()
+    if jobs == 1 and usable == processors.affine():
+        return None
+    return max(1, usable // jobs)
+
+
+def _failure(future: "Future[None]") -> ClrError | None:
+    error = future.exception()
+    if error is None or isinstance(error, ClrError):
+        return error
+    raise error
+
+
+def _wait(
+    futures: "list[Future[None]]",
+    processes: Processes | None,
+    on_wait: Callable[[], None] = lambda: None,
+) -> "list[Future[None]]":
+    """Wait for all; when interrupted, have the processes end first, the second time at once."""
+    try:
+        while not all(future.done() for future in futures):
+            time.sleep(_WAIT_SECONDS)
+            on_wait()
+        on_wait()
+    except BaseException as error:
+        number = error.signal_number if isinstance(error, Interrupted) else signal.SIGTERM
+        _end(processes, number, futures)
+        for future in futures:
+            if not future.cancelled() and isinstance(future.exception(), Interrupted):
+                future.result()  # raises what the process says of how far it came
+        if isinstance(error, Interrupted):
+            raise Interrupted(number, KEPT) from None
+        raise
+    return futures
+
+
+def _end(processes: Processes | None, number: int, futures: "list[Future[None]]") -> None:
+    try:
+        for future in futures:
+            future.cancel()
+        if processes:
+            processes.end(number)
+        while not all(future.done() for future in futures):
+            time.sleep(_WAIT_SECONDS)
+    except BaseException as error:
+        if processes:
+            processes.end(signal.SIGKILL)
+        if isinstance(error, Interrupted):
+            raise Interrupted(error.signal_number, KEPT) from None
+        raise
+
+
+@contextmanager
+def _dask(scheduler: str) -> Iterator[Executor]:
+    try:
+        from distributed import Client
+    except ImportError:
+        raise ClrError("--scheduler needs Dask: pip install distributed") from None
+    try:
+        client: Any = Client(scheduler, timeout=10)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError) as error:
+        raise ClrError(f"--scheduler {scheduler}: no Dask scheduler answers: {error}") from None
+    with client:
+        yield client.get_executor(pure=False, retries=0)
+
+
+def _environment(job: Job) -> dict[str, str]:
+    environment = {**os.environ, "GLOG_minloglevel": "0", "GLOG_logtostderr": "1"}
+    number = job.threads or threads(1)
+    if number is not None:
+        environment.setdefault("OMP_NUM_THREADS", str(number))
+    return environment
+
+
+def _raise_failure(failure: Report, status: int, log: Path, before: int) -> None:
+    """Raise what ended a training, if anything did."""
+    match failure.get("failed"):
+        case Failure.DIVERGED:
+            raise DivergedError(failure["message"], failure["iteration"])
+        case Failure.INTERRUPTED:
+            raise Interrupted(failure["signal"], failure["message"])
+        case Failure.USAGE:
+            raise UsageError(failure["message"])
+        case Failure.ERROR:
+            raise ClrError(failure["message"])
+    if status:
+        raise DiedError(f"{_reason(status, log, before)}\nfull log: {log}")
+
+
+def _reason(status: int, log: Path, before: int) -> str:
+    """Why a process ended, from its status and what it has written into the log."""
+    with log.open("rb") as file:
+        file.seek(before)
+        written = file.read().decode(errors="replace")
+    if fatal := _FATAL.findall(written):
+        reason = f"Caffe gave up: {fatal[-1].strip()}"
+        if _NOT_WRITTEN in reason:
+            reason += "\na file cannot be written whole: is the disk full?"
+        return reason
+    lines = written[-_LAST_BYTES:].strip().splitlines()
+    last = f"; Caffe last wrote: {_PREFIX.sub('', lines[-1])}" if lines else ""
+    if status > 0:
+        return f"the training process ended with status {status}{last}"
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = f"signal {-status}"
+    return f"the training process was killed by {name}{_SIGNALS.get(-status, '')}{last}"

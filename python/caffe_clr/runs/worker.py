@@ -1,0 +1,114 @@
+"""The process of a job: trains, and reports to the parent that watches it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from caffe_clr.errors import ClrError, DivergedError, Interrupted, UsageError
+from caffe_clr.runs import training
+from caffe_clr.runs.jobs import LOG, Failure, Job
+
+_REPORT_SECONDS = 0.1
+
+
+def main() -> None:
+    """Train one job, reporting in lines of JSON; what else is printed goes to the log."""
+    job = Job(**json.loads(sys.argv[1]))
+    watch = _start_watch()
+    reports = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    signals: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        signals.append(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, note)
+
+    def report(**content: Any) -> None:
+        try:
+            reports.write(json.dumps(content) + "\n")
+        except BrokenPipeError:  # nobody is there any more to ask for the end
+            signals.append(signal.SIGHUP)
+
+    try:
+        _train(job, report, lambda: signals[0] if signals else None)
+    except DivergedError as error:
+        report(failed=Failure.DIVERGED, message=str(error), iteration=error.iteration)
+    except UsageError as error:
+        report(failed=Failure.USAGE, message=str(error))
+    except ClrError as error:
+        report(failed=Failure.ERROR, message=str(error))
+    except Interrupted as interrupted:
+        report(
+            failed=Failure.INTERRUPTED, signal=interrupted.signal_number, message=interrupted.remedy
+        )
+    except OSError as error:
+        message = f"{error.filename or job.out}: {error.strerror or error}"
+        report(failed=Failure.ERROR, message=f"{message}; earlier snapshots are kept")
+    except Exception as error:
+        traceback.print_exc()
+        message = f"{type(error).__name__}: {error}"
+        if isinstance(error, SystemError):  # Caffe has written Python's own error to the log
+            message = "a Python layer cannot be made; its module's folder has to be in PYTHONPATH"
+        message += f"\nfull log: {job.out}/{LOG}"
+        report(failed=Failure.ERROR, message=message)
+    watch.communicate()
+
+
+def _start_watch() -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "caffe_clr.runs.watch", str(os.getpid())],
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+    )
+
+
+def _train(job: Job, report: Callable[..., None], stop: Callable[[], int | None]) -> None:
+    reported, iteration = time.monotonic() - _REPORT_SECONDS, 0
+
+    def on_iteration(progress: training.Progress) -> None:
+        nonlocal reported, iteration
+        seconds = time.monotonic() - reported
+        if seconds >= _REPORT_SECONDS:
+            speed = (progress.iteration - iteration) / seconds
+            reported, iteration = time.monotonic(), progress.iteration
+            history = progress.history
+            report(
+                iteration=progress.iteration,
+                lr=progress.lr,
+                speed=speed,
+                train=history.train[-1] if history.train else {},
+                test=history.test[-1] if history.test else {},
+            )
+
+    def on_warning(warning: str) -> None:
+        sys.stderr.write(f"warning: {warning}\n")
+        report(warning=warning)
+
+    training.train(
+        [Path(file) for file in job.solver_files],
+        Path(job.out),
+        seed=job.seed,
+        gpu=job.gpu,
+        images=job.images,
+        resume=job.resume,
+        snapshot_cycles=job.snapshot_cycles,
+        stop_early=job.stop_early,
+        tensorboard=job.tensorboard,
+        on_iteration=on_iteration,
+        on_warning=on_warning,
+        stop=stop,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What the package asks of the machine: its processors, the Caffe on it, archives."""
