@@ -24,6 +24,7 @@ from caffe_clr.cli.stepsizes import show_stepsize
 from caffe_clr.errors import ClrError, UsageError
 from caffe_clr.experiments import datasets
 from caffe_clr.harness.compilation import Tree
+from caffe_clr.method.stepsize import stepsize
 from caffe_clr.preflight import data_layers, epochs
 from caffe_clr.preflight.epochs import Epoch
 from caffe_clr.prototxt import SolverFile
@@ -429,11 +430,11 @@ def test_the_epoch_of_a_net_of_v1_is_counted(solver_file: Path) -> None:
         ' data_param { source: "lmdb" batch_size: 4 backend: LMDB } }'
         ' layers { name: "s" type: INNER_PRODUCT bottom: "data" top: "s" }'
     )
-    assert epochs.stepsize(solver_file)["epoch"] == IMAGES // 4
+    assert stepsize(solver_file)["epoch"] == IMAGES // 4
 
 
 def test_a_stepsize_of_epochs(solver_file: Path) -> None:
-    assert epochs.stepsize(solver_file) == {
+    assert stepsize(solver_file) == {
         "images": IMAGES,
         "batch_size": 4,
         "iter_size": 1,
@@ -445,7 +446,7 @@ def test_a_stepsize_of_epochs(solver_file: Path) -> None:
         "cycle": 24,
         "max_iter": {3: 72, 4: 96, 6: 144},
     }
-    of_cifar = epochs.stepsize(solver_file, images=50_000, gpus=25)
+    of_cifar = stepsize(solver_file, images=50_000, gpus=25)
     assert (of_cifar["epoch"], of_cifar["stepsize"]) == (500, 2000)
 
 
@@ -455,20 +456,20 @@ def test_a_stepsize_of_epochs(solver_file: Path) -> None:
 def test_a_stepsize_of_a_fraction_of_epochs_is_the_nearest(
     given_epochs: float, iterations: int, solver_file: Path
 ) -> None:
-    assert epochs.stepsize(solver_file, given_epochs)["stepsize"] == iterations
+    assert stepsize(solver_file, given_epochs)["stepsize"] == iterations
 
 
 def test_a_stepsize_is_of_the_epochs_as_written(solver_file: Path) -> None:
     """The double that is nearest to 2.3 is below it."""
-    assert epochs.stepsize(solver_file, 2.3, images=20)["stepsize"] == 12
+    assert stepsize(solver_file, 2.3, images=20)["stepsize"] == 12
 
 
 def test_the_longest_run_that_caffe_counts_is_the_limit(solver_file: Path) -> None:
     longest = (2**31 - 1) // 12
-    found = epochs.stepsize(solver_file, 1, images=4 * longest)
+    found = stepsize(solver_file, 1, images=4 * longest)
     assert found["max_iter"][6] == 12 * longest
     with pytest.raises(UsageError, match=r"6 cycles exceed 2,147,483,647"):
-        epochs.stepsize(solver_file, 1, images=4 * (longest + 1))
+        stepsize(solver_file, 1, images=4 * (longest + 1))
 
 
 def shown(solver_file: Path, given_epochs: float, images: int | None = None, gpus: int = 1) -> str:
@@ -495,7 +496,7 @@ def test_the_cycles_that_are_shown_end_at_base_lr(start: int, solver_file: Path)
     assert ("from iteration 7;" in output) == bool(start)
     solver_file.write_text(text + output)
     parameter = prototxt.read_solver(solver_file)
-    ends = [parameter.max_iter, *epochs.stepsize(solver_file, 2.5)["max_iter"].values()]
+    ends = [parameter.max_iter, *stepsize(solver_file, 2.5)["max_iter"].values()]
     middle = start + parameter.stepsize
     rates = policies.learning_rate(parameter, [start, middle, *ends])
     assert rates.tolist() == np.array([0.001, 0.006, *[0.001] * 4], np.float32).tolist()
@@ -532,16 +533,22 @@ def test_arguments_that_make_no_stepsize_are_refused(
     arguments: dict[str, Any], message: str, solver_file: Path
 ) -> None:
     with pytest.raises(UsageError, match=message):
-        epochs.stepsize(solver_file, **arguments)
+        stepsize(solver_file, **arguments)
 
 
 def test_a_solver_that_makes_no_epoch_is_refused_by_name(solver_file: Path) -> None:
     text = solver_file.read_text()
     solver_file.write_text(text + "iter_size: 0")
     with pytest.raises(ClrError, match=f"{solver_file}: iter_size is 0; set it to 1 or more"):
-        epochs.stepsize(solver_file)
+        stepsize(solver_file)
     solver_file.write_text(text.replace('net: "net.prototxt"', ""))
     with pytest.raises(ClrError, match=f"{solver_file}: no net to train"):
-        epochs.stepsize(solver_file)
+        stepsize(solver_file)
     with pytest.raises(ClrError, match=r"none\.prototxt: cannot be read"):
-        epochs.stepsize(Path("none.prototxt"))
+        stepsize(Path("none.prototxt"))
+
+
+def test_a_solver_that_no_training_takes_gets_no_stepsize(solver_file: Path) -> None:
+    solver_file.write_text(solver_file.read_text() + 'type: "SDG"')
+    with pytest.raises(ClrError, match=f'{solver_file}: type "SDG" is unknown'):
+        stepsize(solver_file)

@@ -14,6 +14,7 @@ from google.protobuf import text_format
 from caffe_clr import prototxt
 from caffe_clr.errors import ClrError
 from caffe_clr.harness.compilation import Tree
+from caffe_clr.preflight import solver_checks
 from caffe_clr.runs import training
 
 LAYER = 'layer {{ name: "{}" type: "DummyData" top: "{}" {} }}'
@@ -118,14 +119,14 @@ def test_an_unknown_policy_is_answered_with_the_closest(
     lr_policy: str, hint: str, solver: Callable[..., Any]
 ) -> None:
     with pytest.raises(ClrError) as refused:
-        prototxt.check_solver(solver(lr_policy=lr_policy), "s.prototxt")
+        solver_checks.check_policy(prototxt.SolverFile(solver(lr_policy=lr_policy), "s.prototxt"))
     assert str(refused.value).startswith(f's.prototxt: lr_policy "{lr_policy}" is unknown; use one')
     assert str(refused.value).endswith(hint)
 
 
 def test_a_refused_parameter_of_a_known_policy_has_no_hint(solver: Callable[..., Any]) -> None:
     with pytest.raises(ClrError, match=r"raise max_lr$"):
-        prototxt.check_solver(solver(max_lr=0.0001))
+        solver_checks.check_policy(prototxt.SolverFile(solver(max_lr=0.0001)))
 
 
 @pytest.mark.parametrize(
@@ -142,7 +143,7 @@ def test_a_comment_in_any_encoding_is_passed_over_as_by_caffe(
     content: bytes, tree: Tree, file: Path
 ) -> None:
     file.write_bytes(content)
-    assert prototxt.read_solver(file, check_policy=False).max_iter == 7
+    assert prototxt.read_solver(file).max_iter == 7
     assert caffe_reads(tree, file)
 
 
@@ -165,7 +166,7 @@ def test_text_that_caffe_cannot_read_is_named(
 ) -> None:
     file.write_bytes(content)
     with pytest.raises(ClrError) as refused:
-        prototxt.read_solver(file, check_policy=False)
+        prototxt.read_solver(file)
     assert str(refused.value).startswith(f"{file}{message}")
     assert not caffe_reads(tree, file)
 
@@ -176,11 +177,11 @@ def test_strings_that_are_not_utf8_are_read(tree: Tree, file: Path) -> None:
     prefix = b'snapshot_prefix: "\xd1\xb5\xc1\xb7"'
     rest = b'base_lr: 0.1 max_iter: 1 lr_policy: "fixed"'
     file.write_bytes(b'net: "%b" %b %b' % (os.fsencode(net), prefix, rest))
-    solver = prototxt.open_solver(file, check_policy=False)
+    solver = prototxt.open_solver(file)
     assert solver.parameter.base_lr == np.float32(0.1)
     assert names(solver.train_net) == ["data"]
     file.write_text(text_format.MessageToString(solver.parameter))
-    assert prototxt.read_solver(file, check_policy=False) == solver.parameter
+    assert prototxt.read_solver(file) == solver.parameter
     assert caffe_reads(tree, file)
     with pytest.raises(ClrError, match=f"{file}: snapshot_prefix is not UTF-8; save the file as"):
         training.plan([file])

@@ -218,6 +218,14 @@ def test_a_policy_that_cannot_be_written_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_solver_that_cannot_be_trained_is_refused_before_anything_is_written(
+    write_solver: Callable[..., Path], tmp_path: Path
+) -> None:
+    with pytest.raises(ClrError, match='type "SDG" is unknown'):
+        range_test(write_solver(type="SDG"), tmp_path / "out", Options(**SWEEP, epochs=8))
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_diverging_sweep_ends_early_and_keeps_its_rows(tmp_path: Path) -> None:
     out = tmp_path / "out"
     sweep: dict[str, Any] = {"min_lr": 0.001, "max_lr": 50, "iterations": 400}

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from caffe_clr import policies, prototxt
 from caffe_clr.errors import ClrError
+from caffe_clr.preflight import solver_checks
 from caffe_clr.runs import solvers
 
 _DATA = 'layer { name: "data" type: "DummyData" top: "data" dummy_data_param { %s } }'
@@ -323,8 +324,10 @@ def check_all(
     tasks: list[tuple[Callable[..., Result], Any, str]] = []
     for file in solver_files:
         try:
-            solver = prototxt.read_solver(file)
-            prototxt.check_type(solver, str(file))
+            opened = prototxt.open_solver(file)
+            solver_checks.check_policy(opened)
+            solver_checks.check_type(opened)
+            solver = opened.parameter
         except ClrError as error:
             on_refused(error)
             continue

@@ -7,14 +7,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from caffe_clr import prototxt
 from caffe_clr.cli.console import progress, resumable, warn
 from caffe_clr.errors import ClrError, UsageError
 from caffe_clr.method import curves, plots
 from caffe_clr.method.range_test import Options, range_test
 from caffe_clr.method.results import RangeTest
 from caffe_clr.method.suggestions import FEWEST_TESTS
-from caffe_clr.preflight import checks
 from caffe_clr.runs import run_folder
 
 _ELEMENT = re.compile(r"\[\d+\]$")  # of a vector
@@ -29,9 +27,6 @@ def show_bounds(
         raise UsageError(
             f"{folder} already has a range test; continue it with --resume, or name another --out"
         )
-    solver = prototxt.open_solver(solver_file, check_policy=False)
-    warn(checks.warn_of_mode(solver, options.gpu), console)
-    warn(checks.warn_of_no_tests(solver), console)
     options_to_go_on = shlex.join(["--out", str(folder), "--resume"])
     remedy = f"what is trained is kept; continue with the same command and {options_to_go_on}"
     with progress(console) as shown, resumable(remedy):

@@ -5,7 +5,8 @@ from pathlib import Path
 from rich.console import Console
 
 from caffe_clr.cli.console import reading
-from caffe_clr.preflight.epochs import ADVISED, stepsize
+from caffe_clr.method.stepsize import stepsize
+from caffe_clr.preflight.epochs import ADVISED
 
 
 def show_stepsize(
@@ -13,7 +14,7 @@ def show_stepsize(
 ) -> None:
     """Print stepsize and max_iter as lines of a prototxt, and where they come from as comments.
 
-    Arguments and errors are those of epochs.stepsize.
+    Arguments and errors are those of stepsize.stepsize.
     """
     with reading(console):
         found = stepsize(solver_file, epochs, images=images, gpus=gpus)

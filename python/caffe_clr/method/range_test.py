@@ -14,7 +14,7 @@ from caffe_clr.errors import ClrError, DivergedError, UsageError
 from caffe_clr.method import suggestions
 from caffe_clr.method.results import RangeTest
 from caffe_clr.method.suggestions import Suggestion, Suggestions
-from caffe_clr.preflight import advice, epochs
+from caffe_clr.preflight import advice, checks, epochs
 from caffe_clr.prototxt import SolverFile
 from caffe_clr.runs import jobs, metrics, run_folder
 from caffe_clr.runs.history import Row, outputs, write_csv
@@ -95,13 +95,16 @@ def range_test(
         UsageError: the rates or the length make no range test.
         ClrError: as training.train.
     """
-    solver = prototxt.open_solver(solver_file, check_policy=False)
+    solver = prototxt.open_solver(solver_file)
     policy = _policy(solver, options.policy)
     iterations = _iterations(solver, options)
     sweep = _sweep(solver.parameter, options.min_lr, options.max_lr, iterations)
     if not solver.tested_nets:
         for field in ("test_net", "test_net_param", "test_state", "test_iter", "test_interval"):
             sweep.ClearField(field)
+    warnings = checks.check_run(SolverFile(sweep, solver.name), gpu=options.gpu)
+    for warning in warnings + checks.warn_of_no_tests(solver):
+        on_warning(warning)
     first = _first_seed(solver.parameter, options.seed)
     seeds = range(first, first + options.seeds)
     if seeds[-1] > _MAX_SEED:

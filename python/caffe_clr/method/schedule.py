@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from caffe_clr import policies, prototxt
 from caffe_clr.errors import ClrError
+from caffe_clr.preflight import solver_checks
 
 Iterations = NDArray[np.int64]
 
@@ -75,7 +76,9 @@ def read_stages(solver_files: Sequence[Path]) -> list[Stage]:
     stages: list[Stage] = []
     first, step = 0, 0
     for number, file in enumerate(solver_files, start=1):
-        solver = prototxt.read_solver(file)
+        opened = prototxt.open_solver(file)
+        solver_checks.check_policy(opened)
+        solver = opened.parameter
         if solver.max_iter <= 0:
             value = solver.max_iter if solver.HasField("max_iter") else "not set"
             raise ClrError(f"{file}: max_iter is {value}; set it to the iteration at which to end")

@@ -24,7 +24,7 @@ def check_stages(stages: Sequence[SolverFile]) -> list[str]:
     """Refuse stages that cannot go on from one another.
 
     Args:
-        stages: the solver of each, which prototxt.check_solver has passed.
+        stages: the solver of each, which solver_checks.check_policy has passed.
 
     Returns:
         A warning, one line, for each of the paper's policies that does not begin
@@ -75,7 +75,7 @@ def advise(name: str, parameter: Any, start: int, epoch: int | None) -> list[str
 
     Args:
         name: what to call the solver: its file.
-        parameter: its SolverParameter, which prototxt.check_solver has passed.
+        parameter: its SolverParameter, which solver_checks.check_policy has passed.
         start: the iteration that the run, or this stage of it, goes on from.
         epoch: iterations an epoch; None where that is not known.
 

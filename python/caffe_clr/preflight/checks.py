@@ -1,18 +1,19 @@
-"""Checks of a run before Caffe is given it, since every failed CHECK of Caffe ends the process.
+"""The checks before Caffe is given a solver: a failed CHECK of Caffe ends the process.
 
-They need the solver's SolverParameter and the files that it and its nets name,
-and not `import caffe`. What they do not know (layer types, shapes of blobs) is
-left to Caffe.
+One list in its order, for every command that trains or plans a training. The checks
+need the solver's SolverParameter and the files that it and its nets name, and not
+`import caffe`. What they do not know (layer types, shapes of blobs) is checked by
+`solvers.check_layers` and `label_range.check` in the process that trains.
 """
 
-import math
 import os
+from collections.abc import Callable
 from typing import Any
 
 from caffe_clr import prototxt
 from caffe_clr.errors import ClrError
-from caffe_clr.preflight import data_layers, epochs
-from caffe_clr.prototxt import Net, SolverFile
+from caffe_clr.preflight import data_layers, epochs, solver_checks
+from caffe_clr.prototxt import SolverFile
 
 _PREFETCHING = ("Data", "ImageData", "WindowData")
 
@@ -34,42 +35,78 @@ def check_run(solver: SolverFile, *, gpu: int | None = None) -> list[str]:
     Raises:
         ClrError: says which file, layer and field is wrong, and the remedy.
     """
-    parameter, name = solver.parameter, solver.name
-    prototxt.check_solver(parameter, name)
-    _check_numbers(parameter, name)
-    prototxt.check_type(parameter, name)
-    train_net, test_nets = solver.train_net, solver.test_nets
-    if test_nets and parameter.test_interval < 1:
+    for check in _CHECKS:
+        check(solver)
+    return [
+        *_warn_of_no_test_iter(solver),
+        *_warn_of_mode(solver, gpu),
+        *_warn_of_outputs(solver),
+        *_warn_of_coverage(solver),
+    ]
+
+
+def check_unfinished(solver: SolverFile) -> None:
+    """Refuse a solver as `check_run` does, but for what may still be missing before a run.
+
+    That is its policy with the bounds and the stepsize, max_iter, and the data and weights.
+
+    Raises:
+        ClrError: as of check_run.
+    """
+    for check in _CHECKS:
+        if check not in _OF_A_RUN:
+            check(solver)
+
+
+def _check_tests(solver: SolverFile) -> None:
+    interval = solver.parameter.test_interval
+    if solver.nets[1:] and interval < 1:
         raise ClrError(
-            f"{name}: test_interval is {parameter.test_interval}, and there are test nets;"
+            f"{solver.name}: test_interval is {interval}, and there are test nets;"
             " set it to the iterations between two tests"
         )
-    for net in (train_net, *test_nets):
-        _check_prefetch(net)
+
+
+def _check_prefetch(solver: SolverFile) -> None:
+    """Refuse layers that would wait for their own data for ever (base_data_layer.cpp)."""
+    for net in solver.nets:
+        for layer in net.parameter.layer:
+            if layer.type in _PREFETCHING and layer.data_param.prefetch < 1:
+                raise ClrError(
+                    f'{net.name}: layer "{layer.name}": prefetch is 0, so no batch would ever be'
+                    " read; set it to 1 or more, or remove it"
+                )
+
+
+def _check_data(solver: SolverFile) -> None:
+    for net in solver.nets:
         data_layers.check(net)
-    _check_weights(parameter, name)
-    warnings = []
-    if parameter.test_interval and not test_nets:
-        warnings.append(
-            f"{name}: test_interval is {parameter.test_interval}, but nothing is tested without"
-            " test_iter; add it"
-        )
-    warnings += warn_of_mode(solver, gpu)
-    if solver.tested_nets:
-        warnings += _warn_of_outputs(test_nets)
-        warnings += _warn_of_coverage(solver)
-    return warnings
 
 
-def warn_of_mode(solver: SolverFile, gpu: int | None) -> list[str]:
-    """A warning, if a solver asks for a GPU and is trained on the CPU, where gpu is None."""
-    parameter = solver.parameter
-    if gpu is None and parameter.HasField("solver_mode") and parameter.solver_mode:
-        return [
-            f"{solver.name}: solver_mode is GPU, but this run is on the CPU; to train on a GPU,"
-            " give --gpu"
-        ]
-    return []
+def _check_weights(solver: SolverFile) -> None:
+    # a field that came after Caffe 1.0
+    for models in map(os.fsdecode, getattr(solver.parameter, "weights", ())):
+        for model in models.split(","):
+            prototxt.check_file(model.strip(), f"{solver.name}: weights")
+
+
+_CHECKS: tuple[Callable[[SolverFile], None], ...] = (
+    solver_checks.check_policy,
+    solver_checks.check_finite,
+    solver_checks.check_max_iter,
+    solver_checks.check_iter_size,
+    solver_checks.check_type,
+    _check_tests,
+    _check_prefetch,
+    _check_data,
+    _check_weights,
+)
+_OF_A_RUN = (
+    solver_checks.check_policy,
+    solver_checks.check_max_iter,
+    _check_data,
+    _check_weights,
+)
 
 
 def warn_of_no_tests(solver: SolverFile) -> list[str]:
@@ -88,42 +125,34 @@ def warn_of_no_tests(solver: SolverFile) -> list[str]:
     ]
 
 
-def _check_prefetch(net: Net) -> None:
-    """Refuse layers that would wait for their own data for ever (base_data_layer.cpp)."""
-    for layer in net.parameter.layer:
-        if layer.type in _PREFETCHING and layer.data_param.prefetch < 1:
-            raise ClrError(
-                f'{net.name}: layer "{layer.name}": prefetch is 0, so no batch would ever be'
-                " read; set it to 1 or more, or remove it"
-            )
+def _warn_of_no_test_iter(solver: SolverFile) -> list[str]:
+    interval = solver.parameter.test_interval
+    if not interval or solver.test_nets:
+        return []
+    return [
+        f"{solver.name}: test_interval is {interval}, but nothing is tested without test_iter; add"
+        " it"
+    ]
 
 
-def _check_numbers(parameter: Any, name: str) -> None:
-    for field, value in parameter.ListFields():
-        if field.type != field.TYPE_FLOAT:
-            continue
-        for number in [value] if isinstance(value, float) else value:
-            if not math.isfinite(number):
-                raise ClrError(f"{name}: {field.name} is {number:g}; set it to a finite number")
-    for field in ("max_iter", "iter_size"):
-        value = getattr(parameter, field)
-        if value < 1:
-            raise ClrError(f"{name}: {field} is {value}; set it to 1 or more")
+def _warn_of_mode(solver: SolverFile, gpu: int | None) -> list[str]:
+    """A warning, if a solver asks for a GPU and is trained on the CPU, where gpu is None."""
+    parameter = solver.parameter
+    if gpu is None and parameter.HasField("solver_mode") and parameter.solver_mode:
+        return [
+            f"{solver.name}: solver_mode is GPU, but this run is on the CPU; to train on a GPU,"
+            " give --gpu"
+        ]
+    return []
 
 
-def _check_weights(parameter: Any, name: str) -> None:
-    # a field that came after Caffe 1.0
-    for models in map(os.fsdecode, getattr(parameter, "weights", ())):
-        for model in models.split(","):
-            prototxt.check_file(model.strip(), f"{name}: weights")
-
-
-def _warn_of_outputs(test_nets: list[Net]) -> list[str]:
+def _warn_of_outputs(solver: SolverFile) -> list[str]:
     """A warning for each test net whose every top is some layer's bottom (Net::Init)."""
+    tested = solver.test_nets if solver.tested_nets else []
     return [
         f"{net.name}: the TEST phase has no output, so that a test shows nothing; give the loss"
         " or an Accuracy layer a top"
-        for net in test_nets
+        for net in tested
         if net.parameter.layer and not _outputs(net.parameter)
     ]
 
@@ -137,7 +166,9 @@ def _outputs(net: Any) -> set[str]:
 
 def _warn_of_coverage(solver: SolverFile) -> list[str]:
     """A warning for each test that is not of every image once."""
-    warnings = []
+    warnings: list[str] = []
+    if not solver.tested_nets:
+        return warnings
     pairs = zip(solver.parameter.test_iter, epochs.test_images(solver), strict=True)
     for test_iter, (images, batch_size) in pairs:
         if not images or not batch_size or test_iter * batch_size in (0, images):

@@ -1,13 +1,12 @@
 """Solver and net prototxt files, read as Caffe reads them, without importing caffe."""
 
+from caffe_clr.prototxt.files import NO_ONE_CYCLE as NO_ONE_CYCLE
 from caffe_clr.prototxt.files import SOLVER_TYPES as SOLVER_TYPES
 from caffe_clr.prototxt.files import WITH_MOMENTUM as WITH_MOMENTUM
 from caffe_clr.prototxt.files import Net as Net
 from caffe_clr.prototxt.files import SolverFile as SolverFile
 from caffe_clr.prototxt.files import caffe_pb2 as caffe_pb2
 from caffe_clr.prototxt.files import check_file as check_file
-from caffe_clr.prototxt.files import check_solver as check_solver
-from caffe_clr.prototxt.files import check_type as check_type
 from caffe_clr.prototxt.files import did_you_mean as did_you_mean
 from caffe_clr.prototxt.files import has_one_cycle as has_one_cycle
 from caffe_clr.prototxt.files import looked_for as looked_for

@@ -1,4 +1,4 @@
-"""Reading solver and net prototxt files, and checking them before Caffe aborts on them.
+"""Reads solver and net prototxt files, as Caffe reads them.
 
 The message classes are those of the patched Caffe that is built, loaded without
 importing caffe itself.
@@ -18,21 +18,18 @@ from typing import Any, NamedTuple
 
 from google.protobuf import text_format
 
-from caffe_clr import policies
 from caffe_clr.errors import ClrError
 from caffe_clr.prototxt.text_parser import TextError, parse
 from caffe_clr.system import installed_caffe
 
 SOLVER_TYPES = ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")
 WITH_MOMENTUM = ("SGD", "Nesterov", "Adam")  # one that can cycle
-_WITHOUT_MOMENTUM = ("AdaGrad", "RMSProp")
-_REGULARIZATIONS = ("L2", "L1")
 
 _PB2 = "caffe.proto.caffe_pb2"
 _GENERIC_NETS = ("net", "net_param")
 _NEW_FIELDS = {"max_lr", "start_lr_policy"}
 _ONE_CYCLE_FIELD = "cyclical_momentum"
-_NO_ONE_CYCLE = "this Caffe is without the patch one-cycle, which adds it"
+NO_ONE_CYCLE = "this Caffe is without the patch one-cycle, which adds it"
 _TRAIN_NETS = (*_GENERIC_NETS, "train_net", "train_net_param")
 _FATAL = re.compile(r"^F.*?\] (.*)", re.MULTILINE)  # what Caffe logs before it aborts
 _TAKEN_FOR = {
@@ -95,74 +92,15 @@ def _fields_of_solver(module: ModuleType) -> set[str]:
     return set(module.SolverParameter.DESCRIPTOR.fields_by_name)
 
 
-def read_solver(path: Path, *, check_policy: bool = True) -> Any:
+def read_solver(path: Path) -> Any:
     """The SolverParameter in a solver prototxt.
 
     A string in it that is not UTF-8, as of a path in GBK, is bytes.
 
-    Args:
-        check_policy: false for a solver whose bounds or stepsize are still to be found.
-
     Raises:
-        ClrError: the file cannot be read, is not a solver prototxt, or asks for
-            a policy or momentum that patched Caffe would refuse; says where and
-            why.
+        ClrError: the file cannot be read or is not a solver prototxt; says where and why.
     """
-    solver = _read(path, "SolverParameter")
-    if check_policy:
-        check_solver(solver, str(path))
-    return solver
-
-
-def check_solver(solver: Any, name: str = "solver") -> None:
-    """Refuse a SolverParameter whose policy or momentum patched Caffe would refuse.
-
-    Raises:
-        ClrError: says which field of `name` is wrong, its value and the remedy.
-    """
-    try:
-        policies.learning_rate(solver, 0)
-        policies.momenta(solver, 0)
-    except ValueError as error:
-        hint = ""
-        if solver.lr_policy not in policies.POLICIES:
-            hint = did_you_mean(solver.lr_policy, policies.POLICIES)
-        raise ClrError(f"{name}: {error}{hint}") from None
-    if policies.cyclical_momentum(solver) and solver_type(solver) not in WITH_MOMENTUM:
-        raise ClrError(
-            f"{name}: {solver_type(solver)} has no momentum that could cycle; remove"
-            f" cyclical_momentum, or use {', '.join(WITH_MOMENTUM)}"
-        )
-
-
-def check_type(solver: Any, name: str = "solver") -> None:
-    """Refuse a SolverParameter that this Caffe makes no solver of, whatever its bounds and nets.
-
-    Raises:
-        ClrError: says which field of `name` is wrong, its value and the remedy.
-    """
-    if solver.lr_policy == "1cycle" and not has_one_cycle():
-        raise ClrError(f'{name}: lr_policy "1cycle": {_NO_ONE_CYCLE}; use another policy')
-    if solver.average_loss < 1:
-        raise ClrError(f"{name}: average_loss is {solver.average_loss}; set it to 1 or more")
-    if solver.HasField("type") and solver.HasField("solver_type"):
-        raise ClrError(f"{name}: both type and solver_type are set; keep type")
-    kind = solver_type(solver)
-    _check_known("type", kind, SOLVER_TYPES, name)
-    if solver.momentum and kind in _WITHOUT_MOMENTUM:
-        raise ClrError(f"{name}: momentum is {solver.momentum:g}, and {kind} has none; remove it")
-    if kind == "RMSProp" and not 0 <= solver.rms_decay < 1:
-        raise ClrError(
-            f"{name}: rms_decay is {solver.rms_decay:g}; set it to 0 or more, and below 1"
-        )
-    if solver.weight_decay:
-        _check_known("regularization_type", solver.regularization_type, _REGULARIZATIONS, name)
-
-
-def _check_known(field: str, value: str, known: tuple[str, ...], name: str) -> None:
-    if value not in known:
-        hint = did_you_mean(value, known)
-        raise ClrError(f'{name}: {field} "{value}" is unknown; use one of {", ".join(known)}{hint}')
+    return _read(path, "SolverParameter")
 
 
 def solver_type(solver: Any) -> str:
@@ -281,9 +219,9 @@ class SolverFile:
         return self._files[file]
 
 
-def open_solver(path: Path, *, check_policy: bool = True) -> SolverFile:
-    """The solver in a prototxt, with its nets to come; arguments and errors as of read_solver."""
-    return SolverFile(read_solver(path, check_policy=check_policy), str(path))
+def open_solver(path: Path) -> SolverFile:
+    """The solver in a prototxt, whose nets are read later; errors are those of read_solver."""
+    return SolverFile(read_solver(path), str(path))
 
 
 def read_net(path: Path) -> Any:
@@ -398,7 +336,7 @@ def _unknown_name(descriptor: Any, name: str) -> str:
         # a fork's own field is near to none; a typing error is nearer
         hint = did_you_mean(name, names, 0.75) or "; remove it, if it is of another Caffe"
         if name == _ONE_CYCLE_FIELD:
-            hint = f": {_NO_ONE_CYCLE}; remove it"
+            hint = f": {NO_ONE_CYCLE}; remove it"
         other = _TAKEN_FOR.get(descriptor.full_name)
         pool = caffe_pb2().DESCRIPTOR.pool
         if other and name in pool.FindMessageTypeByName(other).fields_by_name:

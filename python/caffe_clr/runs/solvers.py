@@ -17,7 +17,8 @@ from google.protobuf.message import DecodeError
 
 from caffe_clr import policies, prototxt
 from caffe_clr.errors import ClrError
-from caffe_clr.prototxt import Net
+from caffe_clr.preflight import solver_checks
+from caffe_clr.prototxt import Net, SolverFile
 from caffe_clr.runs.history import column
 
 _LOG_LEVEL = "GLOG_minloglevel"
@@ -99,7 +100,7 @@ def load_solver(parameter: Any, gpu: int | None = None) -> Any:
             built without a GPU.
     """
     caffe = import_caffe()
-    prototxt.check_solver(parameter)
+    solver_checks.check_policy(SolverFile(parameter))
     if gpu is None:
         caffe.set_mode_cpu()
     else:

@@ -1,0 +1,66 @@
+"""The stepsize that is so many epochs.
+
+The paper (L. N. Smith, arXiv 1506.01186, section 3.2) advises 2 to 10.
+"""
+
+import math
+from dataclasses import asdict
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from caffe_clr import prototxt
+from caffe_clr.errors import UsageError
+from caffe_clr.preflight import checks
+from caffe_clr.preflight.epochs import CYCLES, epoch
+
+_MAX_ITER = 2**31 - 1  # an int32 in caffe.proto
+
+
+def stepsize(
+    solver_file: Path, epochs: float = 4, *, images: int | None = None, gpus: int = 1
+) -> dict[str, Any]:
+    """The stepsize of so many epochs, and where whole cycles end.
+
+    The solver needs no stepsize yet: only its nets, iter_size and
+    start_lr_policy are read.
+
+    Args:
+        solver_file: a solver prototxt.
+        epochs: in half a cycle, a fraction if need be. The paper advises 2 to 10.
+        images: replaces the count of those in the train net's data.
+        gpus: as many as `caffe train` will be given.
+
+    Returns:
+        images, batch_size, iter_size, gpus and start_lr_policy; epochs as given;
+        in iterations, epoch, stepsize (the nearest to epochs * epoch, a half
+        rounded up, at least 1) and cycle; and max_iter, a dict from a number of
+        cycles to the iteration at which the last of them ends.
+
+    Raises:
+        UsageError: epochs, images or gpus is not above 0, or there are more
+            iterations than Caffe counts.
+        ClrError: the prototxt or the data cannot be read, or do not tell.
+    """
+    if not 0 < epochs < math.inf:
+        raise UsageError(f"--epochs {epochs:g}: give a number above 0")
+    solver = prototxt.open_solver(solver_file)
+    checks.check_unfinished(solver)
+    one = epoch(solver, images=images, gpus=gpus)
+    half = max(1, math.floor(Fraction(str(epochs)) * one.iterations + Fraction(1, 2)))
+    start = solver.parameter.start_lr_policy
+    max_iter = {cycles: start + cycles * 2 * half for cycles in CYCLES}
+    if max_iter[CYCLES[-1]] > _MAX_ITER:
+        raise UsageError(
+            f"--epochs {epochs:g}: with {one.iterations:,} iterations an epoch, {CYCLES[-1]} cycles"
+            f" exceed {_MAX_ITER:,}, the highest max_iter; give fewer"
+        )
+    return {
+        **asdict(one),
+        "start_lr_policy": start,
+        "epochs": epochs,
+        "epoch": one.iterations,
+        "stepsize": half,
+        "cycle": 2 * half,
+        "max_iter": max_iter,
+    }
