@@ -192,7 +192,8 @@ def test_labels_of_a_leveldb_are_read_from_both_ends(
     bad = write(tmp_path / "bad", *[0] * 50, 4)
     within = write(tmp_path / "within", *[0] * 25, 4, *[0] * 25)
     for data in (good, bad, within):
-        monkeypatch.setattr(label_readers, "_BYTES", 100)
+        for name in ("_BYTES", "_BYTES_OF_IMAGES"):
+            monkeypatch.setattr(label_readers, name, 100)
         for checked in (data, data.replace('top: "label"', 'top: "data" top: "label"')):
             if data is bad:
                 assert "has the label 4" in refusal(net(checked))
