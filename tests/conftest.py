@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fork_server import Server
 from google.protobuf import text_format
 from releases import release_1_0_to_build
 from rich.console import Console
@@ -213,18 +214,30 @@ def solver(tree: Tree) -> Callable[..., Any]:
     return make
 
 
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Callable[[dict[str, str]], Server]]:
+    """Makes what runs the command, one for each set of variables."""
+    started: dict[tuple[tuple[str, str], ...], Server] = {}
+
+    def server(variables: dict[str, str]) -> Server:
+        key = tuple(sorted(variables.items()))
+        if key not in started:
+            started[key] = Server(variables)
+        return started[key]
+
+    yield server
+    for each in started.values():
+        each.close()
+
+
 @pytest.fixture
-def run_cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+def run_cli(
+    servers: Callable[[dict[str, str]], Server], tmp_path: Path
+) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs the installed command in an empty folder, with variables added to the environment."""
 
     def run(*arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "caffe_clr", *map(str, arguments)],
-            cwd=tmp_path,
-            env={**os.environ, **variables},
-            capture_output=True,
-            text=True,
-        )
+        done = servers(variables).run(list(map(str, arguments)), tmp_path)
         assert "Traceback" not in done.stderr, done.stderr
         return done
 

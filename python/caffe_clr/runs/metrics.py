@@ -5,6 +5,7 @@ import re
 import statistics
 from collections.abc import Callable, Container, Iterable, KeysView, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -312,6 +313,7 @@ def is_accuracy(output: str, weighted: Container[str] = ()) -> bool:
     return output not in weighted and _kind(output) is _ACCURACY
 
 
+@cache
 def _kind(output: str) -> re.Pattern[str] | None:
     """Whether a name is one of a loss or of an accuracy, if it is either."""
     for name in (output.rpartition("/")[2], output):
