@@ -32,7 +32,7 @@ def show(repeats: int) -> None:
         fields = _CYCLE | ({"gamma": _GAMMA} if policy == "exp_range" else {})
 
         def reference(policy: str = policy, fields: dict[str, Any] = fields) -> None:
-            policies.POLICIES[policy](iterations, **fields)
+            policies.POLICIES[policy].rates(iterations, **fields)
 
         stepping = _cyclic_lr(policy) if tables.has_torch() and policy != "decay" else None
         ours, theirs = [], []

@@ -197,4 +197,4 @@ def test_oracle_the_reference_is_exact_too() -> None:
     for policy in ("triangular", "triangular2", "decay", "1cycle"):
         at = list(range(0, 30_000, 7))
         expected = [float(nearest_float(exact_rate(policy, i, exact))) for i in at]
-        assert policies.POLICIES[policy](at, **fields).tolist() == expected
+        assert policies.POLICIES[policy].rates(at, **fields).tolist() == expected

@@ -172,7 +172,8 @@ def test_the_command_fails_on_a_difference_and_on_bad_files(
     assert done.stderr.startswith("error: bad.prototxt: cyclical_momentum has 1 values; give it")
     assert run_cli("parity", "--points", "0").returncode == 2
     code = (
-        "import sys; from caffe_clr import cli, parity; parity._UNITS_ALLOWED['fixed'] = -1;"
+        "import dataclasses, sys; from caffe_clr import cli, policies; known = policies.POLICIES;"
+        "known['fixed'] = dataclasses.replace(known['fixed'], units_allowed=-1);"
         "sys.argv = ['caffe-clr', 'parity', '--points', '1']; cli.main()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -246,7 +246,7 @@ def test_parameters_are_floats_as_in_a_prototxt() -> None:
 def test_bad_parameters_are_refused(policy: str, fields: dict[str, Any], message: str) -> None:
     gamma = {"gamma": 0.5} if policy == "exp_range" else {}
     with pytest.raises(ValueError, match=f'lr_policy "{policy}": {message}'):
-        policies.POLICIES[policy](0, **{**CIFAR10, **gamma, **fields})
+        policies.POLICIES[policy].rates(0, **{**CIFAR10, **gamma, **fields})
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from google.protobuf import text_format
 from caffe_clr import parity, policies, prototxt
 from caffe_clr.harness.compilation import Tree
 
-STOCK_POLICIES = [policy for policy in policies.POLICIES if policy not in policies.BOUNDED]
+STOCK_POLICIES = [policy.name for policy in policies.POLICIES.values() if not policy.patch]
 
 
 def run(tree: Tree, *arguments: str | Path, stdin: str = "") -> str:

@@ -36,24 +36,6 @@ _LAST = 2**31 - 1
 _STEPPED_OVER = 50  # a gap up to this is cheaper to step over than to jump
 _WINDOW = 1000  # consecutive iterations around each random one
 
-# Stock Caffe computes these with powf and expf, whose last bit is the C library's.
-_UNITS_ALLOWED = {"inv": 2, "poly": 2, "sigmoid": 2}
-
-_BOUNDS = {"base_lr": 0.001, "max_lr": 0.006}
-_CASES: dict[str, dict[str, Any]] = {
-    "fixed": {"base_lr": 0.01},
-    "step": {"base_lr": 0.01, "gamma": 0.97, "stepsize": 3333},
-    "exp": {"base_lr": 0.01, "gamma": 0.99994},
-    "inv": {"base_lr": 0.01, "gamma": 0.0001, "power": 0.75},
-    "multistep": {"base_lr": 0.01, "gamma": 0.3, "stepvalue": [1, 5000, 2**24, 2**30]},
-    "poly": {"base_lr": 0.01, "power": 0.9, "max_iter": _LAST},
-    "sigmoid": {"base_lr": 0.01, "gamma": 1e-6, "stepsize": 2**23},
-    "triangular": {**_BOUNDS, "stepsize": 1999, "start_lr_policy": 777},
-    "triangular2": {**_BOUNDS, "stepsize": 1999, "start_lr_policy": 777},
-    "exp_range": {**_BOUNDS, "stepsize": 1999, "start_lr_policy": 777, "gamma": 0.99994},
-    "decay": {**_BOUNDS, "stepsize": 2**24 + 12_345, "start_lr_policy": 777},
-    "1cycle": {**_BOUNDS, "stepsize": 2**24 + 12_345, "start_lr_policy": 777},
-}
 _CYCLICAL_MOMENTUM: list[dict[str, Any]] = [
     {"momentum": 0.95, "cyclical_momentum": [0.85, 2246]},
     {"momentum": 0.8, "cyclical_momentum": [0.95, 1999.7], "start_lr_policy": 777},
@@ -121,11 +103,13 @@ class Result:
 
 def default_cases() -> Iterator[Any]:
     """A SolverParameter for each policy and solver type."""
-    for policy, fields in _CASES.items():
-        if policy == "1cycle" and not prototxt.has_one_cycle():
+    for policy in policies.POLICIES.values():
+        if not prototxt.has_patch(policy.patch):
             continue
         for solver_type in prototxt.SOLVER_TYPES:
-            yield prototxt.caffe_pb2().SolverParameter(lr_policy=policy, type=solver_type, **fields)
+            yield prototxt.caffe_pb2().SolverParameter(
+                lr_policy=policy.name, type=solver_type, **policy.parity
+            )
 
 
 def momentum_cases() -> Iterator[Any]:
@@ -153,7 +137,8 @@ def check(solver: Any, name: str, points: int, last: int = _LAST) -> Result:
     """
     found = compare(solver, _chosen(solver, points, last))
     amplitude = solver.max_lr - solver.base_lr if solver.HasField("max_lr") else solver.base_lr
-    return _result(found, solver, name, solver.lr_policy, amplitude)
+    policy = policies.policy_of(solver)
+    return _result(found, solver, name, policy.name, amplitude, policy.units_allowed)
 
 
 def check_momentum(solver: Any, name: str, points: int, last: int = _LAST) -> Result:
@@ -168,7 +153,14 @@ def _chosen(solver: Any, points: int, last: int) -> NDArray[np.int64]:
     return _more(matter[matter <= last], points, last)
 
 
-def _result(found: Comparison, solver: Any, name: str, policy: str, amplitude: float) -> Result:
+def _result(
+    found: Comparison,
+    solver: Any,
+    name: str,
+    policy: str,
+    amplitude: float,
+    units_allowed: int = 0,
+) -> Result:
     return Result(
         name=name,
         policy=policy,
@@ -177,7 +169,7 @@ def _result(found: Comparison, solver: Any, name: str, policy: str, amplitude: f
         differing=found.differing.size,
         units=found.units,
         share=found.share(amplitude),
-        units_allowed=_UNITS_ALLOWED.get(policy, 0),
+        units_allowed=units_allowed,
     )
 
 

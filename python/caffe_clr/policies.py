@@ -21,8 +21,9 @@ differ from these in the last place).
 
 import inspect
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -280,27 +281,6 @@ def sigmoid(
     return _rounded(number(np.float32(base_lr)) * (number(1) / (number(1) + falloff)), dtype)
 
 
-POLICIES: dict[str, Callable[..., Rates]] = {
-    "fixed": fixed,
-    "step": step,
-    "exp": exp,
-    "inv": inv,
-    "multistep": multistep,
-    "poly": poly,
-    "sigmoid": sigmoid,
-    "triangular": triangular,
-    "triangular2": triangular2,
-    "exp_range": exp_range,
-    "decay": decay,
-    "1cycle": one_cycle,
-}
-
-PAPER = ("triangular", "triangular2", "exp_range", "decay")
-CYCLES = ("triangular", "triangular2", "exp_range")
-WITH_CYCLE = (*CYCLES, "1cycle")  # one cycle or many
-BOUNDED = (*PAPER, "1cycle")  # between base_lr and max_lr
-
-
 def momentum(
     iterations: ArrayLike,
     *,
@@ -358,16 +338,11 @@ def learning_rate(solver: Any, iterations: ArrayLike, dtype: DTypeLike = np.floa
     Raises:
         ValueError: lr_policy is unknown, or has parameters that are refused.
     """
-    policy = POLICIES.get(solver.lr_policy)
-    if policy is None:
-        raise ValueError(
-            f'lr_policy "{solver.lr_policy}" is unknown; use one of {", ".join(POLICIES)}'
-        )
-    fields = inspect.getfullargspec(policy).kwonlyargs
-    parameters = {field: getattr(solver, field) for field in fields if field != "dtype"}
-    if solver.lr_policy in BOUNDED and not solver.HasField("max_lr"):
+    policy = policy_of(solver)
+    parameters = {field: getattr(solver, field) for field in policy.fields}
+    if policy.bounded and not solver.HasField("max_lr"):
         parameters["max_lr"] = None
-    return policy(iterations, **parameters, dtype=dtype)
+    return policy.rates(iterations, **parameters, dtype=dtype)
 
 
 def momenta(solver: Any, iterations: ArrayLike, dtype: DTypeLike = np.float32) -> Rates:
@@ -507,3 +482,210 @@ def _float(value: Any) -> np.float64:
 
 def _rounded(rates: Any, dtype: DTypeLike) -> Rates:
     return np.asarray(rates).astype(dtype)
+
+
+class Marks(NamedTuple):
+    """Where a rate turns or steps, so that a plot needs a point there.
+
+    Attributes:
+        begins: the iterations at which cycles or steps begin, in rising order.
+        offsets: what is marked in each, in iterations from its beginning.
+    """
+
+    begins: Sequence[int]
+    offsets: Sequence[int]
+
+
+def _no_marks(solver: Any) -> Marks:
+    return Marks([], [0])
+
+
+def _marks_of_steps(solver: Any) -> Marks:
+    return Marks(range(0, solver.max_iter, solver.stepsize), [-1, 0])
+
+
+def _marks_of_stepvalues(solver: Any) -> Marks:
+    return Marks(list(solver.stepvalue), [-1, 0])
+
+
+def _marks_of_one_way(solver: Any) -> Marks:
+    return Marks([solver.start_lr_policy], [0, solver.stepsize])
+
+
+def _marks_of_one_cycle(solver: Any) -> Marks:
+    return Marks([solver.start_lr_policy], [0, solver.stepsize, 2 * solver.stepsize])
+
+
+def _marks_of_cycles(solver: Any) -> Marks:
+    begins = range(solver.start_lr_policy, solver.max_iter, 2 * solver.stepsize)
+    return Marks(begins, [0, solver.stepsize])
+
+
+def _marks_of_exp_range(solver: Any) -> Marks:
+    """Those of cycles, and the peak where that is before mid-cycle.
+
+    If the rate declines by more in a cycle than it rises, the peak is where (base_lr +
+    (max_lr - base_lr) * p / stepsize) * gamma^p has its highest value.
+    """
+    begins, offsets = _marks_of_cycles(solver)
+    rise = (solver.max_lr - solver.base_lr) / solver.stepsize
+    if solver.gamma == 1 or rise == 0:
+        return Marks(begins, offsets)
+    position = -1 / math.log(solver.gamma) - solver.base_lr / rise
+    within = min(max(position, 0), solver.stepsize)
+    return Marks(begins, [*offsets, math.floor(within), math.ceil(within)])
+
+
+def _same_steps(solver: Any, first: int, taken: int) -> int:
+    return taken
+
+
+def _resume_step(solver: Any, first: int, taken: int) -> int:
+    return int((solver.max_iter - 1) // solver.stepsize)
+
+
+def _resume_multistep(solver: Any, first: int, taken: int) -> int:
+    iterations = [0] * taken
+    for stepvalue in solver.stepvalue[taken:]:
+        first = max(first, stepvalue)
+        iterations.append(first)
+        first += 1
+    solver.stepvalue[:] = iterations
+    return sum(iteration < solver.max_iter for iteration in iterations)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A learning rate policy, with everything that the rest of the package asks about one.
+
+    Attributes:
+        name: its lr_policy.
+        rates: its formula, a function from iterations and fields of SolverParameter to rates.
+        parity: the fields with which `caffe-clr parity` compares the formula with Caffe.
+        units_allowed: how far Caffe's rate may be from the formula's, in units in the last
+            place of a float.
+        patch: the patch that adds it to Caffe; None if stock Caffe has it.
+        start: the field with the rate up to start_lr_policy.
+        cycles: how many cycles of 2 * stepsize iterations it has: 0, 1 or math.inf.
+        next_height: the height of a cycle as a part of the height of the cycle before; None if
+            that depends on the solver.
+        marks: gives the marks of a solver, which learning_rate has not refused.
+        resume: called with a solver, the iteration at which it resumes and the number of steps
+            that Caffe's snapshot has for it; gives it the stepvalues that Caffe then acts on,
+            and returns the number of steps at its max_iter. Caffe keeps that number in its
+            snapshots, whatever the policy, and takes at most one step an iteration
+            (GetLearningRate in sgd_solver.cpp).
+    """
+
+    name: str
+    rates: Callable[..., Rates]
+    parity: Mapping[str, Any]
+    units_allowed: int = 0
+    patch: str | None = None
+    start: str = "base_lr"
+    cycles: float = 0
+    next_height: float | None = 1
+    marks: Callable[[Any], Marks] = _no_marks
+    resume: Callable[[Any, int, int], int] = _same_steps
+
+    @property
+    def fields(self) -> list[str]:
+        """The fields of SolverParameter that its formula takes."""
+        names = inspect.getfullargspec(self.rates).kwonlyargs
+        return [name for name in names if name != "dtype"]
+
+    @property
+    def bounded(self) -> bool:
+        """Whether its rate is between bounds, base_lr and max_lr."""
+        return "max_lr" in self.fields
+
+
+_FEATURE = "cyclical-learning-rates"
+_BOUNDS = {"base_lr": 0.001, "max_lr": 0.006, "start_lr_policy": 777}
+_CYCLES = {**_BOUNDS, "stepsize": 1999}
+_LONG = {**_BOUNDS, "stepsize": 2**24 + 12_345}
+_POWF = 2  # units: stock Caffe's powf and expf differ from C library to C library
+
+POLICIES: dict[str, Policy] = {
+    policy.name: policy
+    for policy in (
+        Policy("fixed", fixed, {"base_lr": 0.01}),
+        Policy(
+            "step",
+            step,
+            {"base_lr": 0.01, "gamma": 0.97, "stepsize": 3333},
+            marks=_marks_of_steps,
+            resume=_resume_step,
+        ),
+        Policy("exp", exp, {"base_lr": 0.01, "gamma": 0.99994}),
+        Policy("inv", inv, {"base_lr": 0.01, "gamma": 0.0001, "power": 0.75}, units_allowed=_POWF),
+        Policy(
+            "multistep",
+            multistep,
+            {"base_lr": 0.01, "gamma": 0.3, "stepvalue": [1, 5000, 2**24, 2**30]},
+            marks=_marks_of_stepvalues,
+            resume=_resume_multistep,
+        ),
+        Policy(
+            "poly",
+            poly,
+            {"base_lr": 0.01, "power": 0.9, "max_iter": 2**31 - 1},
+            units_allowed=_POWF,
+        ),
+        Policy(
+            "sigmoid",
+            sigmoid,
+            {"base_lr": 0.01, "gamma": 1e-6, "stepsize": 2**23},
+            units_allowed=_POWF,
+        ),
+        Policy(
+            "triangular",
+            triangular,
+            _CYCLES,
+            patch=_FEATURE,
+            cycles=math.inf,
+            marks=_marks_of_cycles,
+        ),
+        Policy(
+            "triangular2",
+            triangular2,
+            _CYCLES,
+            patch=_FEATURE,
+            cycles=math.inf,
+            next_height=1 / 2,
+            marks=_marks_of_cycles,
+        ),
+        Policy(
+            "exp_range",
+            exp_range,
+            {**_CYCLES, "gamma": 0.99994},
+            patch=_FEATURE,
+            cycles=math.inf,
+            next_height=None,
+            marks=_marks_of_exp_range,
+        ),
+        Policy("decay", decay, _LONG, patch=_FEATURE, start="max_lr", marks=_marks_of_one_way),
+        Policy("1cycle", one_cycle, _LONG, patch="one-cycle", cycles=1, marks=_marks_of_one_cycle),
+    )
+}
+
+BOUNDED = [policy.name for policy in POLICIES.values() if policy.bounded]
+WITH_CYCLE = [policy.name for policy in POLICIES.values() if policy.cycles]
+CYCLES = [policy.name for policy in POLICIES.values() if policy.cycles > 1]
+PAPER = [policy.name for policy in POLICIES.values() if policy.patch == _FEATURE]
+RANGE_TEST = POLICIES["triangular"]  # the paper's range test is half a cycle of it
+SUGGESTED = POLICIES["triangular2"]  # unless another is asked for
+
+
+def policy_of(solver: Any) -> Policy:
+    """The policy of a SolverParameter.
+
+    Raises:
+        ValueError: lr_policy is unknown.
+    """
+    policy = POLICIES.get(solver.lr_policy)
+    if policy is None:
+        raise ValueError(
+            f'lr_policy "{solver.lr_policy}" is unknown; use one of {", ".join(POLICIES)}'
+        )
+    return policy

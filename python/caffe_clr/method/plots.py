@@ -46,7 +46,9 @@ def plot_policies(path: Path) -> None:
     for axes, (policy, fields) in zip(
         figure.subplots(1, len(shown), sharex=True, sharey=True), shown.items(), strict=True
     ):
-        axes.plot(iterations, policies.POLICIES[policy](iterations, **fields), color=_COLOURS[1])
+        axes.plot(
+            iterations, policies.POLICIES[policy].rates(iterations, **fields), color=_COLOURS[1]
+        )
         axes.set(title=policy, xlim=(0, 12_000), ylim=(0, 0.0075), xticks=[0, 4000, 8000, 12_000])
         axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.tick_params(labelsize=8)

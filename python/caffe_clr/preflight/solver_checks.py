@@ -40,8 +40,12 @@ def check_type(solver: SolverFile) -> None:
         ClrError: says which field is wrong, its value and the remedy.
     """
     parameter, name = solver.parameter, solver.name
-    if parameter.lr_policy == "1cycle" and not prototxt.has_one_cycle():
-        raise ClrError(f'{name}: lr_policy "1cycle": {prototxt.NO_ONE_CYCLE}; use another policy')
+    policy = policies.POLICIES.get(parameter.lr_policy)
+    if policy and not prototxt.has_patch(policy.patch):
+        raise ClrError(
+            f'{name}: lr_policy "{policy.name}": {prototxt.NO_PATCH.format(policy.patch)};'
+            " use another policy"
+        )
     if parameter.average_loss < 1:
         raise ClrError(f"{name}: average_loss is {parameter.average_loss}; set it to 1 or more")
     if parameter.HasField("type") and parameter.HasField("solver_type"):

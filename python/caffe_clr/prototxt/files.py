@@ -28,8 +28,8 @@ WITH_MOMENTUM = ("SGD", "Nesterov", "Adam")  # one that can cycle
 _PB2 = "caffe.proto.caffe_pb2"
 _GENERIC_NETS = ("net", "net_param")
 _NEW_FIELDS = {"max_lr", "start_lr_policy"}
-_ONE_CYCLE_FIELD = "cyclical_momentum"
-NO_ONE_CYCLE = "this Caffe is without the patch one-cycle, which adds it"
+_SHOWN_BY = {"one-cycle": "cyclical_momentum"}  # the fields that further patches add
+NO_PATCH = "this Caffe is without the patch {}, which adds it"
 _TRAIN_NETS = (*_GENERIC_NETS, "train_net", "train_net_param")
 _FATAL = re.compile(r"^F.*?\] (.*)", re.MULTILINE)  # what Caffe logs before it aborts
 _TAKEN_FOR = {
@@ -83,9 +83,10 @@ def caffe_pb2() -> ModuleType:
     return module
 
 
-def has_one_cycle() -> bool:
-    """Whether this Caffe has the policy 1cycle and cyclical_momentum, which a second patch adds."""
-    return _ONE_CYCLE_FIELD in _fields_of_solver(caffe_pb2())
+def has_patch(patch: str | None) -> bool:
+    """Whether this Caffe has the policies that a patch adds; None stands for stock Caffe's."""
+    field = _SHOWN_BY.get(patch) if patch else None
+    return field is None or field in _fields_of_solver(caffe_pb2())
 
 
 def _fields_of_solver(module: ModuleType) -> set[str]:
@@ -335,8 +336,9 @@ def _unknown_name(descriptor: Any, name: str) -> str:
         kind, names = "field", descriptor.fields_by_name
         # a fork's own field is near to none; a typing error is nearer
         hint = did_you_mean(name, names, 0.75) or "; remove it, if it is of another Caffe"
-        if name == _ONE_CYCLE_FIELD:
-            hint = f": {NO_ONE_CYCLE}; remove it"
+        for patch, field in _SHOWN_BY.items():
+            if name == field:
+                hint = f": {NO_PATCH.format(patch)}; remove it"
         other = _TAKEN_FOR.get(descriptor.full_name)
         pool = caffe_pb2().DESCRIPTOR.pool
         if other and name in pool.FindMessageTypeByName(other).fields_by_name:
