@@ -1,6 +1,6 @@
 """The learning rate and the momentum of a whole run, before any training."""
 
-import math
+import bisect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from caffe_clr import policies, prototxt
 from caffe_clr.errors import ClrError
 from caffe_clr.preflight import solver_checks
+from caffe_clr.policies import Policy
 
 Iterations = NDArray[np.int64]
 
@@ -38,14 +39,17 @@ class Stage:
         return policies.momenta(self.solver, iterations)
 
     @property
+    def policy(self) -> Policy:
+        return policies.policy_of(self.solver)
+
+    @property
     def has_cycles(self) -> bool:
-        return self.solver.lr_policy in policies.WITH_CYCLE
+        return self.policy.cycles > 0
 
     def cycles(self, iteration: int) -> float:
         """How many cycles are done before an iteration."""
         elapsed = max(0, iteration - int(self.solver.start_lr_policy))
-        cycles = elapsed / (2 * int(self.solver.stepsize))
-        return min(1, cycles) if self.solver.lr_policy == "1cycle" else cycles
+        return min(self.policy.cycles, elapsed / (2 * int(self.solver.stepsize)))
 
 
 def schedule(solver_files: Sequence[Path]) -> list[dict[str, Any]]:
@@ -87,38 +91,10 @@ def read_stages(solver_files: Sequence[Path]) -> list[Stage]:
                 f"{file}: max_iter is {solver.max_iter}, but the stage before it ends at {first};"
                 " set it above that, or swap the solvers"
             )
-        step = _resume_steps(solver, first, step)
+        step = policies.policy_of(solver).resume(solver, first, step)
         stages.append(Stage(number, solver, first))
         first = solver.max_iter
     return stages
-
-
-def _resume_steps(solver: Any, first: int, step: int) -> int:
-    """Give a multistep solver the stepvalues that act as its own do after a resumption.
-
-    Caffe keeps the number of steps taken in its snapshots, whatever the policy
-    is then, and takes at most one an iteration (GetLearningRate in
-    sgd_solver.cpp).
-
-    Args:
-        first: where the solver goes on.
-        step: how many steps were taken before.
-
-    Returns:
-        How many are taken when it ends.
-    """
-    last = solver.max_iter - 1
-    if solver.lr_policy == "step":
-        return int(last // solver.stepsize)
-    if solver.lr_policy != "multistep":
-        return step
-    taken = [0] * step
-    for stepvalue in solver.stepvalue[step:]:
-        first = max(first, stepvalue)
-        taken.append(first)
-        first += 1
-    solver.stepvalue[:] = taken
-    return sum(stepvalue <= last for stepvalue in taken)
 
 
 def rows(stages: list[Stage]) -> list[dict[str, Any]]:
@@ -147,22 +123,10 @@ def _stage_rows(stage: Stage, spacing: int, moving: bool) -> Iterator[dict[str, 
 
 def _marks(stage: Stage) -> Iterations:
     """Where the rate of a stage turns or steps; if that is often, of one cycle in so many."""
-    solver = stage.solver
-    if solver.lr_policy == "multistep":
-        begins, offsets = np.array(solver.stepvalue, np.int64), [-1, 0]
-    elif solver.lr_policy == "step":
-        begins, offsets = _periods(stage, 0, solver.stepsize), [-1, 0]
-    elif solver.lr_policy == "decay":
-        begins, offsets = np.array([solver.start_lr_policy]), [0, solver.stepsize]
-    elif solver.lr_policy == "1cycle":
-        begins, way = np.array([solver.start_lr_policy]), solver.stepsize
-        offsets = [0, way, 2 * way]
-    elif solver.lr_policy in policies.CYCLES:
-        begins = _periods(stage, solver.start_lr_policy, 2 * solver.stepsize)
-        offsets = [0, *_peak(solver)]
-    else:
-        begins, offsets = np.array([], np.int64), [0]
-    return np.add.outer(begins, offsets).ravel()
+    begins, offsets = stage.policy.marks(stage.solver)
+    first = max(0, bisect.bisect_right(begins, stage.first) - 1)
+    stride = max(1, -(-(len(begins) - first) // _MOST_ROWS))
+    return np.add.outer(np.array(begins[first::stride], np.int64), offsets).ravel()
 
 
 def _momentum_marks(stage: Stage) -> Iterations:
@@ -175,25 +139,3 @@ def _momentum_marks(stage: Stage) -> Iterations:
     stride = max(1, (last - first) // _MOST_ROWS)
     turns = start + half * np.arange(first, last + 1, stride)
     return np.concatenate([np.floor(turns), np.ceil(turns)]).astype(np.int64)
-
-
-def _periods(stage: Stage, start: int, period: int) -> Iterations:
-    """The iterations at which periods that touch a stage begin."""
-    first = start + max(0, stage.first - start) // period * period
-    count = -(-(stage.last + 1 - first) // period)
-    stride = max(1, -(-count // _MOST_ROWS))
-    return np.arange(first, stage.last + 1, stride * period)
-
-
-def _peak(solver: Any) -> list[int]:
-    """The iterations of a cycle of which one has its highest rate.
-
-    In mid-cycle; but where exp_range declines by more in a cycle than it rises,
-    earlier: where (base_lr + (max_lr - base_lr) * p / stepsize) * gamma^p does.
-    """
-    rise = (solver.max_lr - solver.base_lr) / solver.stepsize
-    if solver.lr_policy != "exp_range" or solver.gamma == 1 or rise == 0:
-        return [solver.stepsize]
-    position = -1 / math.log(solver.gamma) - solver.base_lr / rise
-    within = min(max(position, 0), solver.stepsize)
-    return [math.floor(within), math.ceil(within), solver.stepsize]
