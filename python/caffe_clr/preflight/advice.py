@@ -1,6 +1,6 @@
 """What the paper advises on cycles (L. N. Smith, arXiv 1506.01186), as warnings on a run.
 
-On 1cycle it is his later report (arXiv 1803.09820).
+On a single cycle it is his later report (arXiv 1803.09820).
 
 A run is of one stage or several, each a solver that goes on from the last one's
 solver state, as in the paper's Table 2.
@@ -17,7 +17,7 @@ from caffe_clr.prototxt import SolverFile
 
 FEWEST_CYCLES = epochs.CYCLES[0]
 ONE_CYCLE = 0.9  # of a run; 0.86 to 0.97 in the solver files that the report's author published
-HALVED_AWAY = 8  # the cycle from which on triangular2 is at most 1/128 of its first height
+HALVED_AWAY = 8  # the cycle from which on a halved height is at most 1/128 of the first
 
 
 def check_stages(stages: Sequence[SolverFile]) -> list[str]:
@@ -67,11 +67,10 @@ def check_stages(stages: Sequence[SolverFile]) -> list[str]:
 def advise(name: str, parameter: Any, start: int, epoch: int | None) -> list[str]:
     """Warn of a cyclical policy that is not as the paper advises.
 
-    That is of triangular, triangular2 and exp_range: a run that ends within a
-    cycle, of fewer than three cycles, or with a stepsize that is not 2 to 10
-    epochs (section 3.2), and a triangular2 that has been halved to nothing
-    (section 3.1). Of 1cycle it is a run that ends with its cycle, or before. A run
-    that is one way up, a range test, is as it should be.
+    If its cycles repeat: a run that ends within a cycle, of fewer than three cycles,
+    or with a stepsize that is not 2 to 10 epochs (section 3.2), and cycles that have
+    been halved to nothing (section 3.1). If it has one cycle: a run that ends with
+    that, or before. A run that is one way up, a range test, is as it should be.
 
     Args:
         name: what to call the solver: its file.
@@ -82,7 +81,8 @@ def advise(name: str, parameter: Any, start: int, epoch: int | None) -> list[str
     Returns:
         Warnings, a line each.
     """
-    if parameter.lr_policy not in policies.WITH_CYCLE:
+    policy = policies.policy_of(parameter)
+    if not policy.cycles:
         return []
     end, cycle = parameter.max_iter, 2 * parameter.stepsize
     first = parameter.start_lr_policy
@@ -94,8 +94,8 @@ def advise(name: str, parameter: Any, start: int, epoch: int | None) -> list[str
             f"{name}: its policy starts at {first}, after the run's end at {end}: the rate stays"
             f" at {parameter.base_lr:g}; lower start_lr_policy or raise max_iter"
         ]
-    if parameter.lr_policy == "1cycle":
-        return _advise_1cycle(name, end, first, first + cycle)
+    if policy.cycles == 1:
+        return _advise_one_cycle(name, end, first, first + cycle)
     warnings = []
     if end - begin < FEWEST_CYCLES * cycle:
         whole = first + (-((first - begin) // cycle) + FEWEST_CYCLES) * cycle
@@ -110,16 +110,16 @@ def advise(name: str, parameter: Any, start: int, epoch: int | None) -> list[str
             f"{name}: max_iter {end} is within a cycle of {cycle} iterations; accuracy is best at"
             f" a cycle's end (section 3.2): set max_iter: {within} or {within + cycle}"
         )
-    if parameter.lr_policy == "triangular2" and end - first >= HALVED_AWAY * cycle:
+    if policy.next_height == 1 / 2 and end - first >= HALVED_AWAY * cycle:
         warnings.append(
-            f"{name}: {(end - first) // cycle} cycles of triangular2; from cycle"
+            f"{name}: {(end - first) // cycle} cycles of {policy.name}; from cycle"
             f" {HALVED_AWAY} on the rate rises by 1/{2 ** (HALVED_AWAY - 1)} of max_lr - base_lr"
             " or less (section 3.1): use a larger stepsize, or triangular"
         )
     return warnings + _advise_stepsize(name, parameter.stepsize, epoch)
 
 
-def _advise_1cycle(name: str, end: int, first: int, cycle_end: int) -> list[str]:
+def _advise_one_cycle(name: str, end: int, first: int, cycle_end: int) -> list[str]:
     if cycle_end < end:
         return []
     return [
@@ -171,19 +171,20 @@ def _difference(previous: list[Any], layers: list[Any]) -> str | None:
 
 def _effect_of_start(parameter: Any, previous_end: int) -> str | None:
     """What becomes of a rate whose policy does not begin where the stage before ends."""
-    if parameter.lr_policy not in policies.BOUNDED:
+    policy = policies.policy_of(parameter)
+    if not policy.bounded:
         return None
     elapsed = previous_end - parameter.start_lr_policy
     if elapsed < 0:
-        rate = parameter.max_lr if parameter.lr_policy == "decay" else parameter.base_lr
+        rate = getattr(parameter, policy.start)
         return f"the rate stays at {rate:g} for {-elapsed} iterations"
-    if parameter.lr_policy == "decay":
+    if not policy.cycles:
         return f"{elapsed} iterations of it are left out" if elapsed else None
     cycles, position = divmod(elapsed, 2 * parameter.stepsize)
-    if cycles and parameter.lr_policy == "1cycle":
+    if cycles >= policy.cycles:
         return "its cycle is left out"
     if position:
         return "the rate jumps into the middle of a cycle"
-    if cycles and parameter.lr_policy != "triangular":
+    if cycles and policy.next_height != 1:
         return f"its first {'cycle is' if cycles == 1 else f'{cycles} cycles are'} left out"
     return None
