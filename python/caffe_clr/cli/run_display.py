@@ -137,7 +137,7 @@ def _describe(stages: Sequence[Any], report: Report, metric: Metric) -> str:
     stage = next(i for i, solver in enumerate(stages) if iteration <= solver.max_iter)
     solver = stages[stage]
     parts = [f"stage {stage + 1}/{len(stages)}"] if len(stages) > 1 else []
-    if solver.lr_policy in policies.CYCLES:
+    if policies.policy_of(solver).cycles > 1:
         begin = max(solver.start_lr_policy, stages[stage - 1].max_iter if stage else 0)
         length = 2 * solver.stepsize
         cycle = max(iteration - 1 - begin, 0) // length + 1

@@ -15,6 +15,7 @@ from caffe_clr.method import suggestions
 from caffe_clr.method.results import RangeTest
 from caffe_clr.method.suggestions import Suggestion, Suggestions
 from caffe_clr.preflight import advice, checks, epochs
+from caffe_clr.policies import Policy
 from caffe_clr.prototxt import SolverFile
 from caffe_clr.runs import jobs, metrics, run_folder
 from caffe_clr.runs.history import Row, outputs, write_csv
@@ -39,8 +40,8 @@ class Options:
         iterations: how long to train.
         epochs: the same in epochs, where iterations is not given.
         images: the size of the training set, where it cannot be counted.
-        policy: of the solver that is written, one of policies.WITH_CYCLE; by default the
-            solver's own if it is one of them, else triangular2.
+        policy: of the solver that is written, one with cycles; by default the solver's own if
+            that has cycles, else triangular2.
         seeds: how many, from `seed` or the solver's random_seed or 1 on.
         jobs: how many of them to train at once.
         seed: the first seed.
@@ -160,19 +161,22 @@ def range_test(
     return result
 
 
-def _policy(solver: SolverFile, policy: str | None) -> str:
+def _policy(solver: SolverFile, name: str | None) -> Policy:
     parameter = solver.parameter
-    if policy is None:
-        own = parameter.lr_policy
-        policy = own if own in policies.WITH_CYCLE else "triangular2"
-    if policy not in policies.WITH_CYCLE:
-        raise UsageError(f"--policy {policy}: give one of {', '.join(policies.WITH_CYCLE)}")
-    if policy == "1cycle" and parameter.max_iter < 3:
+    own = policies.POLICIES.get(parameter.lr_policy)
+    if name is None:
+        policy: Policy | None = own if own and own.cycles else policies.SUGGESTED
+    else:
+        policy = policies.POLICIES.get(name)
+    if policy is None or not policy.cycles:
+        names = [each.name for each in policies.POLICIES.values() if each.cycles]
+        raise UsageError(f"--policy {name}: give one of {', '.join(names)}")
+    if policy.cycles == 1 and parameter.max_iter < 3:
         raise UsageError(
-            f"{solver.name}: max_iter is {parameter.max_iter}; set it: the cycle of 1cycle is"
-            f" {advice.ONE_CYCLE:.0%} of it"
+            f"{solver.name}: max_iter is {parameter.max_iter}; set it: the cycle of {policy.name}"
+            f" is {advice.ONE_CYCLE:.0%} of it"
         )
-    return str(policy)
+    return policy
 
 
 def _iterations(solver: SolverFile, options: Options) -> int:
@@ -187,7 +191,7 @@ def _iterations(solver: SolverFile, options: Options) -> int:
 
 
 def _sweep(parameter: Any, min_lr: float, max_lr: float, iterations: int) -> Any:
-    """The solver whose rate rises linearly over the run: half a cycle of triangular."""
+    """The solver whose rate rises linearly over the run: half a cycle."""
     if not 0 <= min_lr < max_lr < math.inf:
         raise UsageError(
             f"--min-lr {min_lr:g} is not below --max-lr {max_lr:g}, or is negative or infinite"
@@ -201,7 +205,7 @@ def _sweep(parameter: Any, min_lr: float, max_lr: float, iterations: int) -> Any
         raise UsageError(
             f"the iterations asked for exceed {_MAX_ITER:,}, the highest max_iter; give fewer"
         )
-    sweep = _with_policy(parameter, "triangular", min_lr, max_lr, iterations)
+    sweep = _with_policy(parameter, policies.RANGE_TEST, min_lr, max_lr, iterations)
     sweep.max_iter = iterations
     sweep.test_interval = max(1, iterations // _TESTS)
     sweep.display = max(1, iterations // _DISPLAYS)
@@ -211,14 +215,15 @@ def _sweep(parameter: Any, min_lr: float, max_lr: float, iterations: int) -> Any
     return sweep
 
 
-def _with_policy(parameter: Any, policy: str, base_lr: float, max_lr: float, stepsize: int) -> Any:
+def _with_policy(
+    parameter: Any, policy: Policy, base_lr: float, max_lr: float, stepsize: int
+) -> Any:
     solver = type(parameter)()
     solver.CopyFrom(parameter)
-    for field in ("power", "stepvalue", "start_lr_policy"):
+    for field in {"gamma", "power", "stepvalue"}.difference(policy.fields):
         solver.ClearField(field)
-    if policy != "exp_range":
-        solver.ClearField("gamma")
-    solver.lr_policy = policy
+    solver.ClearField("start_lr_policy")
+    solver.lr_policy = policy.name
     solver.base_lr, solver.max_lr, solver.stepsize = base_lr, max_lr, stepsize
     if len(policies.cyclical_momentum(solver)) == 2:
         solver.cyclical_momentum[1] = stepsize
@@ -253,19 +258,19 @@ def _over_seeds(seeds: Sequence[list[Row]], name: str) -> list[Row]:
 
 
 def _write_solver(
-    given: SolverFile, policy: str, found: Suggestions, out: Path, images: int | None
+    given: SolverFile, policy: Policy, found: Suggestions, out: Path, images: int | None
 ) -> Path | None:
     """The solver with what was suggested."""
     parameter = given.parameter
-    if found.max_lr.rate is None or (found.base_lr.rate is None and policy != "1cycle"):
+    if found.max_lr.rate is None or (found.base_lr.rate is None and policy.cycles > 1):
         return None
-    if policy == "1cycle":
-        solver, remarks = _one_cycle(parameter, found.max_lr)
+    if policy.cycles == 1:
+        solver, remarks = _one_cycle(parameter, policy, found.max_lr)
     else:
         solver, remarks = _cycles(given, policy, found, images)
     # its snapshots are not to be written over those of the solver it is made from
-    solver.snapshot_prefix = str(Path(solver.snapshot_prefix or policy).with_name(policy))
-    path = out / f"{policy}_solver.prototxt"
+    solver.snapshot_prefix = str(Path(solver.snapshot_prefix or policy.name).with_name(policy.name))
+    path = out / f"{policy.name}_solver.prototxt"
     path.write_text(
         f"# {given.name} with what caffe-clr range-test suggests.\n"
         + "".join(f"# {remark}.\n" for remark in remarks)
@@ -276,7 +281,7 @@ def _write_solver(
 
 
 def _cycles(
-    given: SolverFile, policy: str, found: Suggestions, images: int | None
+    given: SolverFile, policy: Policy, found: Suggestions, images: int | None
 ) -> tuple[Any, list[str]]:
     """A solver with whole cycles near to its max_iter, and remarks on it."""
     parameter = given.parameter
@@ -297,12 +302,12 @@ def _cycles(
     ]
 
 
-def _one_cycle(parameter: Any, bound: Suggestion) -> tuple[Any, list[str]]:
+def _one_cycle(parameter: Any, policy: Policy, bound: Suggestion) -> tuple[Any, list[str]]:
     """A solver with one cycle in its max_iter, and remarks on it."""
     max_lr = _rounded(bound)
     stepsize = max(1, round(advice.ONE_CYCLE * parameter.max_iter / 2))
     base_lr = float(f"{max_lr / 10:.2g}")
-    return _with_policy(parameter, "1cycle", base_lr, max_lr, stepsize), [
+    return _with_policy(parameter, policy, base_lr, max_lr, stepsize), [
         "base_lr: a tenth of max_lr, where there is one cycle (arXiv 1803.09820)",
         _remark("max_lr", bound),
         f"stepsize: the cycle is {advice.ONE_CYCLE:.0%} of max_iter, about as in the solver files"

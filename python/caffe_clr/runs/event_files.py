@@ -7,6 +7,7 @@ from typing import Any
 
 from google.protobuf import text_format
 
+from caffe_clr import policies
 from caffe_clr.errors import UsageError
 from caffe_clr.runs.history import OWN_COLUMNS, Phase, Row
 from caffe_clr.runs.run_folder import Run
@@ -89,5 +90,5 @@ class _Board:
 def _is_range_test(stages: Sequence[Any]) -> bool:
     """Whether a run is one rise of the rate, from base_lr to max_lr."""
     return len(stages) == 1 and (
-        stages[0].lr_policy == "triangular" and stages[0].stepsize >= stages[0].max_iter
+        stages[0].lr_policy == policies.RANGE_TEST.name and stages[0].stepsize >= stages[0].max_iter
     )

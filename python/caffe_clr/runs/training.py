@@ -400,12 +400,11 @@ class _Stage:
         iteration, solver = self.iteration, self.parameter
         if solver.snapshot and iteration % solver.snapshot == 0:
             return True
-        if not self._snapshot_cycles or solver.lr_policy not in policies.WITH_CYCLE:
+        policy = policies.policy_of(solver)
+        if not self._snapshot_cycles or not policy.cycles:
             return False
-        elapsed, cycle = iteration - solver.start_lr_policy, 2 * solver.stepsize
-        if solver.lr_policy not in policies.CYCLES:
-            return bool(elapsed == cycle)
-        return bool(elapsed > 0 and elapsed % cycle == 0)
+        finished, position = divmod(iteration - solver.start_lr_policy, 2 * solver.stepsize)
+        return bool(position == 0 and 0 < finished <= policy.cycles)
 
     def _snapshot(self) -> None:
         if self.newest and (self.newest.stage, self.newest.iteration) == (
