@@ -9,11 +9,14 @@ from rich.progress import track
 
 from benchmarks import tables
 from caffe_clr import policies
+from caffe_clr.harness.series import FEATURE
+from caffe_clr.policies import Policy
 
 _POINTS = 1_000_000
 _STEPS = 20_000
 _CYCLE: dict[str, Any] = {"base_lr": 0.001, "max_lr": 0.006, "stepsize": 2000}
 _GAMMA = 0.99994
+_MODES = ("triangular", "triangular2", "exp_range")  # of CyclicLR
 
 
 def show(repeats: int) -> None:
@@ -28,19 +31,21 @@ def show(repeats: int) -> None:
     if not tables.has_torch():
         notes[1] = "PyTorch is not installed: CyclicLR is left out"
     table = tables.table("Rates of the reference", "policy", headings, notes)
-    for policy in track(policies.PAPER, "reference", console=tables.console, transient=True):
-        fields = _CYCLE | ({"gamma": _GAMMA} if policy == "exp_range" else {})
+    papers = [policy for policy in policies.POLICIES.values() if policy.patch == FEATURE]
+    for policy in track(papers, "reference", console=tables.console, transient=True):
+        fields = _CYCLE | ({"gamma": _GAMMA} if "gamma" in policy.fields else {})
 
-        def reference(policy: str = policy, fields: dict[str, Any] = fields) -> None:
-            policies.POLICIES[policy].rates(iterations, **fields)
+        def reference(policy: Policy = policy, fields: dict[str, Any] = fields) -> None:
+            policy.rates(iterations, **fields)
 
-        stepping = _cyclic_lr(policy) if tables.has_torch() and policy != "decay" else None
+        has_mode = tables.has_torch() and policy.name in _MODES
+        stepping = _cyclic_lr(policy.name) if has_mode else None
         ours, theirs = [], []
         for _ in range(repeats):
             ours.append(_POINTS / _seconds(reference))
             if stepping:
                 theirs.append(_STEPS / _seconds(stepping))
-        cells = [policy, *_cells(ours)]
+        cells = [policy.name, *_cells(ours)]
         if stepping:
             paired = tables.quartiles(np.divide(ours, theirs))
             cells += [*_cells(theirs), f"{paired[0]:,.0f} ({paired[1]:,.0f}-{paired[2]:,.0f})"]
