@@ -135,11 +135,11 @@ def trees(
 
 @app.command()
 def figures() -> None:
-    """Draw the figures in models/ from what was recorded beside them."""
+    """Draw the figures in models/ from what was recorded beside them, and the policies."""
     from benchmarks import figures as drawn
 
     root = Path(__file__).parents[1]
-    drawn.draw(root, root / "models")
+    drawn.draw(root, root)
 
 
 def _threads(given: str | None) -> list[int]:

@@ -1,4 +1,4 @@
-"""Draws the figures in models/ from what was recorded beside them."""
+"""Draws the figures in models/ from what was recorded beside them, and that of the policies."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -104,20 +104,34 @@ FIGURES = {
         [_Line("fixed", ["fixed"], ["fixed"]), _Line("triangular", ["triangular"], ["triangular"])],
     ),
 }
+_PAPERS_CYCLE = {"base_lr": 0.001, "max_lr": 0.006, "stepsize": 2000}  # on CIFAR-10
+_POLICIES = {
+    "triangular": _PAPERS_CYCLE,
+    "triangular2": _PAPERS_CYCLE,
+    "exp_range": {**_PAPERS_CYCLE, "gamma": 0.99994},
+    "decay": {"base_lr": 0.001, "max_lr": 0.007, "stepsize": 4000},
+}
 
 
 def draw(root: Path, out: Path) -> None:
     """Draw every figure from what is recorded in the checkout at `root`.
 
     Args:
-        out: a folder like models/: each goes into its model's folder of results there.
+        out: where the figures go, into folders like the checkout's.
     """
     for (model, name), (title, lines) in FIGURES.items():
         folder = root / "models" / model
-        picture = out / model / "results" / f"{name}.png"
-        picture.parent.mkdir(parents=True, exist_ok=True)
+        picture = _new(out / "models" / model / "results" / f"{name}.png")
         plots.plot_comparison([_entry(line, folder) for line in lines], title, picture)
         tables.console.print(f"Plot: {picture}", soft_wrap=True)
+    picture = _new(out / "caffe_patch" / "policies.png")
+    plots.plot_policies(_POLICIES, picture)
+    tables.console.print(f"Plot: {picture}", soft_wrap=True)
+
+
+def _new(picture: Path) -> Path:
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    return picture
 
 
 def _entry(line: _Line, folder: Path) -> Entry:

@@ -13,6 +13,7 @@ from benchmarks import curves, figures, nets, suggestions, within_epoch
 from benchmarks.workers import Worker, started
 from caffe_clr import policies, prototxt
 from caffe_clr.harness.compilation import Tree
+from caffe_clr.harness.series import FEATURE
 from caffe_clr.method.suggestions import suggest
 from caffe_clr.runs import training
 from caffe_clr.runs.history import read_csv
@@ -68,7 +69,7 @@ def test_a_table_has_a_row_for_each_policy(root: Path) -> None:
     done = benchmarks(root, "reference", "--repeats", "1")
     assert (done.returncode, done.stderr) == (0, "")
     found = dict(re.findall(r"^ (\w+) +([\d,]+)  ", done.stdout, re.M))
-    assert list(found) == list(policies.PAPER)
+    assert list(found) == [p.name for p in policies.POLICIES.values() if p.patch == FEATURE]
     assert all(int(speed.replace(",", "")) > 0 for speed in found.values())
 
 
@@ -137,5 +138,8 @@ def test_the_commands_are_listed(root: Path) -> None:
 def test_the_figures_are_drawn_from_what_is_recorded(root: Path, tmp_path: Path) -> None:
     figures.draw(root, tmp_path)
     drawn = {path.relative_to(tmp_path) for path in tmp_path.rglob("*.png")}
-    assert drawn == {Path(model, "results", f"{name}.png") for model, name in figures.FIGURES}
-    assert all((root / "models" / path).is_file() for path in drawn)
+    assert drawn == {
+        Path("caffe_patch/policies.png"),
+        *(Path("models", model, "results", f"{name}.png") for model, name in figures.FIGURES),
+    }
+    assert all((root / path).is_file() for path in drawn)
