@@ -670,9 +670,6 @@ POLICIES: dict[str, Policy] = {
 }
 
 BOUNDED = [policy.name for policy in POLICIES.values() if policy.bounded]
-WITH_CYCLE = [policy.name for policy in POLICIES.values() if policy.cycles]
-CYCLES = [policy.name for policy in POLICIES.values() if policy.cycles > 1]
-PAPER = [policy.name for policy in POLICIES.values() if policy.patch == _FEATURE]
 RANGE_TEST = POLICIES["triangular"]  # the paper's range test is half a cycle of it
 SUGGESTED = POLICIES["triangular2"]  # unless another is asked for
 
