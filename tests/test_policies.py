@@ -1,6 +1,7 @@
 """The NumPy reference against values computed by hand from the definitions."""
 
 import doctest
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -244,9 +245,9 @@ def test_parameters_are_floats_as_in_a_prototxt() -> None:
 )
 @pytest.mark.parametrize("policy", policies.BOUNDED)
 def test_bad_parameters_are_refused(policy: str, fields: dict[str, Any], message: str) -> None:
-    gamma = {"gamma": 0.5} if policy == "exp_range" else {}
+    rates, parity = policies.POLICIES[policy].rates, policies.POLICIES[policy].parity
     with pytest.raises(ValueError, match=f'lr_policy "{policy}": {message}'):
-        policies.POLICIES[policy].rates(0, **{**CIFAR10, **gamma, **fields})
+        rates(0, **{**parity, **CIFAR10, **fields})
 
 
 @pytest.mark.parametrize(
@@ -265,6 +266,25 @@ def test_what_stock_caffe_aborts_on_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=f'lr_policy "{policy.__name__}": {message}'):
         policy(0, base_lr=0.1, **fields)
+
+
+@pytest.mark.parametrize("name", policies.BOUNDED)
+def test_a_record_says_what_the_formula_does(name: str) -> None:
+    policy = policies.POLICIES[name]
+    fields = {**DYADIC, **({"gamma": 0.5} if "gamma" in policy.fields else {})}
+    assert policy.rates(9, **fields, start_lr_policy=9) == fields[policy.start]
+    peaks = policy.rates(np.arange(1, 8, 2) * fields["stepsize"], **fields)
+    heights = peaks - fields["base_lr"]
+    if policy.cycles == math.inf and policy.next_height is not None:
+        assert heights.tolist() == [heights[0] * policy.next_height**cycle for cycle in range(4)]
+    else:
+        assert (heights[1:] <= 0).all()
+
+
+def test_a_record_has_the_fields_that_its_formula_needs() -> None:
+    for policy in policies.POLICIES.values():
+        assert set(policy.parity) <= set(policy.fields)
+        policy.rates([0, 2**31 - 1], **policy.parity)
 
 
 def test_examples_in_the_docstrings() -> None:

@@ -112,6 +112,15 @@ def test_the_policy_lists_name_the_same_policies(
         assert f"\\text{{{escaped}}}" in solver_md
 
 
+@pytest.mark.parametrize("policy", policies.BOUNDED)
+def test_the_record_of_a_policy_names_the_patch_that_adds_it(
+    policy: str, patches: list[series.Patch]
+) -> None:
+    added = re.compile(rf'^\+.*lr_policy.*"{policy}"', re.MULTILINE)
+    first = next(patch for patch in patches if added.search(patch.path.read_text()))
+    assert policies.POLICIES[policy].patch == first.name
+
+
 def test_the_next_available_field_number_is_kept_true(
     checkout: Path, patches: list[series.Patch]
 ) -> None:
