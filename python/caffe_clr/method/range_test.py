@@ -14,8 +14,8 @@ from caffe_clr.errors import ClrError, DivergedError, UsageError
 from caffe_clr.method import suggestions
 from caffe_clr.method.results import RangeTest
 from caffe_clr.method.suggestions import Suggestion, Suggestions
-from caffe_clr.preflight import advice, checks, epochs
 from caffe_clr.policies import Policy
+from caffe_clr.preflight import advice, checks, epochs
 from caffe_clr.prototxt import SolverFile
 from caffe_clr.runs import jobs, metrics, run_folder
 from caffe_clr.runs.history import Row, outputs, write_csv

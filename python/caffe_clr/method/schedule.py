@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from caffe_clr import policies, prototxt
 from caffe_clr.errors import ClrError
-from caffe_clr.preflight import solver_checks
 from caffe_clr.policies import Policy
+from caffe_clr.preflight import solver_checks
 
 Iterations = NDArray[np.int64]
 
