@@ -111,7 +111,7 @@ def test_the_papers_table_2_is_advised_against_in_its_last_stepsize_alone(
             0,
             500,
             [
-                "s: 8000 iterations are fewer than 3 cycles of 4000, the least that the paper"
+                "s: 8000 iterations are fewer than 3 cycles of 4000, the minimum that the paper"
                 " advises (section 3.2): set max_iter: 12000, or a smaller stepsize"
             ],
         ),
@@ -123,7 +123,7 @@ def test_the_papers_table_2_is_advised_against_in_its_last_stepsize_alone(
             8000,
             500,
             [
-                "s: 8000 iterations are fewer than 3 cycles of 4000, the least that the paper"
+                "s: 8000 iterations are fewer than 3 cycles of 4000, the minimum that the paper"
                 " advises (section 3.2): set max_iter: 20000, or a smaller stepsize"
             ],
         ),
@@ -132,7 +132,7 @@ def test_the_papers_table_2_is_advised_against_in_its_last_stepsize_alone(
             9000,
             500,
             [
-                "s: 11000 iterations are fewer than 3 cycles of 4000, the least that the paper"
+                "s: 11000 iterations are fewer than 3 cycles of 4000, the minimum that the paper"
                 " advises (section 3.2): set max_iter: 24000, or a smaller stepsize"
             ],
         ),
@@ -141,7 +141,7 @@ def test_the_papers_table_2_is_advised_against_in_its_last_stepsize_alone(
             0,
             500,
             [
-                "s: 8000 iterations are fewer than 3 cycles of 4000, the least that the paper"
+                "s: 8000 iterations are fewer than 3 cycles of 4000, the minimum that the paper"
                 " advises (section 3.2): set max_iter: 13000, or a smaller stepsize"
             ],
         ),
@@ -151,7 +151,7 @@ def test_the_papers_table_2_is_advised_against_in_its_last_stepsize_alone(
             8000,
             500,
             [
-                "s: 3000 iterations are fewer than 3 cycles of 4000, the least that the paper"
+                "s: 3000 iterations are fewer than 3 cycles of 4000, the minimum that the paper"
                 " advises (section 3.2): set max_iter: 20000, or a smaller stepsize",
             ],
         ),
@@ -199,8 +199,8 @@ def test_triangular2_is_used_up_after_eight_cycles(solver: Make) -> None:
             {"max_iter": 4000},
             0,
             [
-                "s: the run ends at 4000, and its one cycle at 4000; some iterations are to follow"
-                " the cycle at a rate far below base_lr (arXiv 1803.09820): raise max_iter above"
+                "s: the run ends at 4000, and its one cycle at 4000; some iterations should follow"
+                " the cycle, at a rate far below base_lr (arXiv 1803.09820): raise max_iter above"
                 " 4000, or set stepsize: 1800"
             ],
         ),
@@ -208,8 +208,8 @@ def test_triangular2_is_used_up_after_eight_cycles(solver: Make) -> None:
             {"max_iter": 3000, "start_lr_policy": 500},
             0,
             [
-                "s: the run ends at 3000, and its one cycle at 4500; some iterations are to follow"
-                " the cycle at a rate far below base_lr (arXiv 1803.09820): raise max_iter above"
+                "s: the run ends at 3000, and its one cycle at 4500; some iterations should follow"
+                " the cycle, at a rate far below base_lr (arXiv 1803.09820): raise max_iter above"
                 " 4500, or set stepsize: 1125"
             ],
         ),
@@ -248,8 +248,8 @@ def test_other_policies_are_not_advised_on(lr_policy: str, solver: Make) -> None
     ("fields", "effect"),
     [
         ({"start_lr_policy": 15000, "stepsize": 1500}, "the rate jumps into the middle of a cycle"),
-        ({"start_lr_policy": 14000}, "its first cycle is left out"),
-        ({"start_lr_policy": 0}, "its first 8 cycles are left out"),
+        ({"start_lr_policy": 14000}, "its first cycle is skipped"),
+        ({"start_lr_policy": 0}, "its first 8 cycles are skipped"),
         ({"start_lr_policy": 17000}, "the rate stays at 0.0001 for 1000 iterations"),
         (
             {"start_lr_policy": 17000, "lr_policy": "decay"},
@@ -257,7 +257,7 @@ def test_other_policies_are_not_advised_on(lr_policy: str, solver: Make) -> None
         ),
         (
             {"start_lr_policy": 15000, "lr_policy": "decay"},
-            "1000 iterations of it are left out",
+            "its first 1000 iterations are skipped",
         ),
         (
             {"start_lr_policy": 15000, "lr_policy": "triangular"},
@@ -267,15 +267,15 @@ def test_other_policies_are_not_advised_on(lr_policy: str, solver: Make) -> None
             {"start_lr_policy": 15000, "lr_policy": "1cycle"},
             "the rate jumps into the middle of a cycle",
         ),
-        ({"start_lr_policy": 13000, "lr_policy": "1cycle"}, "its cycle is left out"),
+        ({"start_lr_policy": 13000, "lr_policy": "1cycle"}, "its cycle is skipped"),
     ],
 )
 def test_a_policy_that_does_not_meet_the_stage_before_is_warned_of(
     fields: dict[str, Any], effect: str, stages: Callable[..., Stages]
 ) -> None:
     assert advice.check_stages(stages(**fields)) == [
-        f"stage 2 (stage2.prototxt) starts its policy at {fields['start_lr_policy']}, stage 1 ends"
-        f" at 16000: {effect}; set start_lr_policy: 16000"
+        f"stage 2 (stage2.prototxt) starts its policy at {fields['start_lr_policy']}, but stage 1"
+        f" ends at 16000: {effect}; set start_lr_policy: 16000"
     ]
 
 
@@ -322,7 +322,7 @@ def test_stages_that_cannot_go_on_are_refused(
     ("old", "new", "difference"),
     [
         ("num_output: 3", "num_output: 4", 'layer "scores" differs'),
-        ('name: "scores"', 'name: "ip"', 'layer "ip" stands where there was "scores"'),
+        ('name: "scores"', 'name: "ip"', 'layer "ip" is in the place of "scores"'),
         (
             'layer { name: "probabilities" type: "Softmax" bottom: "scores" top: "probabilities" }',
             "",
@@ -331,7 +331,7 @@ def test_stages_that_cannot_go_on_are_refused(
         (
             'layer { name: "prob',
             'layer { name: "squash" type: "TanH" bottom: "scores" top: "scores" } layer { name: "p',
-            'layer "squash" stands where there was "probabilities"',
+            'layer "squash" is in the place of "probabilities"',
         ),
     ],
 )
@@ -342,8 +342,8 @@ def test_stages_of_different_nets_are_refused(
     with pytest.raises(ClrError) as refused:
         advice.check_stages(stages(net=NET.replace(old, new)))
     assert str(refused.value) == (
-        "stage 2 (stage2.prototxt): its net is not that of stage 1 (stage1.prototxt), whose state"
-        f" would not fit: {difference}"
+        "stage 2 (stage2.prototxt): its net differs from that of stage 1 (stage1.prototxt), so the"
+        f" solver state would not fit: {difference}"
     )
 
 

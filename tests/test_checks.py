@@ -252,9 +252,9 @@ NET_FAULTS = [
     (
         '"test_lmdb"',
         '"test_lmdb/data.mdb"',
-        TEST + "test_lmdb/data.mdb is not of backend LMDB: it has no data.mdb",
+        TEST + "test_lmdb/data.mdb is no LMDB: it has no data.mdb",
     ),
-    ('"test_lmdb"', '"images"', TEST + "images is not of backend LMDB: it has no data.mdb"),
+    ('"test_lmdb"', '"images"', TEST + "images is no LMDB: it has no data.mdb"),
     ('"test_lmdb"', '"odd_lmdb"', TEST + "the first value of odd_lmdb is not a Datum"),
     (
         '"test_lmdb"',
@@ -264,18 +264,17 @@ NET_FAULTS = [
     (
         "batch_size: 3 backend: LMDB",
         "batch_size: 3",
-        TEST + "the backend is LEVELDB, the default, but test_lmdb is of backend LMDB;"
-        " write backend: LMDB",
+        TEST + "the backend is LEVELDB, the default, but test_lmdb is LMDB; write backend: LMDB",
     ),
     (
         "batch_size: 3 backend: LMDB",
         "batch_size: 3 backend: LEVELDB",
-        TEST + "the backend is LEVELDB, but test_lmdb is of backend LMDB; write backend: LMDB",
+        TEST + "the backend is LEVELDB, but test_lmdb is LMDB; write backend: LMDB",
     ),
     (
         '"test_lmdb"',
         '"leveldb"',
-        TEST + "the backend is LMDB, but leveldb is of backend LEVELDB; write backend: LEVELDB",
+        TEST + "the backend is LMDB, but leveldb is LEVELDB; write backend: LEVELDB",
     ),
     ("batch_size: 4", "batch_size: 0", TRAIN + "batch_size is 0; set it to 1 or more"),
     ("batch_size: 3", "", TEST + "batch_size is 0; set it to 1 or more"),
@@ -289,8 +288,7 @@ NET_FAULTS = [
     (
         '"mean.binaryproto"',
         '"cropped.binaryproto"',
-        TRAIN + "mean_file cropped.binaryproto is 3x4x4, but an image is 3x6x5 before it is"
-        " cropped",
+        TRAIN + "mean_file cropped.binaryproto is 3x4x4, but an image is 3x6x5 before the crop",
     ),
     (
         'mean_file: "mean.binaryproto"',
@@ -340,13 +338,15 @@ def test_a_field_that_is_no_number_is_refused(
 
 def test_a_layer_without_prefetch_is_refused(tree: Tree, folder: Path) -> None:
     change("net.prototxt", "batch_size: 4", "batch_size: 4 prefetch: 0")
-    assert_refused(TRAIN + "prefetch is 0, so no batch would ever be read")
+    assert_refused(TRAIN + "prefetch is 0, so no batch is ever read")
 
 
 def test_a_database_that_is_cut_off_is_named(tree: Tree, folder: Path) -> None:
     file = Path("train_lmdb/data.mdb")
     file.write_bytes(file.read_bytes()[:9000])
-    assert_refused(TRAIN + "the LMDB train_lmdb cannot be opened: train_lmdb is cut off: it has 9,")
+    assert_refused(
+        TRAIN + "the LMDB train_lmdb cannot be opened: train_lmdb is truncated: it has 9,"
+    )
 
 
 @pytest.mark.parametrize("name", ["net.prototxt", "images.txt"])
@@ -354,7 +354,7 @@ def test_a_pipe_is_refused(name: str, tree: Tree, folder: Path) -> None:
     use(IMAGES)
     Path(name).unlink()
     os.mkfifo(name)
-    assert_refused(f"{name} is a pipe, but has to be read twice; name a file")
+    assert_refused(f"{name} is a pipe, but must be read twice; name a file")
 
 
 def test_an_empty_lmdb_is_refused(tree: Tree, folder: Path) -> None:
@@ -600,7 +600,7 @@ WARNINGS = [
     (
         "test_iter: 2 test_interval: 2",
         "test_interval: 2",
-        "solver.prototxt: test_interval is 2, but nothing is tested without test_iter; add it",
+        "solver.prototxt: test_interval is 2, but nothing is tested without test_iter; set it",
     ),
     (
         "solver_mode: CPU",
@@ -611,20 +611,20 @@ WARNINGS = [
     (
         "test_iter: 2",
         "test_iter: 1",
-        "solver.prototxt: test_iter 1 with batch_size 3 tests 3 images, not all of the 6 there are;"
+        "solver.prototxt: test_iter 1 with batch_size 3 tests 3 images, fewer than the 6 in the data;"
         " set test_iter: 2",
     ),
     (
         "test_iter: 2",
         "test_iter: -2",
-        "solver.prototxt: test_iter -2 with batch_size 3 tests 0 images, not all of the 6 there"
+        "solver.prototxt: test_iter -2 with batch_size 3 tests 0 images, fewer than the 6 there"
         " are; set test_iter: 2",
     ),
     (
         "test_iter: 2",
         "test_iter: 400",
         "solver.prototxt: test_iter 400 with batch_size 3 tests 1,200 images, more than the 6"
-        " there are; set test_iter: 2",
+        " in the data; set test_iter: 2",
     ),
 ]
 
@@ -638,7 +638,7 @@ def test_a_doubtful_solver_is_warned_of(old: str, new: str, warning: str, folder
 def test_a_batch_size_that_does_not_divide_the_test_set_is_warned_of(folder: Path) -> None:
     change("net.prototxt", "batch_size: 3", "batch_size: 4")
     assert check() == [
-        "solver.prototxt: test_iter 2 with batch_size 4 tests 8 images, more than the 6 there are;"
+        "solver.prototxt: test_iter 2 with batch_size 4 tests 8 images, more than the 6 in the data;"
         " no test_iter fits: 1 leaves out 2, 2 repeats 2"
     ]
 
@@ -651,7 +651,7 @@ def test_a_gpu_run_is_not_warned_of_its_mode(folder: Path) -> None:
 def test_a_test_net_without_outputs_is_warned_of(tree: Tree, folder: Path) -> None:
     change("net.prototxt", ' top: "loss"', "")
     assert check() == [
-        "net.prototxt: the TEST phase has no output, so that a test shows nothing; give the loss or"
+        "net.prototxt: the TEST phase has no output, so a test shows nothing; give the loss or"
         " an Accuracy layer a top"
     ]
     done = caffe_train(tree)

@@ -274,22 +274,22 @@ UNUSABLE = [
     (
         SOURCES["LMDB"].replace(" backend: LMDB", ""),
         nothing,
-        "the backend is LEVELDB, the default, but lmdb is of backend LMDB; write backend: LMDB",
+        "the backend is LEVELDB, the default, but lmdb is LMDB; write backend: LMDB",
     ),
     (
         SOURCES["LEVELDB"].replace("}", "backend: LMDB }"),
         nothing,
-        "the backend is LMDB, but leveldb is of backend LEVELDB; write backend: LEVELDB",
+        "the backend is LMDB, but leveldb is LEVELDB; write backend: LEVELDB",
     ),
     (
         SOURCES["LMDB"].replace('"lmdb"', '"lmdb/data.mdb"'),
         nothing,
-        "lmdb/data.mdb is not of backend LMDB",
+        "lmdb/data.mdb is no LMDB",
     ),
     (
         SOURCES["LMDB"].replace('"lmdb"', '"."'),
         nothing,
-        ". is not of backend LMDB: it has no data.mdb",
+        ". is no LMDB: it has no data.mdb",
     ),
     (SOURCES["LMDB"].replace('source: "lmdb"', ""), nothing, "no source; set it in its data_param"),
     (SOURCES["HDF5"], write_file("files.txt", " \n"), "files.txt is empty"),

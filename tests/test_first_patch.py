@@ -106,10 +106,10 @@ def test_the_tools_need_the_first_patch_alone(
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ("lr_policy: '1cycle'", 'lr_policy "1cycle": this Caffe is without the patch one-cycle'),
+        ("lr_policy: '1cycle'", 'lr_policy "1cycle": this Caffe lacks the patch one-cycle'),
         (
             "cyclical_momentum: [0.8, 5]",
-            'has no field "cyclical_momentum": this Caffe is without the patch one-cycle',
+            'has no field "cyclical_momentum": this Caffe lacks the patch one-cycle',
         ),
     ],
 )

@@ -38,10 +38,10 @@ def test_doctor_tells_what_the_installed_caffe_is(
     assert told["Caffe"] == str(tree.python / "caffe")
     assert told["revision"] == upstream.revision
     assert told["patches"].split(", ") == [patch.name for patch in patches]
-    assert told["CUDA"] == "no: trains on the CPU alone"
+    assert told["CUDA"] == "no: trains only on the CPU"
     assert "cuDNN" not in told
     assert re.fullmatch(r"\d+", told["oneDNN"])
-    assert told["threads"] == "3, as OMP_NUM_THREADS has it"
+    assert told["threads"] == "3, from OMP_NUM_THREADS"
     if has_layer("ImageData"):
         assert re.fullmatch(r"\d+", told["OpenCV"])
     else:
@@ -65,7 +65,7 @@ def described() -> dict[str, str]:
 def test_a_caffe_of_another_origin_has_no_known_revision(moved: Path) -> None:
     (moved / "caffe-clr.json").unlink()
     assert described()["Caffe"] == str(moved)
-    assert described()["revision"] == "unknown: it was not built by this caffe-clr"
+    assert described()["revision"] == "unknown: this caffe-clr did not build it"
     (moved / "caffe-clr.json").write_text("{")
     assert "unknown" in described()["revision"]
 

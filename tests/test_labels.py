@@ -164,15 +164,15 @@ def test_label_maps_of_floats_and_of_compressed_images(tree: Tree, tmp_path: Pat
     label_range.check(net(of_maps(tmp_path)), SHAPES)
     put(tmp_path, datum(float_data=[0, 1.5], **one))
     assert label_range.check(net(of_maps(tmp_path)), SHAPES) == [
-        f'net.prototxt: layer "loss": {tmp_path}/maps has the label 1.5, of which Caffe makes 1;'
-        " the loss is of classes, for which labels are whole numbers"
+        f'net.prototxt: layer "loss": {tmp_path}/maps has the label 1.5, which Caffe truncates'
+        " to 1; the labels of classes are whole numbers"
     ]
     put(tmp_path, datum(float_data=[0, 7], **one))
     assert "has the label 7" in refusal(net(of_maps(tmp_path)))
     put(tmp_path, datum(data=grey.getvalue(), encoded=True))
     assert "has the label 9" in refusal(net(of_maps(tmp_path)))
     put(tmp_path, datum(float_data=[math.nan, 7], **one))
-    assert f"{tmp_path}/maps has a label that is NaN; fix" in refusal(net(of_maps(tmp_path)))
+    assert f"{tmp_path}/maps has the label NaN; fix" in refusal(net(of_maps(tmp_path)))
 
 
 def test_labels_of_a_leveldb_are_read_from_both_ends(
@@ -238,8 +238,8 @@ def test_fractions_that_an_image_list_cuts_off_are_warned_of(tree: Tree, tmp_pat
     regression = net(data)
     regression.parameter.layer[-1].type = "EuclideanLoss"
     assert label_range.check(regression, SHAPES) == [
-        f'net.prototxt: layer "loss": {tmp_path}/list.txt has the label 2.25, of which Caffe makes'
-        " 2; for such labels, use HDF5Data"
+        f'net.prototxt: layer "loss": {tmp_path}/list.txt has the label 2.25, which Caffe truncates'
+        " to 2; for such labels, use HDF5Data"
     ]
     (tmp_path / "list.txt").write_text("a.png 1\nb.png 2.0\n")
     assert label_range.check(regression, SHAPES) == []
@@ -259,7 +259,7 @@ def test_a_label_that_is_no_number_is_refused(
         file["data"], file["label"] = IMAGES, np.array([0, 1, value], np.float32)
     with (tmp_path / "list.txt").open("a") as listed:
         listed.write(f"{tmp_path}/more.h5\n")
-    assert f"{tmp_path}/more.h5 has a label that is {shown}; fix the labels" in refusal(net(data))
+    assert f"{tmp_path}/more.h5 has the label {shown}; fix the labels" in refusal(net(data))
 
 
 def test_large_hdf5_labels_are_read_at_both_ends(

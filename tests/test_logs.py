@@ -176,7 +176,7 @@ def test_a_rate_that_is_not_known_is_no_divergence(log: str, tmp_path: Path) -> 
     (tmp_path / "a.log").write_text(log.replace("Initializing solver", "Starting"))
     told = shown(tmp_path / "a.log", tmp_path / "out")
     assert "First nan" not in told
-    assert "warning: rows without a rate, which is not logged, and there are no" in told
+    assert "warning: rows without a rate (not logged, and the log has no" in told
 
 
 FORK = """\
@@ -207,13 +207,13 @@ def test_a_solver_of_another_caffe_gives_the_rates_that_the_logged_ones_vouch_fo
     ):
         history = read(other)
         assert all(math.isnan(history.test[number]["lr"]) for number in (1, 3, 4))
-        assert f"it has {names}, which is unknown here" in "".join(history.warnings())
+        assert f"its fields {names} are unknown here" in "".join(history.warnings())
         assert history.computed == 0
     history = read(re.sub(r"Iteration ([45]0), lr = ", r"Iteration \1, rate ", forked))
     # logged up to 30, 40 is as far on as 20 is back
     assert list(map(math.isnan, column(history.test, "lr"))) == [False] * 3 + [True] * 2
     assert list(map(math.isnan, column(history.train, "lr"))) == [False] * 5 + [True] * 2
-    assert f"not certain by the solver in the log; it has {names}" in history.warnings()[0]
+    assert f"does not determine it; its fields {names} are unknown" in history.warnings()[0]
 
 
 PIPED: dict[str, Callable[[int, str], str]] = {
@@ -378,7 +378,7 @@ def test_rows_of_a_log_that_is_being_written_are_whole(
         counts.add((len(history.train), len(history.test)))
     assert len(counts) > 8
     for text in ("", log[:begun], log[: log.index("Test net output")]):
-        with pytest.raises(ClrError, match="no result of an iteration in it"):
+        with pytest.raises(ClrError, match="has no result of an iteration"):
             read(text)
 
 
@@ -614,9 +614,9 @@ def test_a_long_vector_has_no_columns(tmp_path: Path) -> None:
     )
     log = reader.read_log(tmp_path / "a.log")
     assert [len(row) for row in log.train] == [5, 105]
-    assert log.warnings() == ["outputs of more than 100 elements, left out: label (101)"]
+    assert log.warnings() == ["skipped outputs of more than 100 elements: label (101)"]
     told = shown(tmp_path / "a.log", tmp_path / "out")
-    assert "warning: outputs of more than 100 elements, left out: label (101)" in told
+    assert "warning: skipped outputs of more than 100 elements: label (101)" in told
     assert "label" not in (tmp_path / "out" / "train.csv").read_text()
 
 
@@ -644,8 +644,7 @@ def test_rates_of_appendix_a_give_the_last_one(read: Callable[[str], Log]) -> No
     log = read(LINES.replace("0.0599999", "0.0601"))
     assert math.isnan(log.test[0]["lr"])
     assert log.warnings() == [
-        "rows without a rate, which is not logged,"
-        " and those that are differ from the solver's in the log: 1"
+        "rows without a rate (not logged, and the logged ones differ from the solver in the log): 1"
     ]
 
 
@@ -725,12 +724,12 @@ def test_results_that_are_left_out_are_told(read: Callable[[str], Log]) -> None:
     log = read(LINES + LINES.replace(" 100 ", " 200 "))
     assert (log.replaced, len(log.train), len(log.test)) == (3, 2, 1)
     assert log.warnings() == [
-        "results that a later run in the log replaces: 3; to read an earlier run, give its lines"
-        " alone, up to the next Initializing solver from parameters"
+        "skipped results that a later run in the log repeats: 3; to read an earlier run, give"
+        " only its lines, up to the next Initializing solver from parameters"
     ]
     log = read(LINES[: LINES.index(test) + test.index("loss)")])
     assert log.test == []
-    assert log.warnings() == ["results that were cut off, left out: 1"]
+    assert log.warnings() == ["skipped truncated results: 1"]
 
 
 def test_each_log_has_a_folder_of_its_own() -> None:
@@ -749,17 +748,15 @@ def test_what_is_no_log_is_refused(folder: Path, tmp_path: Path) -> None:
         (tmp_path / "none.log", "cannot be read: No such file"),
         (tmp_path, "cannot be read: Is a directory"),
         (folder / "run_iter_25.caffemodel", "is binary, not a log"),
-        (folder / "solver.prototxt", "no result of an iteration in it"),
+        (folder / "solver.prototxt", "has no result of an iteration"),
     ):
         for read in (reader.read_log, lambda path: show_log(path, tmp_path / "out", Console())):
             with pytest.raises(ClrError, match=re.escape(str(path))) as raised:
                 read(path)
             assert message in str(raised.value)
-            assert "give the file that the standard error of `caffe train` went to" in str(
-                raised.value
-            )
+            assert "give the file with the standard error of `caffe train`" in str(raised.value)
     assert not (tmp_path / "out").exists()
-    with pytest.raises(ClrError, match="no learning rate in it"):
+    with pytest.raises(ClrError, match="has no learning rate"):
         reader.read_rates(folder / "solver.prototxt")
 
 

@@ -498,7 +498,7 @@ def test_a_folder_that_cannot_be_written_leaves_all_as_it_was(
     shutil.rmtree((checkout / GTEST).parent)
     (checkout / GTEST).parent.write_text("a file where a folder should be")
     before = contents(checkout)
-    with pytest.raises(ClrError, match=r"nothing was changed, since .* cannot be written"):
+    with pytest.raises(ClrError, match=r"nothing was changed, because .* cannot be written"):
         series.apply(checkout, feature)
     assert contents(checkout) == before
 

@@ -40,7 +40,7 @@ def file(tree: Tree, tmp_path: Path) -> Path:
         ("base_lr 1", '1:9: .*":"'),
         ("net: 5", "1:6: .*5"),
         ("max_iter: 99999999999", "1:11: .*99999999999"),
-        ("base_lr: 1\nbase_lr: 2", "2:1: base_lr is set a second time; keep one"),
+        ("base_lr: 1\nbase_lr: 2", "2:1: base_lr is set twice; keep one"),
         (
             "net_param {\n  layer { include { phase: TRIAN } } }",
             '2:28: Phase has no value "TRIAN"; did you mean "TRAIN"?',

@@ -121,8 +121,8 @@ def test_what_the_reader_of_a_log_leaves_out_is_warned_of(tmp_path: Path) -> Non
     found = read(path, on_warning=warnings.append)
     assert len(found.rows) == RATES.size - 2
     assert [warning.split(": ")[1] for warning in warnings] == [
-        "rows without a rate, which is not logged, and there are no solver parameters in the log",
-        "results that a later run in the log replaces",
+        "rows without a rate (not logged, and the log has no solver parameters)",
+        "skipped results that a later run in the log repeats",
     ]
     assert all(warning.startswith(f"{path}: ") for warning in warnings)
 

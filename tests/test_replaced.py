@@ -144,7 +144,7 @@ def test_a_data_set_replaces_nothing_but_lmdbs(tmp_path: Path) -> None:
         datasets.write(splits, out)
         assert before.items() <= contents(tmp_path).items()
     before = put(out, "test_lmdb/mine") | contents(out)
-    with pytest.raises(ClrError, match=f"{out}/test_lmdb/mine is no file of an LMDB"):
+    with pytest.raises(ClrError, match=f"{out}/test_lmdb/mine does not belong to an LMDB"):
         datasets.write(splits, out)
     assert contents(out) == before
 

@@ -345,6 +345,6 @@ def test_a_solver_or_a_log_that_cannot_be_read_is_refused(write: Write, tmp_path
     with pytest.raises(ClrError, match="max_lr is not set"):
         schedule.schedule([write("triangular", 20, "base_lr: 1 stepsize: 3")])
     solver = write("fixed", 20)
-    with pytest.raises(ClrError, match="no learning rate in it"):
+    with pytest.raises(ClrError, match="has no learning rate"):
         shown([solver], tmp_path / "out", solver)
     assert not (tmp_path / "out").exists()

@@ -143,7 +143,7 @@ def test_a_tarball_that_was_cut_off(
 ) -> None:
     cut = tmp_path / "cut.tar.gz"
     cut.write_bytes(tarball.read_bytes()[:bytes_kept])
-    assert "cut.tar.gz is not a whole tar or zip archive" in refusal(unpack, cut, tmp_path)
+    assert "cut.tar.gz is not a complete tar or zip archive" in refusal(unpack, cut, tmp_path)
 
 
 def test_a_tarball_with_a_damaged_byte(tarball: Path, unpack: Unpack, tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_a_bad_download_is_not_kept(
 ) -> None:
     (tmp_path / "www" / "cut.tar.gz").write_bytes(tarball.read_bytes()[:1_000_000])
     for path, reason in {
-        "cut.tar.gz": "is not a whole tar or zip archive",
+        "cut.tar.gz": "is not a complete tar or zip archive",
         "none": "HTTP Error 404",
     }.items():
         there = replace(upstream, github={"url": f"{github.url}/{path}"})
@@ -251,5 +251,7 @@ def test_a_wrong_hash_from_debians_archive(
     there = replace(upstream, github={"url": "http://127.0.0.1:9/none"})
     with pytest.raises(ClrError) as refused:
         source.fetch(there, tmp_path / "cache")
-    assert f"expected {upstream.debian['sha256']}: it was cut off or changed" in str(refused.value)
+    assert f"expected {upstream.debian['sha256']}: it was truncated or changed" in str(
+        refused.value
+    )
     assert os.listdir(tmp_path / "cache") == []

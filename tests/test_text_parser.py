@@ -167,7 +167,7 @@ def test_any_text_is_read_or_told_where_it_is_wrong(text: str) -> None:
         ('net: "E:\\Project"', r"1:9: \P has no meaning in a string; write / or \\"),
         ('net: "a', "1:6: a string that does not end on its line"),
         ("max_iter: 1e3", "1:11: there is 1e3, where a whole number should be"),
-        ("base_lr: 010", "1:10: 010, where only a decimal number can be"),
+        ("base_lr: 010", "1:10: 010, where only a decimal number is allowed"),
         (
             "max_iter: -2147483649",
             "1:12: 2147483649 is out of range, from -2147483648 to 2147483647",

@@ -29,7 +29,7 @@ from caffe_clr.runs.history import History, Phase, Row
 _HALF_A_YEAR = timedelta(days=180)
 _LONGEST_EXAMPLE = 100
 _LONGEST_VECTOR = 100  # of which each element is an output
-_REMEDY = "give the file that the standard error of `caffe train` went to"
+_REMEDY = "give the file with the standard error of `caffe train`"
 
 
 @dataclass(frozen=True)
@@ -101,22 +101,22 @@ class Log(History):
     def warnings(self) -> list[str]:
         """What whoever reads the rows should know."""
         unknown = sum(math.isnan(row["lr"]) for row in self.train + self.test)
-        first = f"{self.not_understood:,}, the first: {self.example}"
+        first = f"{self.not_understood:,}; the first: {self.example}"
         vectors = ", ".join(f"{name} ({length:,})" for name, length in self.vectors.items())
         counts = [
-            (unknown, f"rows without a rate, which is {self.no_rate}: {unknown:,}"),
-            (self.not_understood, f"lines that look like results, not understood: {first}"),
-            (self.cut_off, f"results that were cut off, left out: {self.cut_off:,}"),
+            (unknown, f"rows without a rate ({self.no_rate}): {unknown:,}"),
+            (self.not_understood, f"lines that look like results but cannot be read: {first}"),
+            (self.cut_off, f"skipped truncated results: {self.cut_off:,}"),
             (
                 self.replaced,
-                f"results that a later run in the log replaces: {self.replaced:,}; to read an"
-                " earlier run, give its lines alone, up to the next Initializing solver from"
+                f"skipped results that a later run in the log repeats: {self.replaced:,}; to read"
+                " an earlier run, give only its lines, up to the next Initializing solver from"
                 " parameters",
             ),
-            (self.beside, f"results of processes beside the one that is read: {self.beside:,}"),
+            (self.beside, f"skipped results of other processes: {self.beside:,}"),
             (
                 len(self.vectors),
-                f"outputs of more than {_LONGEST_VECTOR} elements, left out: {vectors}",
+                f"skipped outputs of more than {_LONGEST_VECTOR} elements: {vectors}",
             ),
         ]
         return [text for count, text in counts if count]
@@ -226,7 +226,7 @@ def read_log(path: Path) -> Log:
             row["seconds"] = result.seconds
             log.rows(phase).append(row)
     if not log.train and not log.test:
-        raise ClrError(f"{path}: no result of an iteration in it: {_remedy(log)}")
+        raise ClrError(f"{path}: has no result of an iteration: {_remedy(log)}")
     return log
 
 
@@ -239,7 +239,7 @@ def read_rates(path: Path) -> dict[int, float]:
     log, parts = _read_parts(path)
     rates = {iteration: rate.lr for part in parts for iteration, rate in sorted(part.rates.items())}
     if not rates:
-        raise ClrError(f"{path}: no learning rate in it: {_remedy(log)}")
+        raise ClrError(f"{path}: has no learning rate: {_remedy(log)}")
     return rates
 
 
@@ -494,7 +494,7 @@ def _computed(part: _Part, iterations: list[int]) -> tuple[list[float], str]:
     """The rates of iterations by the solver parameters in the log; nan, and why, if unsure."""
     unknown = [math.nan] * len(iterations)
     if not part.printed.solver:
-        return unknown, "not logged, and there are no solver parameters in the log"
+        return unknown, "not logged, and the log has no solver parameters"
     solver, left_out = _read_solver(part.printed)
     logged = dict(sorted(part.rates.items()))
     try:
@@ -502,17 +502,17 @@ def _computed(part: _Part, iterations: list[int]) -> tuple[list[float], str]:
             scheduled = policies.learning_rate(solver, list(logged))
             rates = policies.learning_rate(solver, iterations)
     except ValueError as error:
-        return unknown, f"not logged, and the solver in the log has no known schedule: {error}"
-    but = f"; it has {', '.join(left_out)}, which is unknown here" if left_out else ""
+        return unknown, f"not logged, and the schedule of the solver in the log is unknown: {error}"
+    but = f"; its fields {', '.join(left_out)} are unknown here" if left_out else ""
     if not all(agree([rate.lr for rate in logged.values()], scheduled, solver.max_lr)):
-        return unknown, f"not logged, and those that are differ from the solver's in the log{but}"
+        return unknown, f"not logged, and the logged ones differ from the solver in the log{but}"
     first, last = _vouched_for(list(logged)) if left_out else (-math.inf, math.inf)
     return (
         [
             float(f"{rate:.6g}") if first <= iteration <= last else math.nan
             for iteration, rate in zip(iterations, rates, strict=True)
         ],
-        f"not logged, and not certain by the solver in the log{but}",
+        f"not logged, and the solver in the log does not determine it{but}",
     )
 
 

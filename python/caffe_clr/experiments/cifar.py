@@ -155,7 +155,7 @@ def _choose_images(
     for phase, found in images.items():
         if not found:
             raise ClrError(
-                f"{source}: there is no {data_set.name} in it: neither the official files"
+                f"{source}: has no {data_set.name}: neither the official files"
                 f" ({data_set.batches[phase][0]}.bin, {data_set.batches[phase][0]}) nor images"
                 f" in {phase}/<class>/"
             )
@@ -193,7 +193,7 @@ def _read_binary(data_set: DataSet, where: str, content: bytes) -> Split:
     if not content or len(content) % size:
         raise ClrError(
             f"{where}: {len(content):,} bytes are not a whole number of images of {size:,};"
-            " it is truncated or of another data set"
+            " it is truncated or belongs to another data set"
         )
     records = np.frombuffer(content, np.uint8).reshape(-1, size)
     labels = records[:, data_set.label_bytes - 1].astype(np.int64)
@@ -208,13 +208,13 @@ def _read_python(data_set: DataSet, where: str, content: bytes) -> Split:
         labels = np.asarray(batch[data_set.label_key])
     except Exception as error:  # a damaged pickle can raise any
         raise ClrError(
-            f"{where} is no batch of {data_set.name} for Python, or damaged:"
+            f"{where} is not a Python batch of {data_set.name}, or is damaged:"
             f" {type(error).__name__}: {error}"
         ) from None
     if images.dtype != np.uint8 or labels.dtype.kind != "i" or labels.shape != images.shape[:1]:
         raise ClrError(
             f"{where}: {len(images):,} images of {images.dtype} and {labels.size:,} labels of"
-            f" {labels.dtype}; expected as many of each, of uint8 and of integers"
+            f" {labels.dtype}; expected equal numbers of uint8 images and integer labels"
         )
     return Split(images, labels.astype(np.int64))
 
@@ -274,6 +274,6 @@ def _damage_told(source: Path) -> Iterator[None]:
         yield
     except archives.DAMAGED:
         raise ClrError(
-            f"{source} is no tar or zip archive, or not a whole one; fetch it again, or give"
+            f"{source} is not a tar or zip archive, or is truncated; fetch it again, or give"
             " another SOURCE"
         ) from None

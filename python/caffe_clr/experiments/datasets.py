@@ -126,10 +126,10 @@ def check_replaced(folder: Path) -> None:
     """
     for path in lmdbs(folder):
         if path.is_symlink() or (path.exists() and not path.is_dir()):
-            raise ClrError(f"{path} is no folder; move it, or name another one")
+            raise ClrError(f"{path} is not a folder; move it, or name another one")
         others = sorted({file.name for file in path.iterdir()} - _LMDB) if path.is_dir() else []
         if others:
-            raise ClrError(f"{path / others[0]} is no file of an LMDB; move it first")
+            raise ClrError(f"{path / others[0]} does not belong to an LMDB; move it first")
 
 
 @contextmanager

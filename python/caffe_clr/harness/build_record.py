@@ -14,13 +14,13 @@ _RECORD = "caffe-clr.json"  # beside pycaffe, so that it goes where that goes
 
 # The library that an option of the build links, and what is lost without it.
 _OPTIONS = {
-    "CUDA": ("cudart", "trains on the CPU alone"),
-    "cuDNN": ("cudnn", "convolutions on a GPU take many times as long"),
+    "CUDA": ("cudart", "trains only on the CPU"),
+    "cuDNN": ("cudnn", "convolutions on a GPU are many times slower"),
     "OpenCV": (
         "opencv_core",
-        "no layers ImageData and WindowData; Data reads no LMDB or LevelDB of encoded images",
+        "ImageData and WindowData are missing; Data reads no encoded images",
     ),
-    "oneDNN": ("dnnl", "layers on the CPU are computed as in stock Caffe, and slower"),
+    "oneDNN": ("dnnl", "layers on the CPU are computed as in stock Caffe, which is slower"),
 }
 
 
@@ -68,8 +68,8 @@ def check_prefix(prefix: Path) -> None:
     folder = prefix / "python" / "caffe"
     if folder.exists() and not (folder / _RECORD).exists():
         raise UsageError(
-            f"--prefix: {folder} is a Caffe that `caffe-clr build` did not install, and that it"
-            " would write over; name another folder"
+            f"--prefix: {folder} has a Caffe that `caffe-clr build` did not install; it would be"
+            " overwritten: name another folder"
         )
 
 
@@ -96,7 +96,7 @@ def describe(caffe: Installed) -> list[tuple[str, str]]:
         lines.append(("revision", caffe.record.revision))
         lines.append(("patches", ", ".join(caffe.record.patches) or "none"))
     else:
-        lines.append(("revision", "unknown: it was not built by this caffe-clr"))
+        lines.append(("revision", "unknown: this caffe-clr did not build it"))
     for option, (library, loss) in _OPTIONS.items():
         if library in caffe.libraries:
             lines.append((option, caffe.libraries[library] or "yes"))
@@ -108,11 +108,11 @@ def describe(caffe: Installed) -> list[tuple[str, str]]:
 
 def _threads(caffe: Installed) -> str:
     if caffe.record and "parallel-for" not in caffe.record.patches:
-        return "those of BLAS alone, without the patch parallel-for"
+        return "only those of BLAS, without the patch parallel-for"
     given = os.environ.get("OMP_NUM_THREADS")
     if given:
-        return f"{given}, as OMP_NUM_THREADS has it"
-    return f"one for each processor, of which this process may use {processors.count()}"
+        return f"{given}, from OMP_NUM_THREADS"
+    return f"one for each of the {processors.count()} processors that this process may use"
 
 
 def _read_record(folder: Path) -> Record | None:

@@ -163,7 +163,7 @@ def apply(tree: Path, patches: Sequence[Patch]) -> list[FileCheck]:
     if told:
         lines = missing(tree, patches) + [line for check in told for line in describe(check)]
         listed = "\n".join(lines)
-        raise ClrError(f"{tree}: nothing was changed, since not every patch applies:\n{listed}")
+        raise ClrError(f"{tree}: nothing was changed, because not every patch applies:\n{listed}")
     writing.write(tree, trial.contents)
     return trial.checks
 

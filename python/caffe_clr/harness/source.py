@@ -190,7 +190,7 @@ def _read_tarball(tarball: Path, upstream: Upstream) -> Iterator[tuple[str, byte
                     break
     except archives.DAMAGED as error:
         reason = str(error).splitlines()[0].rstrip(":")
-        raise SourceError(f"{tarball} is not a whole tar or zip archive: {reason}") from None
+        raise SourceError(f"{tarball} is not a complete tar or zip archive: {reason}") from None
     except OSError as error:
         raise SourceError(f"{tarball} cannot be read: {error.strerror or error}") from None
 
@@ -204,7 +204,7 @@ def _from_debian(upstream: Upstream, folder: Path, tarball: Path) -> None:
     (lists / "partial").mkdir(parents=True)
     archives = _debian_archives()
     if not archives:
-        raise ClrError("apt is configured with no Debian archive")
+        raise ClrError("apt has no Debian archive configured")
     (folder / "sources.list").write_text(
         "".join(f"deb-src {uri} {debian['release']} {debian['component']}\n" for uri in archives)
     )
@@ -230,7 +230,7 @@ def _from_debian(upstream: Upstream, folder: Path, tarball: Path) -> None:
     if digest != debian["sha256"]:
         raise ClrError(
             f"{downloaded.name} has the sha256 {digest}, expected {debian['sha256']}: it was"
-            " cut off or changed in transit"
+            " truncated or changed in transit"
         )
     os.replace(downloaded, tarball)
 
@@ -262,6 +262,6 @@ def _from_github(upstream: Upstream, folder: Path, tarball: Path) -> None:
     except urllib.error.URLError as error:
         raise ClrError(f"{error.reason}") from None
     except (TimeoutError, ConnectionError, http.client.HTTPException) as error:
-        raise ClrError(f"the download was cut off: {error}") from None
+        raise ClrError(f"the download was truncated: {error}") from None
     unpack(downloaded, upstream, [], folder / "check")
     os.replace(downloaded, tarball)

@@ -64,8 +64,8 @@ def problems(onednn: bool = True) -> list[str]:
             )
     if not _is_python_linkable():
         found.append(
-            f"{sys.executable} was built without a shared libpython, which the caffe program is"
-            " linked with: use the system's python3"
+            f"{sys.executable} was built without a shared libpython, which the caffe program"
+            " needs: use the system's python3"
         )
     return found
 

@@ -98,7 +98,7 @@ def _prefix() -> Path:
         raise ClrError("there is no Caffe to pack; run `caffe-clr build`")
     prefix = package.parent.parent
     if not (prefix / "lib" / _LIBRARY).is_file():
-        raise ClrError(f"{prefix} has no lib/{_LIBRARY}: it was not made by `caffe-clr build`")
+        raise ClrError(f"{prefix} has no lib/{_LIBRARY}: `caffe-clr build` did not make it")
     return prefix
 
 
@@ -198,7 +198,7 @@ def _license(library: Path) -> tuple[str, Path]:
             query = ["dpkg-query", "-W", "-f", "${source:Package}\n", package]
             source = subprocess.run(query, capture_output=True, text=True, check=True).stdout
             return source.split()[0], Path("/usr/share/doc", package, "copyright")
-    raise ClrError(f"{library} belongs to no Debian package, so its licence is not known")
+    raise ClrError(f"{library} belongs to no Debian package, so its licence is unknown")
 
 
 def _linked(library: Path) -> dict[str, Path]:

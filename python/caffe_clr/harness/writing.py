@@ -44,7 +44,7 @@ def write(tree: Path, contents: Mapping[str, bytes]) -> None:
         if not isinstance(error, OSError):
             raise
         raise ClrError(
-            f"{tree}: nothing was changed, since {error.filename2 or error.filename} cannot be"
+            f"{tree}: nothing was changed, because {error.filename2 or error.filename} cannot be"
             f" written: {error.strerror}"
         ) from None
     _remove(beside, [])

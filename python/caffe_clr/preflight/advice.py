@@ -42,23 +42,23 @@ def check_stages(stages: Sequence[SolverFile]) -> list[str]:
             raise ClrError(
                 f"stage {number} ({name}): max_iter is {parameter.max_iter}, and stage"
                 f" {number - 1} ({before}) ends at {previous.max_iter};"
-                " iterations go on from there: set it above that"
+                " set it above that, because iterations continue from there"
             )
         solver_types = [prototxt.solver_type(solver) for solver in (previous, parameter)]
         if solver_types[0] != solver_types[1]:
             raise ClrError(
                 f"stage {number} ({name}): the solver is {solver_types[1]}, but {solver_types[0]}"
-                f" in stage {number - 1} ({before}), whose state would not fit; use one type"
+                f" in stage {number - 1} ({before}); the solver state would not fit: use one type"
             )
         if difference := _difference(_trained_layers(earlier), _trained_layers(later)):
             raise ClrError(
-                f"stage {number} ({name}): its net is not that of stage {number - 1} ({before}),"
-                f" whose state would not fit: {difference}"
+                f"stage {number} ({name}): its net differs from that of stage {number - 1}"
+                f" ({before}), so the solver state would not fit: {difference}"
             )
         if effect := _effect_of_start(parameter, previous.max_iter):
             warnings.append(
-                f"stage {number} ({name}) starts its policy at {parameter.start_lr_policy}, stage"
-                f" {number - 1} ends at {previous.max_iter}: {effect};"
+                f"stage {number} ({name}) starts its policy at {parameter.start_lr_policy}, but"
+                f" stage {number - 1} ends at {previous.max_iter}: {effect};"
                 f" set start_lr_policy: {previous.max_iter}"
             )
     return warnings
@@ -101,8 +101,8 @@ def advise(name: str, parameter: Any, start: int, epoch: int | None) -> list[str
         whole = first + (-((first - begin) // cycle) + FEWEST_CYCLES) * cycle
         warnings.append(
             f"{name}: {end - begin} iterations are fewer than {FEWEST_CYCLES} cycles of {cycle},"
-            f" the least that the paper advises (section 3.2): set max_iter: {whole}, or a smaller"
-            " stepsize"
+            f" the minimum that the paper advises (section 3.2): set max_iter: {whole}, or a"
+            " smaller stepsize"
         )
     elif (end - first) % cycle:
         within = end - (end - first) % cycle
@@ -123,8 +123,8 @@ def _advise_one_cycle(name: str, end: int, first: int, cycle_end: int) -> list[s
     if cycle_end < end:
         return []
     return [
-        f"{name}: the run ends at {end}, and its one cycle at {cycle_end}; some iterations are to"
-        " follow the cycle at a rate far below base_lr (arXiv 1803.09820): raise max_iter above"
+        f"{name}: the run ends at {end}, and its one cycle at {cycle_end}; some iterations should"
+        " follow the cycle, at a rate far below base_lr (arXiv 1803.09820): raise max_iter above"
         f" {cycle_end}, or set stepsize: {max(1, round(ONE_CYCLE * (end - first) / 2))}"
     ]
 
@@ -159,7 +159,7 @@ def _difference(previous: list[Any], layers: list[Any]) -> str | None:
     """The first of two nets' layers that differs, in words."""
     for layer, other in zip(layers, previous, strict=False):
         if layer.name != other.name:
-            return f'layer "{layer.name}" stands where there was "{other.name}"'
+            return f'layer "{layer.name}" is in the place of "{other.name}"'
         if layer != other:
             return f'layer "{layer.name}" differs'
     if len(layers) > len(previous):
@@ -179,12 +179,12 @@ def _effect_of_start(parameter: Any, previous_end: int) -> str | None:
         rate = getattr(parameter, policy.start)
         return f"the rate stays at {rate:g} for {-elapsed} iterations"
     if not policy.cycles:
-        return f"{elapsed} iterations of it are left out" if elapsed else None
+        return f"its first {elapsed} iterations are skipped" if elapsed else None
     cycles, position = divmod(elapsed, 2 * parameter.stepsize)
     if cycles >= policy.cycles:
-        return "its cycle is left out"
+        return "its cycle is skipped"
     if position:
         return "the rate jumps into the middle of a cycle"
     if cycles and policy.next_height != 1:
-        return f"its first {'cycle is' if cycles == 1 else f'{cycles} cycles are'} left out"
+        return f"its first {'cycle is' if cycles == 1 else f'{cycles} cycles are'} skipped"
     return None

@@ -73,8 +73,8 @@ def _check_prefetch(solver: SolverFile) -> None:
         for layer in net.parameter.layer:
             if layer.type in _PREFETCHING and layer.data_param.prefetch < 1:
                 raise ClrError(
-                    f'{net.name}: layer "{layer.name}": prefetch is 0, so no batch would ever be'
-                    " read; set it to 1 or more, or remove it"
+                    f'{net.name}: layer "{layer.name}": prefetch is 0, so no batch'
+                    " is ever read; set it to 1 or more, or remove it"
                 )
 
 
@@ -120,8 +120,8 @@ def warn_of_no_tests(solver: SolverFile) -> list[str]:
         reason = f"test_interval {parameter.test_interval} is beyond max_iter {parameter.max_iter}"
         remedy = "set test_interval to that or less"
     return [
-        f"{solver.name}: nothing is tested, since {reason}; what there is to go by is the training"
-        f" loss. To test, {remedy}"
+        f"{solver.name}: nothing is tested, because {reason}; only the training loss can be judged."
+        f" To test, {remedy}"
     ]
 
 
@@ -130,8 +130,8 @@ def _warn_of_no_test_iter(solver: SolverFile) -> list[str]:
     if not interval or solver.test_nets:
         return []
     return [
-        f"{solver.name}: test_interval is {interval}, but nothing is tested without test_iter; add"
-        " it"
+        f"{solver.name}: test_interval is {interval}, but nothing is tested without test_iter;"
+        " set it"
     ]
 
 
@@ -150,8 +150,8 @@ def _warn_of_outputs(solver: SolverFile) -> list[str]:
     """A warning for each test net whose every top is some layer's bottom (Net::Init)."""
     tested = solver.test_nets if solver.tested_nets else []
     return [
-        f"{net.name}: the TEST phase has no output, so that a test shows nothing; give the loss"
-        " or an Accuracy layer a top"
+        f"{net.name}: the TEST phase has no output, so a test shows nothing; give the loss or an"
+        " Accuracy layer a top"
         for net in tested
         if net.parameter.layer and not _outputs(net.parameter)
     ]
@@ -174,7 +174,7 @@ def _warn_of_coverage(solver: SolverFile) -> list[str]:
         if not images or not batch_size or test_iter * batch_size in (0, images):
             continue
         tested = max(0, test_iter) * batch_size
-        what = "not all of" if tested < images else "more than"
+        what = "fewer than" if tested < images else "more than"
         if images % batch_size:
             batches = images // batch_size
             remedy = (
@@ -185,6 +185,6 @@ def _warn_of_coverage(solver: SolverFile) -> list[str]:
             remedy = f"set test_iter: {images // batch_size}"
         warnings.append(
             f"{solver.name}: test_iter {test_iter} with batch_size {batch_size} tests"
-            f" {tested:,} images, {what} the {images:,} there are; {remedy}"
+            f" {tested:,} images, {what} the {images:,} in the data; {remedy}"
         )
     return warnings

@@ -192,10 +192,10 @@ def _backend_problem(data: Any) -> str | None:
         if (source / file).is_file():
             default = "" if data.HasField("backend") else ", the default"
             return (
-                f"the backend is {backend}{default}, but {source} is of backend {other};"
+                f"the backend is {backend}{default}, but {source} is {other};"
                 f" write backend: {other}"
             )
-    return f"{source} is not of backend {backend}: it has no {_DATABASES[backend]}"
+    return f"{source} is no {backend}: it has no {_DATABASES[backend]}"
 
 
 def _backend(data: Any) -> str:
@@ -221,7 +221,7 @@ def _whole(database: lmdb.Environment, folder: Path) -> lmdb.Environment:
     there = (folder / "data.mdb").stat().st_size
     needed = (database.info()["last_pgno"] + 1) * database.stat()["psize"]
     if there < needed:
-        raise lmdb.Error(f"{folder} is cut off: it has {there:,} of {needed:,} bytes")
+        raise lmdb.Error(f"{folder} is truncated: it has {there:,} of {needed:,} bytes")
     return database
 
 
@@ -322,7 +322,7 @@ def _count_rows(file: str, name: str, source: Path) -> int:
 
 def _count_lines(layer: Any, source: Path) -> int:
     if source.is_fifo():
-        raise ValueError(f"{source} is a pipe, but has to be read twice; name a file")
+        raise ValueError(f"{source} is a pipe, but must be read twice; name a file")
     with source.open("rb") as lines:
         return sum(1 for _ in lines)
 
@@ -450,8 +450,8 @@ def _check_transformation(transformation: Any, where: str, shape: Shape | None) 
         return
     if mean not in (None, shape):
         raise ClrError(
-            f"{where}: mean_file {file} is {_by(mean)}, but an image is {_by(shape)} before it is"
-            " cropped; make the mean with compute_image_mean from this data"
+            f"{where}: mean_file {file} is {_by(mean)}, but an image is {_by(shape)} before the"
+            " crop; make the mean with compute_image_mean from this data"
         )
     if values not in (0, 1, shape[0]):
         raise ClrError(
@@ -500,7 +500,7 @@ def _check_source(data: Any, where: str, nothing_at: str) -> None:
 
 def _text(file: str, where: str) -> str:
     if Path(file).is_fifo():
-        raise ClrError(f"{where}: {file} is a pipe, but has to be read twice; name a file")
+        raise ClrError(f"{where}: {file} is a pipe, but must be read twice; name a file")
     try:
         return Path(file).read_text(errors="surrogateescape")
     except OSError as error:

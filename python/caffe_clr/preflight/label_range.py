@@ -104,12 +104,12 @@ def check(net: Net, shapes: Shapes) -> list[str]:
             _check_classes(layer, shapes[layer.bottom[0]], found[labels], where)
         if fractions := found[labels].fractions:
             label, data = next(iter(fractions.items()))
-            remedy = "the loss is of classes, for which labels are whole numbers"
+            remedy = "the labels of classes are whole numbers"
             if layer.type in _OF_NUMBERS:
                 remedy = "for such labels, use HDF5Data"
             warnings.append(
-                f"{where}: {data} has the label {label:g}, of which Caffe makes"
-                f" {int(label)}; {remedy}"
+                f"{where}: {data} has the label {label:g}, which Caffe truncates"
+                f" to {int(label)}; {remedy}"
             )
     return warnings
 
@@ -203,7 +203,7 @@ def _check_classes(layer: Any, scores: tuple[int, ...], found: _Found, where: st
     if found.lost:
         label, data = next(iter(found.lost.items()))
         shown = "NaN" if math.isnan(label) else f"{label:g}"
-        raise ClrError(f"{where}: {data} has a label that is {shown}; fix the labels")
+        raise ClrError(f"{where}: {data} has the label {shown}; fix the labels")
     outputs = _outputs(layer, scores)
     ignored = _ignored(layer)
     wrong = {label for label in found.wholes if not 0 <= label < outputs} - ignored

@@ -29,7 +29,7 @@ _PB2 = "caffe.proto.caffe_pb2"
 _GENERIC_NETS = ("net", "net_param")
 _NEW_FIELDS = {"max_lr", "start_lr_policy"}
 _SHOWN_BY = {"one-cycle": "cyclical_momentum"}  # the fields that further patches add
-NO_PATCH = "this Caffe is without the patch {}, which adds it"
+NO_PATCH = "this Caffe lacks the patch {}, which adds it"
 _TRAIN_NETS = (*_GENERIC_NETS, "train_net", "train_net_param")
 _FATAL = re.compile(r"^F.*?\] (.*)", re.MULTILINE)  # what Caffe logs before it aborts
 _TAKEN_FOR = {
@@ -76,7 +76,7 @@ def caffe_pb2() -> ModuleType:
         raise ClrError(f"{path} is missing: run `caffe-clr build` again") from None
     if missing := _NEW_FIELDS - _fields_of_solver(module):
         raise ClrError(
-            f"{path.parent.parent} is a Caffe without the patch that adds"
+            f"{path.parent.parent} is a Caffe that lacks the patch for"
             f" {' and '.join(sorted(missing))}: run `caffe-clr build`"
         )
     sys.modules[_PB2] = module
@@ -214,7 +214,7 @@ class SolverFile:
                 raise ClrError(f"{self.name}: {field}: {file}: {reason}")
             if Path(file).is_fifo():
                 raise ClrError(
-                    f"{self.name}: {field}: {file} is a pipe, but has to be read twice; name a file"
+                    f"{self.name}: {field}: {file} is a pipe, but must be read twice; name a file"
                 )
             self._files[file] = read_net(Path(file))
         return self._files[file]
@@ -335,7 +335,7 @@ def _unknown_name(descriptor: Any, name: str) -> str:
     if names is None:
         kind, names = "field", descriptor.fields_by_name
         # a fork's own field is near to none; a typing error is nearer
-        hint = did_you_mean(name, names, 0.75) or "; remove it, if it is of another Caffe"
+        hint = did_you_mean(name, names, 0.75) or "; remove it if it belongs to another Caffe"
         for patch, field in _SHOWN_BY.items():
             if name == field:
                 hint = f": {NO_PATCH.format(patch)}; remove it"

@@ -39,8 +39,8 @@ _ESCAPE = re.compile(
 _LETTERS = dict(zip(b"abfnrtv\\?'\"", b"\a\b\f\n\r\t\v\\?'\"", strict=True))
 _NO_UTF8 = re.compile("[\udc80-\udcff]")  # what errors="surrogateescape" makes of such bytes
 _NOT_HELD = (
-    "a string that is not UTF-8, which `caffe train` takes and pycaffe does not; save the file as"
-    " UTF-8, and rename the files that it names so"
+    "a string that is not UTF-8, which `caffe train` reads and pycaffe does not; save the file as"
+    " UTF-8, and rename the files it names"
 )
 _BOOLEANS = {"true": True, "True": True, "t": True, "false": False, "False": False, "f": False}
 _CLOSING = {"{": "}", "<": ">"}
@@ -90,7 +90,7 @@ def parse(text: bytes, message: Any, *, only_utf8: bool = False) -> Any:
     parser.next()
     parser.read_fields(message, closing="")
     if missing := message.FindInitializationErrors():
-        raise parser.error(f"{missing[0]} is missing, which is required")
+        raise parser.error(f"{missing[0]} is required, but missing")
     return message
 
 
@@ -131,7 +131,7 @@ class _Parser:
             raise self.error("", unknown=(message.DESCRIPTOR, self._token))
         is_list = _is_list(message, field)
         if not is_list and message.HasField(field.name):
-            raise self.error(f"{field.name} is set a second time; keep one")
+            raise self.error(f"{field.name} is set twice; keep one")
         self.next()
         is_message = field.cpp_type == FieldDescriptor.CPPTYPE_MESSAGE
         if not self._take(":") and not is_message:
@@ -203,7 +203,7 @@ class _Parser:
         sign = -1 if self._take("-") else 1
         text, kind = self._token, self._kind
         if kind == "integer" and text[0] == "0" and text != "0":
-            raise self.error(f"{text}, where only a decimal number can be")
+            raise self.error(f"{text}, where only a decimal number is allowed")
         if kind == "name" and text.lower() in ("inf", "infinity", "nan"):
             value = float(text)
         elif kind in ("integer", "real"):
@@ -299,7 +299,7 @@ class _Parser:
             return f"the byte 0x{ord(character) & 0xFF:x} is not UTF-8; save the file as UTF-8"
         code = f"U+{ord(character):04X}"
         name = unicodedata.name(character, "a control character").lower()
-        return f"{code} ({name}), which Caffe takes in strings and comments alone; replace it"
+        return f"{code} ({name}), which Caffe allows only in strings and comments; replace it"
 
     def _take(self, symbol: str) -> bool:
         """Go on behind a symbol, if it is next."""
