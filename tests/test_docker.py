@@ -51,7 +51,7 @@ def test_the_two_differ_in_what_gpus_need_alone(root: Path) -> None:
     cpu, cuda = ((root / file).read_text().splitlines() for file in DOCKERFILES)
     own = [line[2:] for line in difflib.ndiff(cpu, cuda) if line.startswith("- ")]
     assert own == [
-        "# Patched Caffe for the CPU. From the repository's root:",
+        "# Patched Caffe for the CPU. Build it in the root of the repository:",
         "#   docker build -f docker/cpu/Dockerfile -t caffe-clr:cpu .",
         "RUN sh docker/compile",
         "FROM ${BASE}",
