@@ -9,23 +9,15 @@ from pathlib import Path
 
 from caffe_clr import locations
 from caffe_clr.errors import ClrError
-from caffe_clr.harness import pipeline
+from caffe_clr.harness import pipeline, series
 from caffe_clr.harness.compilation import Tree
 from caffe_clr.harness.report import Report
 
-# what is neither Caffe's own nor needed to compile it
-OURS = (
-    *("cyclical-learning-rates", "one-cycle", "cuda-layers", "cuda-solver", "pooling-nan"),
-    *(
-        "parallel-for",
-        "parallel-convolution",
-        "parallel-layers",
-        "im2col",
-        "pooling",
-        "onednn",
-        "batch-norm",
-    ),
-)
+
+def without(*kept: str) -> tuple[str, ...]:
+    """The patches but for those of the toolchain, and but for those named."""
+    patches = series.load(locations.shipped("caffe_patch"))
+    return tuple(p.name for p in patches if p.group != "toolchain" and p.name not in kept)
 
 
 def this_build(report: Report) -> Tree:
@@ -39,7 +31,7 @@ def stock(report: Report) -> Tree:
     options = pipeline.Options(
         prefix=work / "caffe",
         work=work,
-        without=OURS,
+        without=without(),
         onednn=False,
         import_here=False,
     )

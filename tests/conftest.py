@@ -140,7 +140,7 @@ def first_patch(
         prefix=work / "caffe",
         source=source,
         work=work,
-        without=tuple(name for name in builds.OURS if name != series.FEATURE),
+        without=builds.without(series.FEATURE),
         onednn=False,
         import_here=False,
     )

@@ -114,7 +114,7 @@ def test_a_changed_patch_rebuilds_what_it_changes(
 ) -> None:
     changed = tmp_path / "caffe_patch"
     shutil.copytree(patch_folder, changed)
-    patch = changed / "cyclical-learning-rates.patch"
+    patch = changed / "feature/cyclical-learning-rates.patch"
     assert "TestEqualBounds" in patch.read_text()
     patch.write_text(patch.read_text().replace("TestEqualBounds", "TestSameBounds"))
     log = tree.logs / "compile.log"

@@ -44,15 +44,15 @@ def test_the_feature_applies_alone_and_1cycle_on_top_of_it(
 ) -> None:
     git(checkout, "init", "-q")
     done = subprocess.run(
-        ["git", "apply", "--check", "--verbose", patch_folder / f"{FEATURE}.patch"],
+        ["git", "apply", "--check", "--verbose", patch_folder / f"feature/{FEATURE}.patch"],
         cwd=checkout,
         capture_output=True,
         text=True,
         check=True,
     )
     assert "offset" not in done.stderr
-    git(checkout, "apply", str(patch_folder / f"{FEATURE}.patch"))
-    git(checkout, "apply", "--check", str(patch_folder / "one-cycle.patch"))
+    git(checkout, "apply", str(patch_folder / f"feature/{FEATURE}.patch"))
+    git(checkout, "apply", "--check", str(patch_folder / "feature/one-cycle.patch"))
 
 
 def test_the_series_reverses(checkout: Path, pristine: Path, patches: list[series.Patch]) -> None:
@@ -205,20 +205,31 @@ def test_an_offset_is_told(checkout: Path, patches: list[series.Patch]) -> None:
 
 
 def test_a_series_is_linted(tmp_path: Path, patch_folder: Path) -> None:
-    shutil.copy(patch_folder / "cmake.patch", tmp_path)
-    shutil.copy(patch_folder / "opencv.patch", tmp_path)
-    (tmp_path / "series").write_text("cmake.patch\ncmake.patch\nlost.patch\n")
+    shutil.copytree(patch_folder / "toolchain", tmp_path / "a")
+    for path in (tmp_path / "a").iterdir():
+        if path.name not in ("cmake.patch", "opencv.patch"):
+            path.unlink()
+    (tmp_path / "series").write_text("a/cmake.patch\nb/cmake.patch\na/lost.patch\n")
     with pytest.raises(ClrError) as refused:
         series.load(tmp_path)
     assert str(refused.value).endswith(
-        "cmake.patch is named twice; lost.patch is missing; opencv.patch is not named"
+        "series: cmake.patch is listed twice; b/cmake.patch is missing; a/lost.patch is missing;"
+        " a/opencv.patch is not listed"
     )
-    (tmp_path / "empty.patch").write_text("Subject: nothing\n")
-    (tmp_path / "series").write_text("cmake.patch\nopencv.patch\nempty.patch\n")
+    (tmp_path / "a/empty.patch").write_text("Subject: nothing\n")
+    (tmp_path / "series").write_text("a/cmake.patch\na/opencv.patch\na/empty.patch\n")
     with pytest.raises(ClrError, match=r"empty\.patch changes no file"):
         series.load(tmp_path)
     with pytest.raises(ClrError, match="is not a patch series"):
         series.load(tmp_path / "nowhere")
+
+
+def test_a_folder_says_what_a_patch_is_for(patches: list[series.Patch]) -> None:
+    groups = [patch.group for patch in patches]
+    assert list(dict.fromkeys(groups)) == ["feature", "toolchain", "gpu", "cpu"]
+    assert groups == sorted(groups, key=[*dict.fromkeys(groups)].index)
+    assert patches[0].name == FEATURE
+    assert [p.name for p in series.select(patches, ["one-cycle"])] == ["one-cycle"]
 
 
 def test_an_unknown_patch_is_a_usage_error(patches: list[series.Patch]) -> None:

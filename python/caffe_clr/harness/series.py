@@ -1,7 +1,7 @@
 """The patch series: reading, checking and applying it, and exporting it from commits.
 
-A patch is one serialised commit (`git format-patch`); the file `series` names
-the patches in their order.
+A patch is one serialised commit (`git format-patch`). The file `series` lists
+the patches in their order, each with the folder that says what it is for.
 """
 
 import hashlib
@@ -35,14 +35,29 @@ ALREADY_APPLIED = placing.APPLIED
 
 @dataclass(frozen=True)
 class Patch:
-    """A patch file and the files that it changes, in its order."""
+    """A patch file and the files that it changes, in its order.
 
-    path: Path
+    Args:
+        folder: the folder of the series.
+        entry: the line of `series`: the file, relative to that folder.
+    """
+
+    folder: Path
+    entry: str
     files: tuple[str, ...]
+
+    @property
+    def path(self) -> Path:
+        return self.folder / self.entry
 
     @property
     def name(self) -> str:
         return self.path.stem
+
+    @property
+    def group(self) -> str:
+        """What the patch is for: feature, toolchain, cpu or gpu."""
+        return self.path.parent.name
 
 
 @dataclass(frozen=True)
@@ -77,24 +92,24 @@ class Trial:
 
 
 def load(folder: Path) -> list[Patch]:
-    """The patches that `folder`/series names, in order.
+    """The patches that `folder`/series lists, in order.
 
     Raises:
-        ClrError: an entry is missing, named twice or changes nothing, or a
-            patch file in the folder is not named.
+        ClrError: an entry is missing, two have one name, one changes nothing,
+            or a patch file below the folder is not listed.
     """
     try:
-        names = (folder / "series").read_text().split()
+        entries = (folder / "series").read_text().split()
     except OSError as error:
         raise ClrError(f"{folder} is not a patch series: series: {error.strerror}") from None
-    problems = [f"{name} is named twice" for name in names if names.count(name) > 1]
-    problems += [f"{name} is missing" for name in names if not (folder / name).is_file()]
-    problems += [
-        f"{path.name} is not named" for path in folder.glob("*.patch") if path.name not in names
-    ]
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*.patch")}
+    names = [Path(entry).name for entry in entries]
+    problems = [f"{name} is listed twice" for name in names if names.count(name) > 1]
+    problems += [f"{entry} is missing" for entry in entries if entry not in files]
+    problems += [f"{file} is not listed" for file in sorted(files - {*entries})]
     if problems:
         raise ClrError(f"{folder / 'series'}: {'; '.join(dict.fromkeys(problems))}")
-    patches = [Patch(folder / name, _files(folder / name)) for name in names]
+    patches = [Patch(folder, entry, _files(folder / entry)) for entry in entries]
     for patch in patches:
         if not patch.files:
             raise ClrError(f"{patch.path} changes no file")
@@ -228,14 +243,13 @@ def missing(tree: Path, patches: Sequence[Patch]) -> list[str]:
         f"{patch.name} builds on {name}, which is not applied: name both"
         for patch in patches
         for name in _needs(patch)
-        if name not in names
-        and not is_applied(check(tree, select(load(patch.path.parent), [name])))
+        if name not in names and not is_applied(check(tree, select(load(patch.folder), [name])))
     ]
 
 
 def next_steps(tree: Path, patches: Sequence[Patch]) -> list[str]:
     """What to do with a tree that patches with policies were applied to, in lines to print."""
-    shown = [p.path.with_name(_SOLVER) for p in patches if _is_placeable(p)]
+    shown = [p.folder / _SOLVER for p in patches if _is_placeable(p)]
     if not shown:
         return []
     ways = {"Makefile": f"make -j4 -C {tree}", "CMakeLists.txt": f"cmake --build {tree}/build"}
@@ -252,13 +266,13 @@ def refresh(repository: Path, folder: Path) -> dict[str, bytes]:
     """The series, exported from the commits of a git repository on top of its first.
 
     Returns:
-        The bytes of each patch by file name; the commits stand in the order of
+        The bytes of each patch by its entry; the commits stand in the order of
         the series.
 
     Raises:
         ClrError: the commits are not as many as the patches, or git fails.
     """
-    names = [patch.path.name for patch in load(folder)]
+    names = [patch.entry for patch in load(folder)]
     commits = _git(repository, "rev-list", "--reverse", "--first-parent", "HEAD").decode().split()
     if len(commits) != len(names) + 1:
         raise ClrError(
@@ -366,8 +380,8 @@ def _parse(patch: Patch) -> list[diffs.FileDiff]:
 
 
 def _needs(patch: Patch) -> list[str]:
-    """The patches that another one builds on, as needs.toml beside them has it."""
-    needs: dict[str, list[str]] = tomllib.loads(patch.path.with_name("needs.toml").read_text())
+    """The patches that another one builds on, as needs.toml beside `series` has it."""
+    needs: dict[str, list[str]] = tomllib.loads((patch.folder / "needs.toml").read_text())
     return needs.get(patch.name, [])
 
 
