@@ -73,23 +73,110 @@ def test_the_series_applies_inside_another_repository(
     assert "triangular2" in (checkout / SGD_SOLVER).read_text()
 
 
-def test_exporting_the_commits_again_gives_the_same_bytes(
-    checkout: Path, patches: list[series.Patch], patch_folder: Path
-) -> None:
+@pytest.fixture
+def commits(checkout: Path, patches: list[series.Patch]) -> Path:
+    """A git repository with upstream's source and a commit for each patch."""
     git(checkout, "init", "-q")
     git(checkout, "add", "--all", "--force")
     git(checkout, "commit", "-qm", "unpatched")
     git(checkout, "am", "-q", *(str(patch.path) for patch in patches))
-    for name, content in series.refresh(checkout, patch_folder).items():
-        assert content == (patch_folder / name).read_bytes(), name
+    return checkout
 
 
-def test_a_patch_says_what_it_does_and_where_it_is_from(patches: list[series.Patch]) -> None:
+@pytest.fixture
+def small(tmp_path: Path, patch_folder: Path) -> tuple[Path, Path]:
+    """A git repository with three commits, and the series exported from its first two."""
+    repository, folder = tmp_path / "repository", tmp_path / "series"
+    repository.mkdir()
+    git(repository, "init", "-q", "-b", "main")
+    for name in ("unpatched", "first: Add a", "second: Add b", "third: Add c"):
+        (repository / name.split()[-1]).write_text("a line\n")
+        git(repository, "add", ".")
+        git(repository, "commit", "-qm", name)
+    for entry, commit in (("one/first.patch", "HEAD~2"), ("two/second.patch", "HEAD~1")):
+        (folder / entry).parent.mkdir(parents=True)
+        exported = git(repository, *series._EXPORT, commit)
+        (folder / entry).write_text(exported)
+    (folder / "series").write_text("one/first.patch\ntwo/second.patch\n")
+    return repository, folder
+
+
+def refresh(repository: Path, folder: Path) -> dict[str, bytes | None]:
+    changed = series.changes(folder, series.export(repository, folder))
+    series.refresh(folder, changed)
+    assert series.changes(folder, series.export(repository, folder)) == {}
+    return changed
+
+
+def test_exporting_the_commits_again_gives_the_same_bytes(
+    commits: Path, patch_folder: Path, run_cli: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    exported = series.export(commits, patch_folder)
+    assert "".join(f"{entry}\n" for entry in exported) == (patch_folder / "series").read_text()
+    for entry, content in exported.items():
+        assert content == (patch_folder / entry).read_bytes(), entry
+    done = run_cli("patch", "refresh", commits)
+    assert (done.returncode, done.stdout) == (0, "The series is up to date.\n"), done.stderr
+    git(commits, "commit", "-q", "--amend", "-m", "batch-norm: Reword")
+    done = run_cli("patch", "refresh", "--check", commits)
+    assert done.returncode == 1
+    assert done.stderr.endswith(f"is not what {commits} exports: changed cpu/batch-norm.patch\n")
+
+
+def test_a_commit_becomes_a_patch_beside_the_one_before_it(small: tuple[Path, Path]) -> None:
+    assert list(refresh(*small)) == ["two/third.patch", "series"]
+    assert [patch.entry for patch in series.load(small[1])] == [
+        *("one/first.patch", "two/second.patch", "two/third.patch")
+    ]
+    assert [patch.files for patch in series.load(small[1])] == [("a",), ("b",), ("c",)]
+
+
+def test_a_patch_goes_with_its_commit_and_moves_with_it(small: tuple[Path, Path]) -> None:
+    repository, folder = small
+    refresh(*small)
+    (folder / "two/third.patch").rename(folder / "one/third.patch")  # another folder is kept
+    (folder / "series").write_text("one/first.patch\ntwo/second.patch\none/third.patch\n")
+    git(repository, "checkout", "-q", "HEAD~3")
+    git(repository, "cherry-pick", "main", "main~2")
+    assert list(refresh(*small)) == ["series", "two/second.patch"]
+    assert (folder / "series").read_text() == "one/third.patch\none/first.patch\n"
+    assert not (folder / "two/second.patch").exists()
+
+
+@pytest.mark.parametrize(
+    ("subject", "told"),
+    [
+        ("Add d", r'commit \w{7} "Add d" names no patch; begin its subject with'),
+        ("The title: Add d", "names no patch"),
+        ("first: Add d", r'"first: Add d" names a patch that an earlier one names'),
+    ],
+)
+def test_a_commit_that_names_no_patch_of_its_own_is_told(
+    subject: str, told: str, small: tuple[Path, Path]
+) -> None:
+    (small[0] / "d").write_text("a line\n")
+    git(small[0], "add", ".")
+    git(small[0], "commit", "-qm", subject)
+    with pytest.raises(ClrError, match=told):
+        series.export(*small)
+
+
+def test_commits_that_make_no_series_are_told(small: tuple[Path, Path]) -> None:
+    git(small[0], "commit", "-q", "--allow-empty", "-m", "fourth: Do nothing")
+    with pytest.raises(ClrError, match='"fourth: Do nothing" changes no file; drop it'):
+        series.export(*small)
+    git(small[0], "checkout", "-q", "HEAD~4")
+    with pytest.raises(ClrError, match="expected unpatched Caffe, then a commit for each patch"):
+        series.export(*small)
+
+
+def test_a_patch_says_its_name_and_what_it_does(patches: list[series.Patch]) -> None:
     for patch in patches:
         header = patch.path.read_text().split("\ndiff --git", 1)[0]
-        assert re.search(r"^Subject: \[PATCH\] [A-Z].{10,70}$", header, re.MULTILINE), patch.name
-        for field in ("Origin", "Forwarded", "Last-Update"):
-            assert re.search(rf"^{field}: \S", header, re.MULTILINE), patch.name
+        subject, message = header.split("\nSubject: [PATCH] ")[1].split("\n\n", 1)
+        assert re.fullmatch(rf"{patch.name}: [A-Z][^\n]{{10,60}}", subject), subject
+        assert len(message) > 50, patch.name
+        assert not re.search(r"^[A-Z][a-z]+(-[A-Z]?[a-z]+)*: \S+( \S+)?$", message, re.M), message
 
 
 def test_the_policy_lists_name_the_same_policies(

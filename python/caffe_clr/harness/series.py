@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import tempfile
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +26,9 @@ _EXPORT = [
     *("format-patch", "--stdout", "-1", "--no-numbered", "--zero-commit"),
     *("--no-signature", "--full-index", "--no-stat", "--no-renames"),
 ]
+
+_NAMED = re.compile(r"([a-z0-9][a-z0-9-]*): \S")  # how a commit's subject begins
+_CHANGED = re.compile(r"^diff --git a/\S+ b/(\S+)$", re.MULTILINE)
 
 FEATURE = "cyclical-learning-rates"  # the patch that all the rest is for
 _SOLVER = "triangular.prototxt"  # beside the patches
@@ -262,31 +265,67 @@ def next_steps(tree: Path, patches: Sequence[Patch]) -> list[str]:
     ]
 
 
-def refresh(repository: Path, folder: Path) -> dict[str, bytes]:
-    """The series, exported from the commits of a git repository on top of its first.
+def export(repository: Path, folder: Path) -> dict[str, bytes]:
+    """The series as the commits of a git repository have it, on top of its first commit.
+
+    The subject of a commit begins with the name of its patch, as in "cmake: Let
+    CMake 4 configure the build". A patch that the series has stays in its
+    folder; a new one goes into the folder of the commit before it.
 
     Returns:
-        The bytes of each patch by its entry; the commits stand in the order of
-        the series.
+        The bytes of each patch by its entry, in the order of the commits.
 
     Raises:
-        ClrError: the commits are not as many as the patches, or git fails.
+        ClrError: there is one commit or none, one names no patch or changes
+            nothing, two name the same patch, or git fails.
     """
-    names = [patch.entry for patch in load(folder)]
-    commits = _git(repository, "rev-list", "--reverse", "--first-parent", "HEAD").decode().split()
-    if len(commits) != len(names) + 1:
-        raise ClrError(
-            f"{repository}: {len(commits)} commits; expected unpatched Caffe and one for each"
-            f" of the {len(names)} patches in {folder / 'series'}"
-        )
-    return {
-        name: _git(repository, *_EXPORT, commit)
-        for name, commit in zip(names, commits[1:], strict=True)
-    }
+    entries = {patch.name: patch.entry for patch in load(folder)}
+    group = Path(next(iter(entries.values()))).parent
+    log = _git(repository, "log", "--reverse", "--first-parent", "--format=%H %s").decode()
+    commits = log.splitlines()[1:]
+    if not commits:
+        raise ClrError(f"{repository}: expected unpatched Caffe, then a commit for each patch")
+    exported: dict[str, bytes] = {}
+    for commit in commits:
+        identity, _, subject = commit.partition(" ")
+        shown = f'{repository}: commit {identity[:7]} "{subject}"'
+        named = _NAMED.match(subject)
+        if not named:
+            raise ClrError(
+                f"{shown} names no patch; begin its subject with the patch's name, as in"
+                ' "cmake: Let CMake 4 configure the build"'
+            )
+        entry = entries.get(named[1], f"{group / named[1]}.patch")
+        group = Path(entry).parent
+        if entry in exported:
+            raise ClrError(f"{shown} names a patch that an earlier one names; rename or join them")
+        exported[entry] = _git(repository, *_EXPORT, identity)
+        if not _CHANGED.search(exported[entry].decode("latin-1")):
+            raise ClrError(f"{shown} changes no file; drop it")
+    return exported
+
+
+def changes(folder: Path, exported: Mapping[str, bytes]) -> dict[str, bytes | None]:
+    """What the files of a series become when it is exported, by file; None where one goes."""
+    listed = "".join(f"{entry}\n" for entry in exported).encode()
+    fresh = {**exported, "series": listed}
+    gone = {patch.entry: None for patch in load(folder) if patch.entry not in exported}
+    return {f: content for f, content in fresh.items() if _read(folder / f) != content} | gone
+
+
+def refresh(folder: Path, changed: Mapping[str, bytes | None]) -> None:
+    """Write `changes` into the folder of a series.
+
+    Raises:
+        ClrError: a file cannot be written.
+    """
+    writing.write(folder, {file: c for file, c in changed.items() if c is not None})
+    for file in (file for file, content in changed.items() if content is None):
+        (folder / file).unlink()
 
 
 def _files(patch: Path) -> tuple[str, ...]:
-    return tuple(re.findall(r"^diff --git a/\S+ b/(\S+)$", patch.read_text(), re.MULTILINE))
+    return tuple(_CHANGED.findall(patch.read_text()))
 
 
 @contextmanager

@@ -236,21 +236,27 @@ def patch_refresh(
         ),
     ],
     check: Annotated[
-        bool, typer.Option("--check", help="Write nothing; fail where a patch would change.")
+        bool, typer.Option("--check", help="Write nothing; fail if a file would change.")
     ] = False,
 ) -> None:
     """Export the series from commits, after editing them.
 
+    The subject of a commit begins with the name of its patch, as in "cmake: Let CMake 4
+    configure the build". A new patch goes into the folder of the one before it.
+
     Example: caffe-clr patch refresh ~/src/caffe-series
     """
     folder = locations.shipped("caffe_patch")
-    fresh = series.refresh(repository, folder)
-    stale = [name for name, content in fresh.items() if (folder / name).read_bytes() != content]
-    if check and stale:
-        raise ClrError(f"{folder}: not what {repository} exports: {', '.join(stale)}")
-    for name in stale:
-        (folder / name).write_bytes(fresh[name])
-    console.print(f"{len(stale)} of {len(fresh)} patches changed {' '.join(stale)}".rstrip())
+    changed = series.changes(folder, series.export(repository, folder))
+    told = [f"{_became(folder / file, content)} {file}" for file, content in changed.items()]
+    if check and changed:
+        raise ClrError(f"{folder} is not what {repository} exports: {', '.join(told)}")
+    series.refresh(folder, changed)
+    _print_lines(told or ["The series is up to date."])
+
+
+def _became(path: Path, content: bytes | None) -> str:
+    return "removed" if content is None else "changed" if path.exists() else "added"
 
 
 def _patches(names: list[str] | None) -> list[series.Patch]:
