@@ -38,6 +38,8 @@ _NEXT_ID = re.compile(rf"({_MESSAGE} next available ID:\s*)\d+(\s*\(last added:\
 _POLICY = re.compile(r"\blr_policy(?:\(\))?\s*==\s*\"(\w+)\"")
 _BRANCH = re.compile(r"^ *(?:} else )?if \((.*)\) {\n((?:(?! *}).*(?:\n|$))+)", re.MULTILINE)
 _DECLARED = re.compile(r"\s+[\w:<>&* ]*[ &*](\w+)\([^;{}]*\)[^;{}]*;$")
+_INCLUDED = re.compile(r'#include "(caffe/.+)"')
+_NET = re.compile(r'net: "(.+)"')  # in an example solver
 _DEFINED = re.compile(r"^(?!\s)[\w:<>&* ]*[ &*:](\w+)\([^;{}]*\) {$", re.MULTILINE)
 
 
@@ -106,8 +108,9 @@ class Placement:
 
 
 def is_placeable(diffs: Iterable[FileDiff]) -> bool:
-    """Whether a patch adds to the solvers' parameters: such patches are placed, others are not."""
-    return any(_NEXT_ID.search(line) for diff in diffs for run in diff.runs for line in run.added)
+    """Whether a patch adds policies or fields of the solvers: it is placed, as others are not."""
+    added = (line for diff in diffs for run in diff.runs for line in run.added)
+    return any(_NEXT_ID.search(line) or _POLICY.search(line) for line in added)
 
 
 def sources(tree: Path) -> set[str]:
@@ -118,6 +121,12 @@ def sources(tree: Path) -> set[str]:
         for path in (tree / folder).rglob("*")
         if path.suffix in suffixes
     }
+
+
+def nets(diffs: Iterable[FileDiff]) -> set[str]:
+    """The nets that the new files of a patch name."""
+    added = (line for diff in diffs if diff.is_new for line in diff.runs[0].added)
+    return {match[1] for match in map(_NET.match, added) if match}
 
 
 def place(tree: Path, diffs: list[FileDiff]) -> Placement:
@@ -198,25 +207,42 @@ class _Placer:
         for file in (*([diff.path] if is_there else []), *sorted(sources(self.tree))):
             if _holds(self.tree / file, diff):
                 return file
-        return diff.path if is_there else None
+        if is_there:
+            return diff.path
+        named = _DEFINED.findall("\n".join(diff.context))
+        for file in sorted(sources(self.tree)):
+            blind = code.masked((self.tree / file).read_text("latin-1"))
+            if any(_defines(blind, name) for name in named):
+                return file
+        return None
 
     def _new_file(self, diff: FileDiff, needed: bool) -> FilePlacement:
         lines = diff.runs[0].added
         eol = next((text.eol for text in self.texts.values()), "\n")
         content = "".join(line + eol for line in lines).encode("latin-1")
         path = self.tree / diff.path
-        headers = (m[1] for m in map(re.compile(r'#include "(caffe/.+)"').match, lines) if m)
-        lacking = [name for name in headers if not self._has_header(name)]
+        lacking = self._lacking(lines)
         if path.is_file():
             same = path.read_bytes().split() == content.split()
-            part = Part(APPLIED if same else OWN, "a file of this name is there", (), needed)
+            state = APPLIED if same else OWN if needed else LOST
+            part = Part(state, "a file of this name is there", (), needed)
         elif lacking:
-            part = Part(LOST, f"there is no {lacking[0]} here, which it includes", (), needed)
+            part = Part(LOST, f"there is no {lacking} here, which it uses", (), needed)
         elif self.declared_otherwise and not needed:
             part = Part(LOST, f"{self.declared_otherwise} is declared otherwise here", (), needed)
         else:
             return FilePlacement(diff.path, [Part(FITS, "a new file", (), needed)], content)
         return FilePlacement(diff.path, [part])
+
+    def _lacking(self, lines: Iterable[str]) -> str | None:
+        """The first header or net that a new file names and the tree does not have."""
+        for line in lines:
+            header, net = _INCLUDED.match(line), _NET.match(line)
+            if header and not self._has_header(header[1]):
+                return header[1]
+            if net and not (self.tree / net[1]).is_file():
+                return net[1]
+        return None
 
     def _has_header(self, name: str) -> bool:
         return name.endswith(".pb.h") or (self.tree / "include" / name).is_file()
@@ -329,7 +355,7 @@ class _Placer:
         if own:
             return self._begin_own(text, run, own)
         blind = code.masked(text.joined)
-        there = [name for name in names if re.search(rf"\b{name}\([^;{{}}]*\)[^;{{}}]*{{", blind)]
+        there = [name for name in names if _defines(blind, name)]
         if there:
             return Part(APPLIED if there == names else PARTLY, place, run.added)
         at = text.find_exactly(run)
@@ -497,6 +523,11 @@ def _fields(run: Run) -> list[re.Match[str]]:
 def _definitions(run: Run) -> list[str]:
     """The functions that a run of added lines defines."""
     return [] if run.removed else _DEFINED.findall("\n".join(run.added))
+
+
+def _defines(blind: str, name: str) -> bool:
+    """Whether masked code defines a function of this name."""
+    return bool(re.search(rf"\b{name}\([^;{{}}]*\)[^;{{}}]*{{", blind))
 
 
 def _declared(lines: tuple[str, ...]) -> str | None:

@@ -160,7 +160,8 @@ def attempt(tree: Path, patches: Sequence[Patch]) -> Trial:
         if all(_git_apply(scratch, p, "--reverse").returncode == 0 for p in reversed(patches)):
             trial.checks = [FileCheck(p.name, f, ALREADY_APPLIED) for p in patches for f in p.files]
             return trial
-    with _copied(tree, placing.sources(tree) | changed) as scratch:
+    nets = {net for patch in patches for net in placing.nets(_parse(patch))}
+    with _copied(tree, placing.sources(tree) | changed | nets) as scratch:
         for patch in patches:
             checks = _attempt(scratch, patch)
             trial.checks += checks
@@ -345,6 +346,10 @@ def _attempt(scratch: Path, patch: Patch) -> list[FileCheck]:
     placed = placing.place(scratch, _parse(patch)) if _is_placeable(patch) else None
     if placed and placed.state in (placing.APPLIED, placing.PARTLY, placing.OWN):
         return _of_placement(patch, placed)
+    lacking = _lacking(scratch, patch) if placed else []
+    if lacking:
+        problem = f"builds on {lacking[0]}, which is not applied"
+        return [FileCheck(patch.name, file, problem) for file in patch.files]
     fits = _git_apply(scratch, patch, "--check").returncode == 0
     if placed is None or (fits and not placed.taken and not placed.elsewhere):
         before = {file: _read(scratch / file) for file in patch.files}
@@ -371,7 +376,7 @@ def _of_file(patch: Patch, placed: placing.Placement, file: placing.FilePlacemen
 
     if placed.state == placing.FITS:
         notes = [part.place for part in parts(placing.FITS)]
-        if file.file.endswith(".proto"):
+        if file.file.endswith(".proto") and placed.numbers:
             notes += [placed.reason]
         left_out = [part.place for part in file.parts if part.state == placing.LOST]
         notes += [f"left out: {place}" for place in left_out if file.content is not None]
@@ -422,6 +427,16 @@ def _needs(patch: Patch) -> list[str]:
     """The patches that another one builds on, as needs.toml beside `series` has it."""
     needs: dict[str, list[str]] = tomllib.loads((patch.folder / "needs.toml").read_text())
     return needs.get(patch.name, [])
+
+
+def _lacking(scratch: Path, patch: Patch) -> list[str]:
+    """The patches that a patch of the solvers builds on and that a copy does not have."""
+    needed = [other for other in load(patch.folder) if other.name in _needs(patch)]
+    return [
+        other.name
+        for other in needed
+        if placing.place(scratch, _parse(other)).state != placing.APPLIED
+    ]
 
 
 def _is_placeable(patch: Patch) -> bool:
