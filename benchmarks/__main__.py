@@ -127,7 +127,7 @@ def trees(
         bool, typer.Option("--compile", help="Also compile the solvers, for the CPU.")
     ] = False,
 ) -> None:
-    """On which public Caffes the feature and one-cycle are placed: all branches and tags of DIR."""
+    """On which public Caffes the patches of the solvers are placed: every branch and tag of DIR."""
     from benchmarks import trees as public
 
     public.show(repositories, compiles)

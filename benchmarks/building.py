@@ -15,7 +15,7 @@ from caffe_clr.cli.report import ConsoleReport, ConsoleStep
 from caffe_clr.errors import ClrError
 from caffe_clr.harness import pipeline, source
 
-_PATCHES = ("one-cycle", "cuda-solver")  # the second builds on the first
+_PATCHES = ("cyclical-momentum", "cuda-solver")  # the second builds on the first
 _STEPS = ("fetch", "patch", "configure", "compile", "install", "import")
 
 

@@ -15,12 +15,16 @@ from caffe_clr import locations
 from caffe_clr.errors import ClrError
 from caffe_clr.harness import series
 
-_NAMES = (series.FEATURE, "one-cycle")
+_NAMES = (series.FEATURE, "one-cycle", "cyclical-momentum")
 _OF_SOLVERS = re.compile(r"(solver[^/]*\.(cpp|hpp|cu)|python/caffe/_caffe\.cpp|caffe\.proto)$")
-_TAKEN = ("src/caffe", "include", "docs/tutorial/solver.md", "python/caffe/_caffe.cpp")
+_TAKEN = (
+    *("src/caffe", "include", "docs/tutorial/solver.md", "python/caffe/_caffe.cpp"),
+    "examples/cifar10",
+)
 # what is left out where it has no place, by the file that it is in
 _LEFT_OUT = {
     "docs/": "tutorial",
+    "examples/": "example",
     "python/caffe/_caffe.cpp": "solver.momentum",
     "src/caffe/test/": "gtest",
 }

@@ -109,11 +109,11 @@ def test_the_tools_need_the_first_patch_alone(
         ("lr_policy: '1cycle'", 'lr_policy "1cycle": this Caffe lacks the patch one-cycle'),
         (
             "cyclical_momentum: [0.8, 5]",
-            'has no field "cyclical_momentum": this Caffe lacks the patch one-cycle',
+            'has no field "cyclical_momentum": this Caffe lacks the patch cyclical-momentum',
         ),
     ],
 )
-def test_what_the_second_patch_adds_is_refused(
+def test_what_the_other_patches_add_is_refused(
     fields: str, message: str, solver: Path, old_cli: Cli
 ) -> None:
     text = solver.read_text()

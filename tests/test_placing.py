@@ -21,8 +21,11 @@ from caffe_clr.harness import code, diffs, series
 from caffe_clr.harness.compilation import Tree
 
 FEATURE = "cyclical-learning-rates"
+EVERYTHING = [FEATURE, "one-cycle", "cyclical-momentum"]
 TUTORIAL = "docs/tutorial/solver.md"
 GTEST = "src/caffe/test/test_cyclical_learning_rate.cpp"
+EXAMPLE = "examples/cifar10/cifar10_full_triangular2_solver.prototxt"
+EARLIER_NAMES = {"IsCyclical": "HasBounds", "CyclicalLearningRate": "LearningRateWithinBounds"}
 LAST_ELSE = '  } else {\n    LOG(FATAL) << "Unknown learning rate policy: "'
 Edits = Callable[[Path], None]
 
@@ -280,6 +283,11 @@ def one_cycle(patches: list[series.Patch]) -> list[series.Patch]:
     return series.select(patches, ["one-cycle"])
 
 
+@pytest.fixture
+def momentum(patches: list[series.Patch]) -> list[series.Patch]:
+    return series.select(patches, ["cyclical-momentum"])
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     files = (path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
@@ -304,17 +312,17 @@ def fields(tree: Path) -> dict[str, int]:
 
 
 def test_every_part_finds_its_place(fork: Path, feature: list[series.Patch]) -> None:
-    changed = {SGD_SOLVER, SOLVER, PROTO, TUTORIAL, GTEST}
+    changed = {SGD_SOLVER, SOLVER, PROTO, TUTORIAL, GTEST, EXAMPLE}
     before = {name: c for name, c in contents(fork).items() if name not in changed}
     checks = series.apply(fork, feature)
     assert not [check.problem for check in checks if check.problem]
     numbers = fields(fork)
     assert (numbers["start_lr_policy"], numbers["max_lr"]) == NUMBERS[fork.name]
     rate = body(fork, "GetLearningRate")
-    ours = rate.index("HasBounds(lr_policy)")
+    ours = rate.index("IsCyclical(lr_policy)")
     assert rate.index('== "sigmoid"') < ours < rate.rindex("else")
-    assert rate.count("LearningRateWithinBounds(this->param_, this->iter_)") == 1
-    assert re.match(r"\S+\(\)\s*{\s+if \(HasBounds\(", body(fork, "PreSolve"))
+    assert rate.count("CyclicalLearningRate(this->param_, this->iter_)") == 1
+    assert re.match(r"\S+\(\)\s*{\s+if \(IsCyclical\(", body(fork, "PreSolve"))
     assert {n: c for n, c in contents(fork).items() if n not in changed} == before
     assert {check.problem for check in series.check(fork, feature)} == {"is already applied"}
 
@@ -323,7 +331,8 @@ def test_every_part_finds_its_place(fork: Path, feature: list[series.Patch]) -> 
     ("name", "names"),
     [
         ("nvcaffe", [FEATURE]),
-        *((name, [FEATURE, "one-cycle"]) for name in TREES if name not in SAME_CODE),
+        ("intel", [FEATURE, "cyclical-momentum"]),
+        *((name, EVERYTHING) for name in TREES if name not in SAME_CODE),
     ],
 )
 def test_what_was_placed_compiles(
@@ -441,17 +450,59 @@ def test_a_policy_of_the_same_name_is_told(checkout: Path, feature: list[series.
 def test_a_tree_with_part_of_the_patch_is_told(checkout: Path, feature: list[series.Patch]) -> None:
     release_1_0(checkout)
     series.apply(checkout, feature)
-    checks = "  if (HasBounds(this->param_.lr_policy())) {\n    CheckBounds(this->param_);\n  }\n"
+    checks = "  if (IsCyclical(this->param_.lr_policy())) {\n    CheckBounds(this->param_);\n  }\n"
     replace(checkout / SGD_SOLVER, checks, "")
     before = contents(checkout)
     with pytest.raises(ClrError) as refused:
         series.apply(checkout, feature)
     message = str(refused.value)
     assert f"{SGD_SOLVER}: is partly applied" in message
-    assert "there: the functions HasBounds, CheckBounds" in message
+    assert "there: the functions IsCyclical, CheckBounds" in message
     assert "by hand: the checks at the head of SGDSolver::PreSolve" in message
     assert "      |     CheckBounds(this->param_);\n" in message
     assert contents(checkout) == before
+
+
+def test_a_tree_with_an_earlier_version_of_the_patch_is_told(
+    checkout: Path, feature: list[series.Patch]
+) -> None:
+    series.apply(checkout, feature)
+    text = (checkout / SGD_SOLVER).read_text()
+    for name, earlier in EARLIER_NAMES.items():
+        assert name in text
+        text = text.replace(name, earlier)
+    (checkout / SGD_SOLVER).write_text(text)
+    before = contents(checkout)
+    with pytest.raises(ClrError) as refused:
+        series.apply(checkout, feature)
+    message = str(refused.value)
+    assert f"{SGD_SOLVER}: is partly applied; take out what is there" in message
+    assert "there: start_lr_policy = 43, max_lr = 44 in SolverParameter\n" in message
+    assert contents(checkout) == before
+
+
+def test_an_example_is_left_out_without_its_net(
+    checkout: Path, feature: list[series.Patch]
+) -> None:
+    single_shot_detector(checkout)
+    checks = {check.file: check for check in series.apply(checkout, feature)}
+    assert str(checks[EXAMPLE].left_out).startswith("there is no examples/cifar10/cifar10_full_tr")
+    assert not (checkout / EXAMPLE).exists()
+
+
+def test_an_example_is_added_beside_its_net(checkout: Path, feature: list[series.Patch]) -> None:
+    single_shot_detector(checkout)
+    net = checkout / "examples/cifar10/cifar10_full_train_test.prototxt"
+    net.parent.mkdir(parents=True)
+    net.touch()
+    own = checkout / EXAMPLE
+    own.write_text("# another one\n")
+    checks = {check.file: check for check in series.check(checkout, feature)}
+    assert checks[EXAMPLE].left_out == "a file of this name is there"
+    own.unlink()
+    series.apply(checkout, feature)
+    assert 'lr_policy: "triangular2"' in own.read_text()
+    assert {c.problem for c in series.check(checkout, feature)} == {"is already applied"}
 
 
 @pytest.mark.parametrize(
@@ -485,7 +536,7 @@ def test_a_place_that_is_not_there_is_named_with_its_lines(
     for line in (
         "  optional float max_lr = 46;",
         "static void CheckBounds(const SolverParameter& param) {",
-        "    rate = LearningRateWithinBounds(this->param_, this->iter_);",
+        "    rate = CyclicalLearningRate(this->param_, this->iter_);",
         "    CheckBounds(this->param_);",
     ):
         assert f"      | {line}\n" in message
@@ -526,27 +577,40 @@ def test_permissions_are_kept(checkout: Path, feature: list[series.Patch]) -> No
     assert stat.S_IMODE((checkout / SGD_SOLVER).stat().st_mode) == 0o754
 
 
-def test_one_cycle_follows_the_feature(
-    fork: Path, feature: list[series.Patch], one_cycle: list[series.Patch]
+def test_the_other_patches_of_solvers_follow_the_feature(
+    fork: Path, patches: list[series.Patch]
 ) -> None:
     before = fields(fork)
-    series.apply(fork, [*feature, *one_cycle])
+    series.apply(fork, series.select(patches, EVERYTHING))
     assert fields(fork).keys() - before.keys() == {"start_lr_policy", "max_lr", "cyclical_momentum"}
     assert "CheckMomentum(this->param_);" in body(fork, "PreSolve")
     text = solver_file(fork).read_text()
     assert 'lr_policy == "decay" ||' in text
+    assert text.count('if (lr_policy == "1cycle" && elapsed > stepsize) {') == 1
     assert text.index("static double CyclicalMomentum") < text.index("::GetLearningRate() ")
-    for patches in (feature, one_cycle):
-        assert {c.problem for c in series.check(fork, patches)} == {"is already applied"}
+    for name in EVERYTHING:
+        checks = series.check(fork, series.select(patches, [name]))
+        assert {check.problem for check in checks} == {"is already applied"}
+
+
+def test_1cycle_and_the_momentum_do_without_each_other(
+    fork: Path, feature: list[series.Patch], momentum: list[series.Patch]
+) -> None:
+    before = fields(fork)
+    series.apply(fork, [*feature, *momentum])
+    text = solver_file(fork).read_text()
+    assert "1cycle" not in text + (fork / PROTO).read_text()
+    assert "CheckMomentum(this->param_);" in body(fork, "PreSolve")
+    assert "cyclical_momentum" in fields(fork).keys() - before.keys()
 
 
 def test_every_update_takes_the_momentum_of_the_iteration(
-    fork: Path, feature: list[series.Patch], one_cycle: list[series.Patch]
+    fork: Path, feature: list[series.Patch], momentum: list[series.Patch]
 ) -> None:
-    series.apply(fork, [*feature, *one_cycle])
-    momentum = body(fork, "GetMomentum")
-    assert momentum.count("CyclicalMomentum(this->param_, this->iter_)") == 1
-    assert momentum.count("GetMomentum(") == 1
+    series.apply(fork, [*feature, *momentum])
+    ours = body(fork, "GetMomentum")
+    assert ours.count("CyclicalMomentum(this->param_, this->iter_)") == 1
+    assert ours.count("GetMomentum(") == 1
     solvers = (fork / "src/caffe").glob("**/*solver.cpp")
     found = [m for file in solvers for m in code_of_updates(file.read_text())]
     taken = {owner for owner, update in found if "GetMomentum()" in update}
@@ -570,20 +634,20 @@ def code_of_updates(text: str) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("name", ["release_1_0", "release_candidate_3", "before_the_split"])
 def test_the_log_shows_the_momentum_where_it_shows_the_rate(
-    name: str, checkout: Path, feature: list[series.Patch], one_cycle: list[series.Patch]
+    name: str, checkout: Path, feature: list[series.Patch], momentum: list[series.Patch]
 ) -> None:
     TREES[name](checkout)
-    series.apply(checkout, [*feature, *one_cycle])
+    series.apply(checkout, [*feature, *momentum])
     shown = '", lr = " << rate << MomentumNote(this->param_, GetMomentum());'
     assert shown in body(checkout, "ApplyUpdate")
 
 
 @pytest.mark.parametrize("name", ["intel", "nvcaffe"])
 def test_a_log_of_another_form_stays_as_it_is(
-    name: str, checkout: Path, feature: list[series.Patch], one_cycle: list[series.Patch]
+    name: str, checkout: Path, feature: list[series.Patch], momentum: list[series.Patch]
 ) -> None:
     TREES[name](checkout)
-    checks = series.apply(checkout, [*feature, *one_cycle])
+    checks = series.apply(checkout, [*feature, *momentum])
     assert "<< MomentumNote(" not in (checkout / SGD_SOLVER).read_text()
     notes = [note for check in checks if check.file == SGD_SOLVER for note in check.notes]
     assert any(note.startswith('left out: "<< ", lr = "') for note in notes)
@@ -596,73 +660,84 @@ def test_pycaffe_has_the_momentum_where_it_has_the_rate(
     pristine: Path,
     checkout: Path,
     feature: list[series.Patch],
-    one_cycle: list[series.Patch],
+    momentum: list[series.Patch],
 ) -> None:
     TREES[name](checkout)
     its_tests = "python/caffe/test/test_solver.py"
     (checkout / its_tests).parent.mkdir()
     shutil.copyfile(pristine / its_tests, checkout / its_tests)
-    series.apply(checkout, [*feature, *one_cycle])
+    series.apply(checkout, [*feature, *momentum])
     assert ("::GetMomentum" in (checkout / PYCAFFE).read_text()) == has_rate
     assert ("solver.momentum" in (checkout / its_tests).read_text()) == has_rate
 
 
 def test_an_update_that_the_patch_does_not_know_is_told(
-    checkout: Path, feature: list[series.Patch], one_cycle: list[series.Patch]
+    checkout: Path, feature: list[series.Patch], momentum: list[series.Patch]
 ) -> None:
     intel(checkout)
-    checks = series.apply(checkout, [*feature, *one_cycle])
+    checks = series.apply(checkout, [*feature, *momentum])
     notes = [note for check in checks for note in check.notes]
     assert any("SGDSolver::ComputeUpdateValue, and in SGDSolver::UpdateAtOnce" in n for n in notes)
 
 
 def test_an_update_beside_upstreams_own_is_not_forgotten(
-    checkout: Path, feature: list[series.Patch], one_cycle: list[series.Patch]
+    checkout: Path, feature: list[series.Patch], momentum: list[series.Patch]
 ) -> None:
     added = (
         "template <typename Dtype>\nvoid SGDSolver<Dtype>::UpdateAtOnce(int param_id) {\n"
         "  Dtype momentum = this->param_.momentum();\n}\n\nINSTANTIATE_CLASS(SGDSolver);"
     )
     replace(checkout / SGD_SOLVER, "INSTANTIATE_CLASS(SGDSolver);", added)
-    series.apply(checkout, [*feature, *one_cycle])
+    series.apply(checkout, [*feature, *momentum])
     assert "GetMomentum()" in body(checkout, "UpdateAtOnce")
 
 
-def test_one_cycle_is_placed_on_a_tree_that_has_the_feature(
-    checkout: Path, feature: list[series.Patch], one_cycle: list[series.Patch], tmp_path: Path
+def test_patches_are_placed_one_by_one_or_at_once(
+    checkout: Path, patches: list[series.Patch], tmp_path: Path
 ) -> None:
     single_shot_detector(checkout)
     at_once = tmp_path / "at_once"
     shutil.copytree(checkout, at_once)
-    series.apply(checkout, feature)
-    series.apply(checkout, one_cycle)
-    series.apply(at_once, [*feature, *one_cycle])
+    for name in EVERYTHING:
+        series.apply(checkout, series.select(patches, [name]))
+    series.apply(at_once, series.select(patches, EVERYTHING))
     assert contents(checkout) == contents(at_once)
     assert fields(checkout)["cyclical_momentum"] == 47
     assert "next available ID: 48 (last added: cyclical_momentum)" in (checkout / PROTO).read_text()
 
 
-def test_one_cycle_without_the_feature_changes_nothing(
-    checkout: Path, one_cycle: list[series.Patch]
+def test_1cycle_comes_with_no_word_on_numbers(
+    checkout: Path, feature: list[series.Patch], one_cycle: list[series.Patch]
+) -> None:
+    before_the_split(checkout)
+    series.apply(checkout, feature)
+    noted = [note for check in series.apply(checkout, one_cycle) for note in check.notes]
+    assert noted
+    assert not any("number" in note for note in noted)
+
+
+@pytest.mark.parametrize("name", ["one-cycle", "cyclical-momentum"])
+def test_what_builds_on_the_feature_changes_nothing_without_it(
+    name: str, checkout: Path, patches: list[series.Patch]
 ) -> None:
     release_1_0(checkout)
     before = contents(checkout)
     with pytest.raises(ClrError, match="nothing was changed") as refused:
-        series.apply(checkout, one_cycle)
-    assert 'no place is found for "lr_policy == "exp_range"' in str(refused.value)
-    assert f"one-cycle builds on {FEATURE}, which is not applied: name both" in str(refused.value)
+        series.apply(checkout, series.select(patches, [name]))
+    assert f"{name}: {PROTO}: builds on {FEATURE}, which is not applied\n" in str(refused.value)
+    assert f"{name} builds on {FEATURE}, which is not applied: name both" in str(refused.value)
     assert contents(checkout) == before
 
 
-def test_where_one_cycle_has_no_place_the_lines_are_told(
-    checkout: Path, feature: list[series.Patch], one_cycle: list[series.Patch]
+def test_where_the_momentum_has_no_place_the_lines_are_told(
+    checkout: Path, feature: list[series.Patch], momentum: list[series.Patch]
 ) -> None:
     release_1_0(checkout)
     replace(checkout / SGD_SOLVER, "::ComputeUpdateValue(", "::ComputeUpdate(")
     series.apply(checkout, feature)
     before = contents(checkout)
     with pytest.raises(ClrError) as refused:
-        series.apply(checkout, one_cycle)
+        series.apply(checkout, momentum)
     message = str(refused.value)
     assert "in SGDSolver::ComputeUpdateValue, which is not found\n" in message
     assert "      |   Dtype momentum = GetMomentum();\n" in f"{message}\n"
@@ -671,12 +746,12 @@ def test_where_one_cycle_has_no_place_the_lines_are_told(
 
 
 def test_a_momentum_that_is_not_the_iterations_is_told(
-    checkout: Path, feature: list[series.Patch], one_cycle: list[series.Patch]
+    checkout: Path, feature: list[series.Patch], momentum: list[series.Patch]
 ) -> None:
     nvcaffe(checkout)
     replace(checkout / SGD_SOLVER, "::GetMomentum() const", "::GetMomentum(int i) const")
     with pytest.raises(ClrError, match="there is a function GetMomentum here of its own"):
-        series.apply(checkout, [*feature, *one_cycle])
+        series.apply(checkout, [*feature, *momentum])
 
 
 def test_the_command_tells_what_it_did_and_what_to_do_next(

@@ -8,13 +8,16 @@ import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from caffe_clr import policies
+from caffe_clr import policies, prototxt
 from caffe_clr.errors import ClrError, UsageError
 from caffe_clr.harness import series, source
+from caffe_clr.harness.compilation import Tree
 
 FEATURE = "cyclical-learning-rates"
+EXAMPLE = "examples/cifar10/cifar10_full_triangular2_solver.prototxt"
 SGD_SOLVER = Path("src/caffe/solvers/sgd_solver.cpp")
 
 
@@ -39,7 +42,7 @@ def test_every_prefix_applies_with_neither_fuzz_nor_offset(
         assert {c.file for c in checks} == set(patch.files)
 
 
-def test_the_feature_applies_alone_and_1cycle_on_top_of_it(
+def test_the_feature_applies_alone_and_the_rest_of_its_folder_on_top_of_it(
     checkout: Path, patch_folder: Path
 ) -> None:
     git(checkout, "init", "-q")
@@ -52,7 +55,8 @@ def test_the_feature_applies_alone_and_1cycle_on_top_of_it(
     )
     assert "offset" not in done.stderr
     git(checkout, "apply", str(patch_folder / f"feature/{FEATURE}.patch"))
-    git(checkout, "apply", "--check", str(patch_folder / "feature/one-cycle.patch"))
+    git(checkout, "apply", str(patch_folder / "feature/one-cycle.patch"))
+    git(checkout, "apply", "--check", str(patch_folder / "feature/cyclical-momentum.patch"))
 
 
 def test_the_series_reverses(checkout: Path, pristine: Path, patches: list[series.Patch]) -> None:
@@ -206,6 +210,22 @@ def test_the_record_of_a_policy_names_the_patch_that_adds_it(
     added = re.compile(rf'^\+.*lr_policy.*"{policy}"', re.MULTILINE)
     first = next(patch for patch in patches if added.search(patch.path.read_text()))
     assert policies.POLICIES[policy].patch == first.name
+
+
+def test_the_example_has_the_lines_of_the_tutorial(tree: Tree) -> None:
+    solver = prototxt.read_solver(tree.source / EXAMPLE)
+    tutorial = (tree.source / "docs/tutorial/solver.md").read_text()
+    section = tutorial.split("#### Cyclical learning rates")[1].split("\n#")[0]
+    lines = re.findall(r"^    (\w+): +([^ #\n]+)", section, re.MULTILINE)
+    assert len(lines) == 6
+    for field, value in lines:
+        own = getattr(solver, field)
+        assert own == (value.strip('"') if isinstance(own, str) else np.float32(value)), field
+    cycle = 2 * solver.stepsize
+    assert solver.max_iter % cycle == solver.snapshot % cycle == 0
+    rates = policies.learning_rate(solver, [0, cycle // 2, cycle, cycle + cycle // 2])
+    assert rates == pytest.approx([0.001, 0.006, 0.001, 0.0035])
+    assert (tree.source / solver.net).is_file()
 
 
 def test_the_next_available_field_number_is_kept_true(

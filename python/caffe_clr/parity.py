@@ -104,7 +104,7 @@ class Result:
 def default_cases() -> Iterator[Any]:
     """A SolverParameter for each policy and solver type."""
     for policy in policies.POLICIES.values():
-        if not prototxt.has_patch(policy.patch):
+        if not prototxt.has_policy(policy.name):
             continue
         for solver_type in prototxt.SOLVER_TYPES:
             yield prototxt.caffe_pb2().SolverParameter(

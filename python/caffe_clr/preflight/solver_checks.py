@@ -41,7 +41,7 @@ def check_type(solver: SolverFile) -> None:
     """
     parameter, name = solver.parameter, solver.name
     policy = policies.POLICIES.get(parameter.lr_policy)
-    if policy and not prototxt.has_patch(policy.patch):
+    if policy and not prototxt.has_policy(policy.name):
         raise ClrError(
             f'{name}: lr_policy "{policy.name}": {prototxt.NO_PATCH.format(policy.patch)};'
             " use another policy"

@@ -28,7 +28,7 @@ WITH_MOMENTUM = ("SGD", "Nesterov", "Adam")  # one that can cycle
 _PB2 = "caffe.proto.caffe_pb2"
 _GENERIC_NETS = ("net", "net_param")
 _NEW_FIELDS = {"max_lr", "start_lr_policy"}
-_SHOWN_BY = {"one-cycle": "cyclical_momentum"}  # the fields that further patches add
+_MOMENTUM_FIELD = "cyclical_momentum"
 NO_PATCH = "this Caffe lacks the patch {}, which adds it"
 _TRAIN_NETS = (*_GENERIC_NETS, "train_net", "train_net_param")
 _FATAL = re.compile(r"^F.*?\] (.*)", re.MULTILINE)  # what Caffe logs before it aborts
@@ -83,10 +83,9 @@ def caffe_pb2() -> ModuleType:
     return module
 
 
-def has_patch(patch: str | None) -> bool:
-    """Whether this Caffe has the policies that a patch adds; None stands for stock Caffe's."""
-    field = _SHOWN_BY.get(patch) if patch else None
-    return field is None or field in _fields_of_solver(caffe_pb2())
+def has_policy(policy: str) -> bool:
+    """Whether this Caffe has a policy; true as well if its library is not found."""
+    return installed_caffe.library_has(policy.encode()) is not False
 
 
 def _fields_of_solver(module: ModuleType) -> set[str]:
@@ -336,9 +335,8 @@ def _unknown_name(descriptor: Any, name: str) -> str:
         kind, names = "field", descriptor.fields_by_name
         # a fork's own field is near to none; a typing error is nearer
         hint = did_you_mean(name, names, 0.75) or "; remove it if it belongs to another Caffe"
-        for patch, field in _SHOWN_BY.items():
-            if name == field:
-                hint = f": {NO_PATCH.format(patch)}; remove it"
+        if name == _MOMENTUM_FIELD:
+            hint = f": {NO_PATCH.format('cyclical-momentum')}; remove it"
         other = _TAKEN_FOR.get(descriptor.full_name)
         pool = caffe_pb2().DESCRIPTOR.pool
         if other and name in pool.FindMessageTypeByName(other).fields_by_name:

@@ -15,11 +15,19 @@ def package() -> Path | None:
     return Path(caffe.submodule_search_locations[0])
 
 
-@cache
 def has_opencv() -> bool:
     """Whether it can decode images; true as well where its library is not found."""
-    library = _prefix() / "lib" / "libcaffe.so"
-    return not library.is_file() or b"libopencv_core" in library.read_bytes()
+    return library_has(b"libopencv_core") is not False
+
+
+@cache
+def library_has(word: bytes) -> bool | None:
+    """Whether its library, installed or in a build folder, holds a word; None if not found."""
+    for folder in ("lib", "build/lib"):
+        library = _prefix() / folder / "libcaffe.so"
+        if library.is_file():
+            return word in library.read_bytes()
+    return None
 
 
 def upgrade_net(net: str) -> str:
