@@ -66,8 +66,10 @@ OTHERS = {
     "TanH": ("tanh_param", ""),
 }
 WITHIN = "local_size: 3 alpha: 5e-05 beta: 0.75 norm_region: WITHIN_CHANNEL"
-# those that have an engine; stock Caffe's BatchNorm and Scale have none
+# Those that have an engine; stock Caffe's BatchNorm and Scale have none. The engine besides
+# CAFFE is ONEDNN, or for these two FUSED.
 ENGINES = ("convolution", "pooling", "lrn", "sigmoid", "tanh", "batch_norm", "scale")
+FUSED = ("batch_norm", "scale")
 
 Arrays = dict[str, np.ndarray]
 Run = Callable[..., Arrays]
@@ -94,10 +96,18 @@ def net(layers: str, engine: str = "") -> str:
 
 
 def with_engines(layers: str, choose: Callable[[], str]) -> str:
-    """Gives each layer that has an engine the one that is chosen for it."""
-    return re.sub(
-        rf"({'|'.join(ENGINES)})_param {{", lambda found: f"{found[0]} engine: {choose()}", layers
-    )
+    """Gives each layer that has an engine the one that is chosen for it.
+
+    Where ONEDNN is chosen, layers that do not have it get FUSED.
+    """
+
+    def with_engine(found: re.Match[str]) -> str:
+        engine = choose()
+        if engine == "ONEDNN" and found[1] in FUSED:
+            engine = "FUSED"
+        return f"{found[0]} engine: {engine}"
+
+    return re.sub(rf"({'|'.join(ENGINES)})_param {{", with_engine, layers)
 
 
 def all_layers() -> str:
@@ -208,6 +218,13 @@ def test_onednn_is_the_default(run: Run, tree: Tree, stock_bits: Arrays) -> None
     default, named = (run(tree, net(all_layers(), engine), 1) for engine in ("", "ONEDNN"))
     assert not differing(default, named)
     assert "Sigmoid data" in differing(default, stock_bits)
+
+
+def test_fused_is_the_same_without_onednn(run: Run, tree: Tree, without_onednn: Tree) -> None:
+    layers = "".join(layer(each, each, "data", *OTHERS[each]) for each in ("BatchNorm", "Scale"))
+    default, fused = (net(layers, engine) for engine in ("", "ONEDNN"))
+    assert not differing(run(without_onednn, fused, 1), run(tree, default, 1))
+    assert differing(run(without_onednn, default, 1), run(tree, default, 1))
 
 
 @pytest.mark.parametrize("engine", ["CAFFE", "ONEDNN"])
