@@ -611,14 +611,14 @@ WARNINGS = [
     (
         "test_iter: 2",
         "test_iter: 1",
-        "solver.prototxt: test_iter 1 with batch_size 3 tests 3 images, fewer than the 6 in the data;"
-        " set test_iter: 2",
+        "solver.prototxt: test_iter 1 with batch_size 3 tests 3 images, fewer than the 6 in the"
+        " data; set test_iter: 2",
     ),
     (
         "test_iter: 2",
         "test_iter: -2",
-        "solver.prototxt: test_iter -2 with batch_size 3 tests 0 images, fewer than the 6 there"
-        " are; set test_iter: 2",
+        "solver.prototxt: test_iter -2 with batch_size 3 tests 0 images, fewer than the 6 in"
+        " the data; set test_iter: 2",
     ),
     (
         "test_iter: 2",
@@ -638,8 +638,8 @@ def test_a_doubtful_solver_is_warned_of(old: str, new: str, warning: str, folder
 def test_a_batch_size_that_does_not_divide_the_test_set_is_warned_of(folder: Path) -> None:
     change("net.prototxt", "batch_size: 3", "batch_size: 4")
     assert check() == [
-        "solver.prototxt: test_iter 2 with batch_size 4 tests 8 images, more than the 6 in the data;"
-        " no test_iter fits: 1 leaves out 2, 2 repeats 2"
+        "solver.prototxt: test_iter 2 with batch_size 4 tests 8 images, more than the 6 in the"
+        " data; no test_iter fits: 1 leaves out 2, 2 repeats 2"
     ]
 
 
