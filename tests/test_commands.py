@@ -20,6 +20,7 @@ from caffe_clr.cli import run_display
 from caffe_clr.experiments import datasets
 from caffe_clr.harness.compilation import Tree
 from caffe_clr.runs import run_folder
+from caffe_clr.runs.options import TrainingOptions
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 COMMANDS = [
@@ -143,13 +144,8 @@ def test_without_a_terminal_the_training_is_told_in_lines(
     run_display.show_training(
         [Path("models/digits/triangular2_solver.prototxt")],
         tmp_path / "run",
+        TrainingOptions(),
         Console(file=output, width=80),
-        seed=None,
-        gpu=None,
-        images=None,
-        resume=False,
-        snapshot_cycles=False,
-        tensorboard=False,
     )
     line = r"iteration \d+: cycle [123]/3 lr [\d.]+ loss [\d.]+ test [\d.]+% [\d.]+ it/s"
     lines = output.getvalue().splitlines()

@@ -16,6 +16,7 @@ from caffe_clr.errors import Interrupted, UsageError
 from caffe_clr.harness.compilation import Tree
 from caffe_clr.runs import run_folder, training
 from caffe_clr.runs.history import Phase
+from caffe_clr.runs.options import TrainingOptions
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 Damage = Callable[[Path], object]
@@ -107,7 +108,7 @@ def test_whole_snapshots_are_enough_to_go_on(
     history = training.train(
         interrupted / "solver.prototxt",
         folder,
-        resume=True,
+        TrainingOptions(resume=True),
         on_iteration=lambda progress: began.append(progress.iteration),
         on_warning=said.append,
     )
@@ -156,7 +157,12 @@ def test_what_is_missing_is_said(interrupted: Path, tmp_path: Path) -> None:
         lines = table.read_text().splitlines(keepends=True)
         table.write_text("".join([lines[0], "torn,\n", *lines[3:]]))
     said: list[str] = []
-    training.train(interrupted / "solver.prototxt", folder, resume=True, on_warning=said.append)
+    training.train(
+        interrupted / "solver.prototxt",
+        folder,
+        TrainingOptions(resume=True),
+        on_warning=said.append,
+    )
     assert said == [
         f"{folder}/train.csv: 1 line damaged or twice there, and left out",
         f"{folder}/test.csv: 1 line damaged or twice there, and left out",
@@ -173,7 +179,12 @@ def test_a_snapshot_that_has_changed_is_passed_over_and_said(
     model.write_bytes(model.read_bytes()[:-9])
     (folder / "snapshots" / "solver_iter_20.solverstate").unlink()
     said: list[str] = []
-    training.train(interrupted / "solver.prototxt", folder, resume=True, on_warning=said.append)
+    training.train(
+        interrupted / "solver.prototxt",
+        folder,
+        TrainingOptions(resume=True),
+        on_warning=said.append,
+    )
     assert said == [
         f"{model}: has changed since it was written; an earlier snapshot is used",
         f"{folder}/snapshots/solver_iter_20.solverstate: is missing; an earlier snapshot is used",
@@ -190,7 +201,7 @@ def test_without_a_list_a_torn_snapshot_is_not_used(interrupted: Path, tmp_path:
     training.train(
         interrupted / "solver.prototxt",
         folder,
-        resume=True,
+        TrainingOptions(resume=True),
         on_iteration=lambda progress: began.append(progress.iteration),
     )
     assert began[0] == 21
@@ -234,7 +245,7 @@ def test_a_list_of_an_earlier_version_is_read(interrupted: Path, tmp_path: Path)
     training.train(
         interrupted / "solver.prototxt",
         folder,
-        resume=True,
+        TrainingOptions(resume=True),
         on_iteration=lambda progress: began.append(progress.iteration),
         on_warning=said.append,
     )

@@ -11,6 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from caffe_clr.errors import Interrupted, UsageError
 from caffe_clr.runs import event_files, run_folder, training
 from caffe_clr.runs.history import History, Phase
+from caffe_clr.runs.options import TrainingOptions
 
 pytestmark = pytest.mark.usefixtures("digits_root")
 TESTED = {"test_iter": [1], "test_interval": 10, "display": 5}
@@ -51,7 +52,7 @@ def assert_same(folder: Path, history: History) -> None:
 
 def test_every_row_is_told(write_solver: Callable[..., Path], tmp_path: Path) -> None:
     solver = write_solver(max_iter=40, cyclical_momentum=[0.8, 10], **TESTED)
-    history = training.train(solver, tmp_path / "run", tensorboard=True)
+    history = training.train(solver, tmp_path / "run", TrainingOptions(tensorboard=True))
     assert recorded(history).keys() == {"lr", "momentum", "loss/train", "loss/test"}
     assert_same(tmp_path / "run", history)
     (text,) = events(tmp_path / "run").Tensors("solver/stage 1/text_summary")
@@ -65,14 +66,18 @@ def test_a_resumed_run_tells_all_of_it_once(
     solver, out = write_solver(max_iter=60, **TESTED), tmp_path / "run"
     asked = iter([None] * 45 + [2])
     with pytest.raises(Interrupted):
-        training.train(solver, out, tensorboard=begun_with, stop=lambda: next(asked))
-    history = training.train(solver, out, tensorboard=True, resume=True)
+        training.train(
+            solver, out, TrainingOptions(tensorboard=begun_with), stop=lambda: next(asked)
+        )
+    history = training.train(solver, out, TrainingOptions(tensorboard=True, resume=True))
     assert_same(out, history)
     assert max(scalars(out)["lr"]) == 60
 
 
 def test_times_are_those_of_the_run(write_solver: Callable[..., Path], tmp_path: Path) -> None:
-    history = training.train(write_solver(**TESTED), tmp_path / "run", tensorboard=True)
+    history = training.train(
+        write_solver(**TESTED), tmp_path / "run", TrainingOptions(tensorboard=True)
+    )
     losses = events(tmp_path / "run").Scalars("loss/train")
     passed = [event.wall_time - losses[0].wall_time for event in losses]
     seconds = [row["seconds"] - history.train[0]["seconds"] for row in history.train]

@@ -23,6 +23,7 @@ from caffe_clr.experiments import datasets
 from caffe_clr.harness.compilation import Tree
 from caffe_clr.runs import jobs, run_folder, training
 from caffe_clr.runs.jobs import Job
+from caffe_clr.runs.options import TrainingOptions
 
 LONG = {"max_iter": 20000, "display": 100, "stepsize": 1000, "iter_size": 6}
 PYTHON_LAYER = """
@@ -88,8 +89,8 @@ def with_layer(
     return write
 
 
-def job(file: Path, out: Path, **fields: Any) -> Job:
-    return Job((str(file),), str(out), **fields)
+def job(file: Path, out: Path, *, threads: int | None = None, **options: Any) -> Job:
+    return Job((str(file),), str(out), TrainingOptions(**options), threads=threads)
 
 
 def weights(folder: Path, iteration: int) -> bytes:
@@ -133,7 +134,7 @@ def test_a_job_trains_as_train_does(
     jobs.run(job(file, tmp_path / "run", seed=3))
     assert capfd.readouterr() == ("", "")
     assert "Iteration" in (tmp_path / "run" / jobs.LOG).read_text()
-    training.train(file, tmp_path / "here", seed=3)
+    training.train(file, tmp_path / "here", TrainingOptions(seed=3))
     assert weights(tmp_path / "run", 80) == weights(tmp_path / "here", 80)
     job_history, history = (run_folder.read_history(tmp_path / name) for name in ("run", "here"))
     for rows in (*vars(job_history).values(), *vars(history).values()):
@@ -517,7 +518,9 @@ def test_a_training_ends_with_a_snapshot_when_its_parent_is_killed(
     process.kill()
     process.communicate()
     done: list[int] = []
-    training.train(file, out, resume=True, on_iteration=lambda p: done.append(p.iteration))
+    training.train(
+        file, out, TrainingOptions(resume=True), on_iteration=lambda p: done.append(p.iteration)
+    )
     assert not is_running(child)
     assert 1 < done[0] < LONG["max_iter"]
     training.train(file, tmp_path / "whole")
@@ -544,6 +547,6 @@ def test_of_several_each_says_how_it_ended(
     assert not isinstance(ends[1], DivergedError)
     assert "none.prototxt" in str(ends[1])
     assert ends[2:] == [None, None]
-    training.train(good, tmp_path / "alone", seed=1)
+    training.train(good, tmp_path / "alone", TrainingOptions(seed=1))
     assert weights(tmp_path / "c", 80) == weights(tmp_path / "alone", 80)
     assert weights(tmp_path / "d", 80) != weights(tmp_path / "alone", 80)

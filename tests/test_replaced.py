@@ -13,6 +13,7 @@ from caffe_clr.harness import build_record
 from caffe_clr.harness.compilation import Tree
 from caffe_clr.method import comparison, range_test
 from caffe_clr.runs import run_folder, training
+from caffe_clr.runs.options import TrainingOptions
 
 Write = Callable[..., Path]
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -41,7 +42,7 @@ def test_a_run_does_not_begin_over_files(
     out = tmp_path / "out"
     before = put(out, name, "notes.txt")
     with pytest.raises(UsageError, match=f"{out}/{name} is there already, and would be replaced"):
-        training.train(write_solver(max_iter=2), out, resume=resume)
+        training.train(write_solver(max_iter=2), out, TrainingOptions(resume=resume))
     assert {file: content for file, content in contents(out).items() if file in before} == before
 
 
@@ -171,6 +172,6 @@ def test_a_caffe_of_another_origin_is_not_written_over(
 
 def test_other_event_files_stay(write_solver: Write, tmp_path: Path) -> None:
     before = put(tmp_path / "run", "events.out.tfevents.1700000000.host")
-    training.train(write_solver(max_iter=2), tmp_path / "run", tensorboard=True)
+    training.train(write_solver(max_iter=2), tmp_path / "run", TrainingOptions(tensorboard=True))
     assert before.items() <= contents(tmp_path / "run").items()
     assert len(list((tmp_path / "run").glob("events.out.tfevents.*"))) == 2

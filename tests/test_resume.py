@@ -20,6 +20,7 @@ from caffe_clr.errors import DivergedError, Interrupted
 from caffe_clr.harness.compilation import Tree
 from caffe_clr.method import comparison
 from caffe_clr.runs import solvers, training
+from caffe_clr.runs.options import TrainingOptions
 
 LAST = 26  # two cycles of triangular with stepsize 6, and two iterations
 
@@ -199,7 +200,7 @@ def test_an_interrupted_run_ends_in_the_bits_of_a_whole_one(
     for iteration in at:
         interrupt(files, tmp_path / "run", iteration, resume=True)
     said: list[str] = []
-    training.train(files, tmp_path / "run", resume=True, on_warning=said.append)
+    training.train(files, tmp_path / "run", TrainingOptions(resume=True), on_warning=said.append)
     assert said == []
     assert final_weights(tmp_path / "run") == final_weights(tmp_path / "whole")
     assert recorded(tmp_path / "run") == recorded(tmp_path / "whole")
@@ -214,7 +215,7 @@ def test_random_crops_go_on_too(
     file = moving(net=str(cropped))
     training.train(file, tmp_path / "whole")
     interrupt([file], tmp_path / "run", 33)
-    training.train(file, tmp_path / "run", resume=True)
+    training.train(file, tmp_path / "run", TrainingOptions(resume=True))
     assert final_weights(tmp_path / "run") == final_weights(tmp_path / "whole")
 
 
@@ -228,7 +229,7 @@ def test_what_does_not_go_on_is_said_once(
     file = moving(net=str(dropping))
     interrupt([file], tmp_path / "run", 33)
     said: list[str] = []
-    training.train(file, tmp_path / "run", resume=True, on_warning=said.append)
+    training.train(file, tmp_path / "run", TrainingOptions(resume=True), on_warning=said.append)
     (line,) = said
     assert "Dropout" in line
 
@@ -242,7 +243,7 @@ def test_a_resumed_range_test_is_stopped_by_the_first_loss_of_the_run(
         for iteration in at:
             interrupt([file], tmp_path / name, iteration, resume=True, stop_early=True)
         with pytest.raises(DivergedError) as raised:
-            training.train(file, tmp_path / name, resume=True, stop_early=True)
+            training.train(file, tmp_path / name, TrainingOptions(resume=True, stop_early=True))
         ends.append(raised.value.iteration)
     assert ends[0] == ends[1] < 70
 

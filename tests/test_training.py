@@ -22,6 +22,7 @@ from caffe_clr.errors import ClrError, DivergedError, Interrupted, UsageError
 from caffe_clr.harness.compilation import Tree
 from caffe_clr.runs import run_folder, training
 from caffe_clr.runs.history import History
+from caffe_clr.runs.options import TrainingOptions
 
 pytestmark = pytest.mark.usefixtures("digits_root")
 DIGITS = Path("models/digits/triangular2_solver.prototxt")
@@ -198,7 +199,7 @@ def test_outputs_of_a_later_stages_net_are_in_the_tables(
 def test_the_epochs_of_a_given_number_of_images_are_recorded(
     write_solver: Callable[..., Path], tmp_path: Path
 ) -> None:
-    history = training.train(write_solver(max_iter=4), tmp_path / "run", images=16)
+    history = training.train(write_solver(max_iter=4), tmp_path / "run", TrainingOptions(images=16))
     assert [row["epoch"] for row in history.train] == [0, 0.5, 1, 1.5]
 
 
@@ -206,7 +207,7 @@ def test_a_seed_decides_a_run(write_solver: Callable[..., Path], tmp_path: Path)
     file = write_solver()
 
     def losses(name: str, seed: int) -> list[float]:
-        history = training.train(file, tmp_path / name, seed=seed)
+        history = training.train(file, tmp_path / name, TrainingOptions(seed=seed))
         return [row["loss"] for row in history.train]
 
     assert losses("a", 1) == losses("b", 1) != losses("c", 2)
@@ -216,7 +217,7 @@ def test_snapshots_are_the_solvers_and_each_cycles(
     write_solver: Callable[..., Path], tmp_path: Path
 ) -> None:
     file = write_solver(snapshot=35, max_iter=85)
-    training.train(file, tmp_path / "run", snapshot_cycles=True)
+    training.train(file, tmp_path / "run", TrainingOptions(snapshot_cycles=True))
     found = (tmp_path / "run" / "snapshots").glob("mine_iter_*.solverstate")
     iterations = sorted(int(path.stem.removeprefix("mine_iter_")) for path in found)
     assert iterations == [20, 35, 40, 60, 70, 80, 85]
@@ -227,7 +228,7 @@ def test_the_one_cycle_of_1cycle_is_snapshot(
     write_solver: Callable[..., Path], tmp_path: Path
 ) -> None:
     file = write_solver(lr_policy="1cycle", max_iter=50, start_lr_policy=3)
-    training.train(file, tmp_path / "run", snapshot_cycles=True)
+    training.train(file, tmp_path / "run", TrainingOptions(snapshot_cycles=True))
     found = (tmp_path / "run" / "snapshots").glob("*.solverstate")
     assert {path.name for path in found} == {f"mine_iter_{at}.solverstate" for at in (23, 50)}
 
@@ -248,7 +249,10 @@ def test_an_interrupted_run_is_resumed_where_it_was(
         folder = folder.rename(tmp_path / "moved")
     done: list[int] = []
     resumed = training.train(
-        file, folder, resume=True, on_iteration=lambda progress: done.append(progress.iteration)
+        file,
+        folder,
+        TrainingOptions(resume=True),
+        on_iteration=lambda progress: done.append(progress.iteration),
     )
     assert done == list(range(at + 1, 81))
     assert [(row["iteration"], row["lr"]) for row in resumed.train] == [
@@ -268,15 +272,21 @@ def test_a_run_folder_is_not_trained_in_twice(
         training.train(file, tmp_path / "run")
     again: list[int] = []
     training.train(
-        file, tmp_path / "run", resume=True, on_iteration=lambda p: again.append(p.iteration)
+        file,
+        tmp_path / "run",
+        TrainingOptions(resume=True),
+        on_iteration=lambda p: again.append(p.iteration),
     )
     assert again == []
     other = write_solver(stepsize=11, max_iter=90)
     with pytest.raises(UsageError, match="begun with another stepsize;"):
-        training.train(other, tmp_path / "run", resume=True)
+        training.train(other, tmp_path / "run", TrainingOptions(resume=True))
     longer = write_solver(max_iter=100)
     training.train(
-        longer, tmp_path / "run", resume=True, on_iteration=lambda p: again.append(p.iteration)
+        longer,
+        tmp_path / "run",
+        TrainingOptions(resume=True),
+        on_iteration=lambda p: again.append(p.iteration),
     )
     assert again == list(range(81, 101))
 
@@ -290,8 +300,8 @@ def test_a_run_of_stages_is_not_resumed_with_fewer(
         training.train(files, folder, **stop_at(40))
     told = f"begun with more stages; give all of them: {files[0]} {files[1]}$"
     with pytest.raises(UsageError, match=told):
-        training.train(files[0], folder, resume=True)
-    assert training.train(files, folder, resume=True).train[-1]["iteration"] == 119
+        training.train(files[0], folder, TrainingOptions(resume=True))
+    assert training.train(files, folder, TrainingOptions(resume=True)).train[-1]["iteration"] == 119
 
 
 def test_an_interruption_in_the_last_test_is_not_lost(
@@ -302,7 +312,7 @@ def test_an_interruption_in_the_last_test_is_not_lost(
     file = write_solver(net=str(tested), test_iter=[3], test_interval=50)
     with pytest.raises(Interrupted):
         training.train(file, tmp_path / "run", **stop_at(80))
-    resumed = training.train(file, tmp_path / "run", resume=True)
+    resumed = training.train(file, tmp_path / "run", TrainingOptions(resume=True))
     assert [row["iteration"] for row in resumed.test] == [0, 50, 80]
 
 
@@ -331,7 +341,7 @@ def test_a_torn_snapshot_is_passed_over(
     resumed = training.train(
         file,
         tmp_path / "run",
-        resume=True,
+        TrainingOptions(resume=True),
         on_iteration=lambda progress: done.append(progress.iteration),
     )
     assert done[0] == 41
@@ -424,7 +434,7 @@ def test_a_diverging_run_is_stopped_and_kept(
     assert history.train[-1]["iteration"] == status["iteration"] < 10
     assert np.isfinite(history.train[0]["loss"])
     with pytest.raises(DivergedError, match=f"diverged at iteration {status['iteration']}"):
-        training.train(file, tmp_path / "run", resume=True)
+        training.train(file, tmp_path / "run", TrainingOptions(resume=True))
 
 
 @pytest.mark.parametrize("display", [0, 1])
@@ -479,7 +489,7 @@ def test_a_solver_state_of_another_net_is_refused(
     with pytest.raises(
         ClrError, match=r"mine_iter_10\.solverstate: not a complete solver state of"
     ):
-        training.train(write_solver(net=str(wider)), tmp_path / "run", resume=True)
+        training.train(write_solver(net=str(wider)), tmp_path / "run", TrainingOptions(resume=True))
 
 
 def test_another_process_in_the_folder_is_refused(
@@ -490,14 +500,14 @@ def test_another_process_in_the_folder_is_refused(
 
     def train_there(progress: training.Progress) -> None:
         with pytest.raises(ClrError, match="another process is training in it"):
-            training.train(file, tmp_path / "run", resume=True)
+            training.train(file, tmp_path / "run", TrainingOptions(resume=True))
 
     training.train(file, tmp_path / "run", on_iteration=train_there)
 
 
 def test_run_json_says_what_is_trained(write_solver: Callable[..., Path], tmp_path: Path) -> None:
     file = write_solver()
-    training.train(file, tmp_path / "run", seed=3)
+    training.train(file, tmp_path / "run", TrainingOptions(seed=3))
     status = json.loads((tmp_path / "run" / "run.json").read_text())
     assert (status["solvers"], status["seed"], status["gpu"]) == ([str(file)], 3, None)
 
@@ -506,6 +516,6 @@ def test_a_folder_in_which_nothing_was_trained_is_started_again(
     write_solver: Callable[..., Path], tmp_path: Path
 ) -> None:
     with pytest.raises(ClrError, match="GPU 0: this Caffe is built for the CPU alone"):
-        training.train(write_solver(), tmp_path / "run", gpu=0)
+        training.train(write_solver(), tmp_path / "run", TrainingOptions(gpu=0))
     training.train(write_solver(stepsize=11), tmp_path / "run")
     assert run_folder.read_status(tmp_path / "run")["status"] == "finished"

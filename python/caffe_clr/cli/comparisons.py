@@ -22,10 +22,7 @@ def show_comparison(
     """Compare solvers, and show how it goes and what came of it."""
     folder = out or comparison.default_folder(solver_files)
     with reading(console):
-        plans = [
-            training.plan([file], folder, gpu=options.gpu, images=options.images)
-            for file in solver_files
-        ]
+        plans = [training.plan([file], folder, options) for file in solver_files]
     for planned in plans:
         warn(planned.warnings, console)
     option = shlex.join(["--out", str(folder)])

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ from rich.console import Console
 
 from caffe_clr import policies
 from caffe_clr.cli.console import progress, reading, warn
+from caffe_clr.cli.training_options import arguments
 from caffe_clr.errors import AGAIN, ClrError, DiedError, Interrupted, UsageError
 from caffe_clr.method import comparison, plots
 from caffe_clr.runs import event_files, jobs, metrics, run_folder, training
 from caffe_clr.runs.jobs import KEPT, Job, Report
 from caffe_clr.runs.metrics import Metric
+from caffe_clr.runs.options import TRAIN, TrainingOptions
 
 _TOLD_SECONDS = 60  # from line to line where a bar cannot be redrawn
 
@@ -26,38 +29,23 @@ _TOLD_SECONDS = 60  # from line to line where a bar cannot be redrawn
 def show_training(
     solver_files: Sequence[Path],
     out: Path | None,
+    options: TrainingOptions,
     console: Console,
-    *,
-    seed: int | None,
-    gpu: int | None,
-    images: int | None,
-    resume: bool,
-    snapshot_cycles: bool,
-    tensorboard: bool,
 ) -> None:
     """Train as training.train does, in a process of its own, and show how it goes."""
-    if out is None and resume:
+    if out is None and options.resume:
         out = run_folder.newest_folder(solver_files)
     if out is not None:
-        if resume and not run_folder.is_run(out):
+        if options.resume and not run_folder.is_run(out):
             raise UsageError(f"--resume: there is no run in {out} to resume")
-        run_folder.check_new(out, resume)
-    if tensorboard:
+        run_folder.check_new(out, options.resume)
+    if options.tensorboard:
         event_files.check()
     with reading(console):
-        planned = training.plan(solver_files, out, seed=seed, gpu=gpu, images=images)
+        planned = training.plan(solver_files, out, options)
     warn(planned.warnings, console)
     folder = planned.folder
-    job = Job(
-        solver_files=tuple(map(str, solver_files)),
-        out=str(folder),
-        seed=seed,
-        gpu=gpu,
-        images=images,
-        resume=resume,
-        snapshot_cycles=snapshot_cycles,
-        tensorboard=tensorboard,
-    )
+    job = Job(tuple(map(str, solver_files)), str(folder), options)
     metric = metrics.metric_of(planned.solvers[-1])
     # a line of stages is too long for a bar
     with progress(console, bar=len(planned.stages) == 1) as shown:
@@ -114,13 +102,7 @@ def plot_runs(folders: Sequence[Path], together: Path | None, console: Console) 
 def _command(job: Job) -> str:
     """What to type to go on with a training."""
     command = [_program(), "train", *job.solver_files, "--out", job.out, "--resume"]
-    for option, value in (("--seed", job.seed), ("--gpu", job.gpu), ("--images", job.images)):
-        if value is not None:
-            command += [option, str(value)]
-    if job.snapshot_cycles:
-        command.append("--snapshot-cycles")
-    if job.tensorboard:
-        command.append("--tensorboard")
+    command += arguments(TRAIN, replace(job.options, resume=False))
     threads = os.environ.get("OMP_NUM_THREADS")
     return (f"OMP_NUM_THREADS={shlex.quote(threads)} " if threads else "") + shlex.join(command)
 

@@ -17,28 +17,25 @@ from caffe_clr.runs import jobs, metrics, run_folder
 from caffe_clr.runs.history import write_csv
 from caffe_clr.runs.jobs import Job
 from caffe_clr.runs.metrics import Metric
+from caffe_clr.runs.options import TrainingOptions
 from caffe_clr.runs.run_folder import Status
 
 
 @dataclass(frozen=True)
-class Options:
-    """How solvers are compared.
+class Options(TrainingOptions):
+    """How solvers are compared: the options of a training, which each run has, and more.
 
-    Args:
+    The comparison itself decides on `seed` and `resume`.
+
+    Attributes:
         seeds: how many; each solver is trained with 1, 2, ….
         jobs: how many runs at a time on this machine.
         scheduler: the address of a Dask scheduler whose workers train instead.
-        gpu: the number of the GPU to train on; None for the CPU.
-        images: the size of the training set, which is counted where this is None.
-        tensorboard: also write event files into the folder of each run.
     """
 
     seeds: int = 3
     jobs: int = 1
     scheduler: str | None = None
-    gpu: int | None = None
-    images: int | None = None
-    tensorboard: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,11 +102,7 @@ def compare(
         Job(
             solver_files=(str(file),),
             out=str(folder.resolve()),
-            seed=seed,
-            gpu=options.gpu,
-            images=options.images,
-            resume=True,
-            tensorboard=options.tensorboard,
+            options=TrainingOptions.of(options, seed=seed, resume=True),
             cwd=str(Path.cwd()),
             threads=threads,
         )

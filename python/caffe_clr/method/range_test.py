@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import KW_ONLY, asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from caffe_clr.prototxt import SolverFile
 from caffe_clr.runs import jobs, metrics, run_folder
 from caffe_clr.runs.history import Row, outputs, write_csv
 from caffe_clr.runs.jobs import Job
+from caffe_clr.runs.options import TrainingOptions
 from caffe_clr.runs.run_folder import Status
 
 _MAX_ITER = 2**31 - 1
@@ -31,40 +32,31 @@ _CYCLES = range(advice.FEWEST_CYCLES, advice.HALVED_AWAY)  # of that solver
 
 
 @dataclass(frozen=True)
-class Options:
-    """How a range test is made.
+class Options(TrainingOptions):
+    """How a range test is made: the options of a training, which each seed has, and more.
 
-    Args:
+    Attributes:
         min_lr: the rate to begin with.
         max_lr: the rate to end with.
         iterations: how long to train.
         epochs: the same in epochs, where iterations is not given.
-        images: the size of the training set, where it cannot be counted.
         policy: of the solver that is written, one with cycles; by default the solver's own if
             that has cycles, else triangular2.
         seeds: how many, from `seed` or the solver's random_seed or 1 on.
         jobs: how many of them to train at once.
         seed: the first seed.
-        gpu: the number of the GPU to train on; None for the CPU.
-        resume: go on with the range test in the folder.
-        stop_early: end a training not only when its loss is NaN, but also when it has risen;
-            as of training.train.
-        tensorboard: also write event files into the folder of each seed.
+        stop_early: as of a training, but true by default.
     """
 
     min_lr: float
     max_lr: float
     iterations: int | None = None
     epochs: float | None = None
-    images: int | None = None
     policy: str | None = None
     seeds: int = 1
     jobs: int = 1
-    seed: int | None = None
-    gpu: int | None = None
-    resume: bool = False
+    _: KW_ONLY
     stop_early: bool = True
-    tensorboard: bool = False
 
 
 def range_test(
@@ -127,12 +119,7 @@ def range_test(
         Job(
             solver_files=(str(sweep_file),),
             out=str(folder),
-            seed=seed,
-            gpu=options.gpu,
-            images=options.images,
-            resume=options.resume,
-            stop_early=options.stop_early,
-            tensorboard=options.tensorboard,
+            options=TrainingOptions.of(options, seed=seed),
             threads=jobs.threads(min(options.jobs, options.seeds)),
         )
         for seed, folder in zip(seeds, folders, strict=True)

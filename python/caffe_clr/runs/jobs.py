@@ -18,10 +18,11 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Self, TextIO
 
 from caffe_clr.errors import ClrError, DiedError, DivergedError, Interrupted, UsageError
 from caffe_clr.runs import run_folder
+from caffe_clr.runs.options import DEFAULTS, TrainingOptions
 from caffe_clr.system import processors
 
 LOG = "caffe.log"
@@ -43,15 +44,17 @@ class Job:
 
     solver_files: tuple[str, ...]
     out: str
-    seed: int | None = None
-    gpu: int | None = None
-    images: int | None = None
-    resume: bool = False
-    snapshot_cycles: bool = False
-    stop_early: bool = False
-    tensorboard: bool = False
+    options: TrainingOptions = DEFAULTS
     cwd: str = "."
     threads: int | None = None
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        content = json.loads(text)
+        return cls(**content | {"options": TrainingOptions(**content["options"])})
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
 
 
 Report = dict[str, Any]
@@ -123,7 +126,7 @@ class Processes:
             if self._ended is not None:
                 raise Interrupted(self._ended, KEPT)
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "caffe_clr.runs.worker", json.dumps(asdict(job))],
+                [sys.executable, "-P", "-m", "caffe_clr.runs.worker", job.to_json()],
                 cwd=job.cwd,
                 env=_environment(job),
                 stdin=subprocess.DEVNULL,

@@ -16,6 +16,7 @@ from caffe_clr.preflight import advice, checks, data_layers, epochs, label_range
 from caffe_clr.prototxt import SolverFile
 from caffe_clr.runs import event_files, metrics, resuming, run_folder, solvers
 from caffe_clr.runs.history import History, Phase, Row
+from caffe_clr.runs.options import DEFAULTS, TrainingOptions
 from caffe_clr.runs.run_folder import Memory, Run, Snapshot, Status
 
 _MAX_ITER = 2**31 - 1
@@ -52,10 +53,7 @@ class Plan:
 def plan(
     solver_files: Sequence[Path],
     out: Path | None = None,
-    *,
-    seed: int | None = None,
-    gpu: int | None = None,
-    images: int | None = None,
+    options: TrainingOptions = DEFAULTS,
 ) -> Plan:
     """Read and check the solvers of a run, without importing caffe.
 
@@ -77,15 +75,15 @@ def plan(
         solver = prototxt.open_solver(file)
         parameter = solver.parameter
         parameter.snapshot_prefix = _snapshot_prefix(solver, file, folder)
-        if seed is not None:
-            parameter.random_seed = seed
-        warnings += checks.check_run(solver, gpu=gpu)
+        if options.seed is not None:
+            parameter.random_seed = options.seed
+        warnings += checks.check_run(solver, gpu=options.gpu)
         modes = parameter.SolverMode
-        parameter.solver_mode = modes.Value("CPU" if gpu is None else "GPU")
-        parameter.device_id = gpu or 0
+        parameter.solver_mode = modes.Value("CPU" if options.gpu is None else "GPU")
+        parameter.device_id = options.gpu or 0
         stages.append(solver)
     warnings += advice.check_stages(stages)
-    epoch = _epoch(stages[0], images)
+    epoch = _epoch(stages[0], options.images)
     start = 0
     for stage in stages:
         warnings += advice.advise(stage.name, stage.parameter, start, epoch)
@@ -96,14 +94,8 @@ def plan(
 def train(
     solver_files: Path | Sequence[Path],
     out: Path | None = None,
+    options: TrainingOptions = DEFAULTS,
     *,
-    seed: int | None = None,
-    gpu: int | None = None,
-    images: int | None = None,
-    resume: bool = False,
-    snapshot_cycles: bool = False,
-    stop_early: bool = False,
-    tensorboard: bool = False,
     on_iteration: Callable[[Progress], None] = lambda progress: None,
     on_warning: Callable[[str], None] = lambda warning: None,
     stop: Callable[[], int | None] = lambda: None,
@@ -118,18 +110,7 @@ def train(
     Args:
         solver_files: a solver prototxt, or one for each stage.
         out: the run folder; by default runs/<solver name>-<time>.
-        seed: replaces random_seed.
-        gpu: the number of the GPU to train on; None for the CPU.
-        images: the size of the training set, which is counted where this is None.
-        resume: go on from the newest whole snapshot in `out`, with the data that
-            would have come next.
-        snapshot_cycles: also snapshot where a cycle ends.
-        stop_early: end not only at a loss that is nan, inf, or the 87.3365 that
-            SoftmaxWithLoss reports for them, but also where the mean loss of a
-            display is over four times the largest loss of the first tenth of the run. A
-            single batch, such as the first, may be an easy one.
-        tensorboard: also write what is recorded as TensorBoard's event files, into the
-            run folder.
+        options: the seed, the GPU, whether to resume, …
         on_iteration: called after each iteration.
         on_warning: called with what a resumed run cannot restore: what is damaged
             in the folder, and what differs from an uninterrupted run.
@@ -141,31 +122,31 @@ def train(
             is in the folder.
         ClrError: a solver, net, data set or the folder cannot be used.
     """
-    if tensorboard:
+    if options.tensorboard:
         event_files.check()
     files = [solver_files] if isinstance(solver_files, Path) else list(solver_files)
-    planned = plan(files, out, seed=seed, gpu=gpu, images=images)
-    if gpu is not None:
-        solvers.check_gpu(gpu)
+    planned = plan(files, out, options)
+    if options.gpu is not None:
+        solvers.check_gpu(options.gpu)
     for solver in planned.solvers:
         solvers.check_layers(solver.nets)
     about = {
         "solvers": [str(file) for file in files],
-        "seed": seed,
-        "gpu": gpu,
+        "seed": options.seed,
+        "gpu": options.gpu,
         "threads": os.environ.get("OMP_NUM_THREADS"),
-        "snapshot_cycles": snapshot_cycles,
+        "snapshot_cycles": options.snapshot_cycles,
         "metric": vars(metrics.metric_of(planned.solvers[-1])),
         "nets": [_digest(solver.train_net.parameter) for solver in planned.solvers],
         "data": [data_layers.digest(solver.nets) for solver in planned.solvers],
     }
-    with run_folder.open_run(planned.folder, planned.stages, about, resume=resume) as run:
+    with run_folder.open_run(planned.folder, planned.stages, about, resume=options.resume) as run:
         if run.is_finished or run.divergence:
             _tell(run.problems, on_warning)
             if run.divergence:
                 raise DivergedError(*run.divergence)
             return run.history
-        snapshot = run.newest_snapshot(lambda found: _is_whole(planned, found, gpu))
+        snapshot = run.newest_snapshot(lambda found: _is_whole(planned, found, options.gpu))
         if not snapshot and run.history.train:
             run.problems.append(
                 f"{run.folder}: no complete snapshot; starts again from iteration 0"
@@ -178,13 +159,13 @@ def train(
         run.start(snapshot)
         _tell([*run.problems, *changes], on_warning)
         status, iteration, message = Status.INTERRUPTED, 0, ""
-        board = event_files.written(run, planned.stages) if tensorboard else nullcontext()
+        board = event_files.written(run, planned.stages) if options.tensorboard else nullcontext()
         try:
             with board:
                 for number in range(snapshot.stage if snapshot else 0, len(files)):
-                    stage = _Stage(planned, number, run, snapshot_cycles, stop_early)
+                    stage = _Stage(planned, number, run, options)
                     try:
-                        _tell(stage.begin(snapshot, gpu), on_warning)
+                        _tell(stage.begin(snapshot), on_warning)
                         stage.train(on_iteration, stop)
                     finally:
                         iteration = stage.iteration
@@ -245,9 +226,7 @@ def _is_whole(planned: Plan, snapshot: Snapshot, gpu: int | None) -> bool:
 class _Stage:
     """One solver of a run."""
 
-    def __init__(
-        self, planned: Plan, number: int, run: Run, snapshot_cycles: bool, stop_early: bool
-    ) -> None:
+    def __init__(self, planned: Plan, number: int, run: Run, options: TrainingOptions) -> None:
         self.parameter = planned.stages[number]
         self._tests = bool(planned.solvers[number].tested_nets)
         self.newest: Snapshot | None = None
@@ -257,8 +236,7 @@ class _Stage:
         self._is_last = number == len(planned.stages) - 1
         self._epoch = planned.epoch
         self._run = run
-        self._snapshot_cycles = snapshot_cycles
-        self._stop_early = stop_early
+        self._options = options
         self._momentum_cycles = any(policies.cyclical_momentum(stage) for stage in planned.stages)
         self._loss_sum = 0.0  # of the losses since the last display
         self._losses = 0
@@ -271,14 +249,14 @@ class _Stage:
     def iteration(self) -> int:
         return int(self._solver.iter) if self._solver else 0
 
-    def begin(self, snapshot: Snapshot | None, gpu: int | None) -> list[str]:
+    def begin(self, snapshot: Snapshot | None) -> list[str]:
         """Make the solver, and put it where a snapshot, of this or the last stage, was taken.
 
         Returns:
             What is doubtful in the labels, and what could not be put where it was, a
             line each.
         """
-        self._solver = solvers.load_solver(solvers.only_training(self.parameter), gpu)
+        self._solver = solvers.load_solver(solvers.only_training(self.parameter), self._options.gpu)
         live_nets = [self._solver.net, *self._solver.test_nets]
         warnings = []
         for net, live in zip(self._file.nets, live_nets, strict=True):
@@ -349,7 +327,7 @@ class _Stage:
         if iteration < self._early:
             self._early_loss = max(self._early_loss, abs(loss))
         reason = self._lost(loss)
-        if not reason and self._stop_early and shown and iteration >= self._early:
+        if not reason and self._options.stop_early and shown and iteration >= self._early:
             reason = self._risen(mean)
         if reason:
             raise DivergedError(
@@ -401,7 +379,7 @@ class _Stage:
         if solver.snapshot and iteration % solver.snapshot == 0:
             return True
         policy = policies.policy_of(solver)
-        if not self._snapshot_cycles or not policy.cycles:
+        if not self._options.snapshot_cycles or not policy.cycles:
             return False
         finished, position = divmod(iteration - solver.start_lr_policy, 2 * solver.stepsize)
         return bool(position == 0 and 0 < finished <= policy.cycles)

@@ -21,7 +21,7 @@ _REPORT_SECONDS = 0.1
 
 def main() -> None:
     """Train one job, reporting in lines of JSON; what else is printed goes to the log."""
-    job = Job(**json.loads(sys.argv[1]))
+    job = Job.from_json(sys.argv[1])
     watch = _start_watch()
     reports = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
@@ -97,13 +97,7 @@ def _train(job: Job, report: Callable[..., None], stop: Callable[[], int | None]
     training.train(
         [Path(file) for file in job.solver_files],
         Path(job.out),
-        seed=job.seed,
-        gpu=job.gpu,
-        images=job.images,
-        resume=job.resume,
-        snapshot_cycles=job.snapshot_cycles,
-        stop_early=job.stop_early,
-        tensorboard=job.tensorboard,
+        job.options,
         on_iteration=on_iteration,
         on_warning=on_warning,
         stop=stop,

@@ -1,13 +1,15 @@
 """The commands of the paper's method: bounds, stepsize, schedule, training, comparison."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from caffe_clr.cli.app import TRAINING, app
 from caffe_clr.cli.console import console
+from caffe_clr.cli.training_options import declared, offered
 from caffe_clr.errors import UsageError
+from caffe_clr.runs.options import COMPARE, RANGE_TEST, TRAIN, TrainingOptions
 
 Solver = Annotated[Path, typer.Argument(metavar="SOLVER", help="A solver prototxt.")]
 Stages = Annotated[
@@ -20,36 +22,13 @@ Out = Annotated[
     Path | None,
     typer.Option(help="Write into this folder. Default: runs/<solver name>-<time>."),
 ]
-Seed = Annotated[
-    int | None, typer.Option(min=0, max=2**32 - 1, help="Instead of the solver's random_seed.")
-]
-Gpu = Annotated[
-    int | None, typer.Option(min=0, max=2**31 - 1, help="Train on this GPU instead of the CPU.")
-]
 Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Runs at once.")]
-Images = Annotated[
-    int | None, typer.Option(min=1, help="Size of the training set, where it cannot be counted.")
-]
-TensorBoard = Annotated[
-    bool, typer.Option("--tensorboard", help="Also write event files for TensorBoard.")
-]
+Images = Annotated[int | None, declared("images")]
 
 
 @app.command(rich_help_panel=TRAINING)
-def train(
-    solvers: Stages,
-    out: Out = None,
-    seed: Seed = None,
-    gpu: Gpu = None,
-    images: Images = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Resume from the newest complete snapshot of the run.")
-    ] = False,
-    snapshot_cycles: Annotated[
-        bool, typer.Option("--snapshot-cycles", help="Also snapshot where each cycle ends.")
-    ] = False,
-    tensorboard: TensorBoard = False,
-) -> None:
+@offered(TRAIN)
+def train(solvers: Stages, out: Out = None, **options: Any) -> None:
     """Train a solver, or several as the stages of one run (the paper's Table 2).
 
     Records rate, loss and outputs as CSV and plots them. Ctrl-C snapshots.
@@ -58,17 +37,7 @@ def train(
     """
     from caffe_clr.cli.run_display import show_training
 
-    show_training(
-        solvers,
-        out,
-        console,
-        seed=seed,
-        gpu=gpu,
-        images=images,
-        resume=resume,
-        snapshot_cycles=snapshot_cycles,
-        tensorboard=tensorboard,
-    )
+    show_training(solvers, out, TrainingOptions(**options), console)
 
 
 @app.command(rich_help_panel=TRAINING)
@@ -88,7 +57,8 @@ def plot(
     plot_runs(runs, together, console)
 
 
-@app.command("range-test", rich_help_panel=TRAINING)
+@app.command(RANGE_TEST, rich_help_panel=TRAINING)
+@offered(RANGE_TEST)
 def range_test(
     solver: Solver,
     min_lr: Annotated[float, typer.Option(help="The rate to begin with.")],
@@ -111,9 +81,7 @@ def range_test(
         bool, typer.Option("--resume", help="Resume the range test in --out.")
     ] = False,
     out: Out = None,
-    seed: Seed = None,
-    gpu: Gpu = None,
-    tensorboard: TensorBoard = False,
+    **options: Any,
 ) -> None:
     """Find base_lr and max_lr: the accuracy while the rate rises (section 3.3).
 
@@ -127,7 +95,7 @@ def range_test(
 
     if (epochs is None) == (iterations is None):
         raise UsageError("how long to train? give --epochs or --iterations, one of them")
-    options = Options(
+    test = Options(
         min_lr=min_lr,
         max_lr=max_lr,
         iterations=iterations,
@@ -136,13 +104,11 @@ def range_test(
         policy=policy,
         seeds=seeds,
         jobs=jobs,
-        seed=seed,
-        gpu=gpu,
         resume=resume,
         stop_early=not keep_going,
-        tensorboard=tensorboard,
+        **options,
     )
-    show_bounds(solver, out, options, console)
+    show_bounds(solver, out, test, console)
 
 
 @app.command(rich_help_panel=TRAINING)
@@ -221,6 +187,7 @@ def schedule(
 
 
 @app.command(rich_help_panel=TRAINING)
+@offered(COMPARE)
 def compare(
     solvers: Annotated[
         list[Path],
@@ -236,9 +203,7 @@ def compare(
         Path | None,
         typer.Option(help="Write into this folder. Default: runs/compare-<solver names>."),
     ] = None,
-    gpu: Gpu = None,
-    images: Images = None,
-    tensorboard: TensorBoard = False,
+    **options: Any,
 ) -> None:
     """Train several solvers with the same seeds; draw and tabulate their accuracy.
 
@@ -250,15 +215,8 @@ def compare(
     from caffe_clr.method.comparison import Options
 
     title = f"mean of seeds 1 to {seeds}, lowest to highest" if seeds > 1 else "seed 1"
-    options = Options(
-        seeds=seeds,
-        jobs=jobs,
-        scheduler=scheduler,
-        gpu=gpu,
-        images=images,
-        tensorboard=tensorboard,
-    )
-    show_comparison(solvers, out, title, options, console)
+    comparison = Options(seeds=seeds, jobs=jobs, scheduler=scheduler, **options)
+    show_comparison(solvers, out, title, comparison, console)
 
 
 @app.command(rich_help_panel=TRAINING)

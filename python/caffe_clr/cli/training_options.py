@@ -1,0 +1,72 @@
+"""The options of a training on the command line, derived from the fields of TrainingOptions."""
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from caffe_clr.runs.options import TrainingOptions
+
+_FIELDS = {field.name: field for field in fields(TrainingOptions)}
+_TYPES = get_type_hints(TrainingOptions)
+
+
+def offered(command: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Have a command take, as its `**options`, the training options that it offers.
+
+    Fields that the command has parameters for stay with it.
+
+    Args:
+        command: its name, as in the fields' metadata.
+    """
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(function)
+        own = list(signature.parameters.values())[:-1]
+        taken = {parameter.name for parameter in own}
+        names = [name for name in _offered_by(command) if name not in taken]
+        parameters = [*own, *map(_parameter, names)]
+        wrapper = functools.wraps(function)(lambda **given: function(**given))
+        wrapper.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        wrapper.__annotations__ = {each.name: each.annotation for each in parameters}
+        return wrapper
+
+    return decorate
+
+
+def declared(name: str) -> Any:
+    """What Typer is told of an option, by the field's name."""
+    told = {key: _FIELDS[name].metadata[key] for key in ("help", "min", "max")}
+    return typer.Option(_flag(name), **told)  # unnamed, a bool would get a --no- beside it
+
+
+def arguments(command: str, options: TrainingOptions) -> Iterator[str]:
+    """What to type after a command for the options that are not as by default."""
+    for name in _offered_by(command):
+        value = getattr(options, name)
+        if value != _FIELDS[name].default:
+            yield _flag(name)
+            if value is not True:
+                yield str(value)
+
+
+def _offered_by(command: str) -> list[str]:
+    return [
+        name for name, field in _FIELDS.items() if command in field.metadata.get("commands", ())
+    ]
+
+
+def _parameter(name: str) -> inspect.Parameter:
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=_FIELDS[name].default,
+        annotation=Annotated[_TYPES[name], declared(name)],
+    )
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
