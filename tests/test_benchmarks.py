@@ -16,7 +16,7 @@ from caffe_clr.harness.compilation import Tree
 from caffe_clr.harness.series import FEATURE
 from caffe_clr.method.suggestions import suggest
 from caffe_clr.runs import training
-from caffe_clr.runs.history import read_csv
+from caffe_clr.runs.history import read_table
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_within_an_epoch_is_trained_as_the_run_was(tmp_path: Path) -> None:
     recorded = {row["iteration"]: (row["lr"], row["accuracy"]) for row in history.test}
     snapshot = run / "snapshots" / "triangular2_iter_60.solverstate"
     within_epoch.show(solver, snapshot, tmp_path / "within.csv")
-    rows = read_csv(tmp_path / "within.csv")
+    rows, _ = read_table(tmp_path / "within.csv")
     assert len(rows) == 26
     assert recorded[60] == (rows[0]["lr"], rows[0]["accuracy"])
     assert recorded[90] == (rows[-1]["lr"], rows[-1]["accuracy"])

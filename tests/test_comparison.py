@@ -23,7 +23,7 @@ from caffe_clr.method import comparison, plots
 from caffe_clr.method.comparison import Options
 from caffe_clr.method.results import Entry
 from caffe_clr.runs import run_folder, training
-from caffe_clr.runs.history import History, read_csv
+from caffe_clr.runs.history import History, read_table
 from caffe_clr.runs.metrics import Metric
 
 pytestmark = pytest.mark.usefixtures("digits_root")
@@ -109,7 +109,7 @@ def test_the_table_says_what_the_runs_recorded(digits: list[Path], tmp_path: Pat
     assert all(done <= 300 for done in shown[-1].values())
     comparison.write(entries, lines, out)
     assert [row["name"] for row in table_of(out, "comparison.csv")] == list(NAMES)
-    assert read_csv(out / "fixed.csv") == entries[0].curve()
+    assert read_table(out / "fixed.csv") == (entries[0].curve(), 0)
 
 
 def test_rates_are_known_between_tests(tmp_path: Path) -> None:

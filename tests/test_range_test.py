@@ -17,7 +17,7 @@ from caffe_clr.errors import ClrError, UsageError
 from caffe_clr.method.range_test import Options, range_test
 from caffe_clr.method.results import RangeTest
 from caffe_clr.runs import run_folder
-from caffe_clr.runs.history import read_csv
+from caffe_clr.runs.history import read_table
 
 pytestmark = pytest.mark.usefixtures("digits_root")
 DIGITS = Path("models/digits/fixed_solver.prototxt")
@@ -118,7 +118,7 @@ def test_two_seeds_over_eight_epochs(
         *FILES,
         *("seed_1701", "seed_1702", "triangular2_solver.prototxt"),
     }
-    assert read_csv(out / "range_test.csv") == found.rows
+    assert read_table(out / "range_test.csv") == (found.rows, 0)
     written = json.loads((out / "range_test.json").read_text())
     assert (written["iterations"], written["seeds"]) == (240, [1701, 1702])
     assert written["suggestions"]["max_lr"]["rate"] == found.suggestions.max_lr.rate
@@ -152,7 +152,7 @@ def test_a_range_test_that_is_finished_is_not_trained_again(tmp_path: Path) -> N
     (out / "range_test.csv").unlink()
     assert range_test(DIGITS, out, Options(**SWEEP, epochs=8, resume=True)) == first
     assert (record.stat().st_mtime_ns, record.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
-    assert read_csv(out / "range_test.csv") == first.rows
+    assert read_table(out / "range_test.csv") == (first.rows, 0)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_1cycle_is_written_where_it_is_asked_for(
     file = write_solver(momentum=0.95, cyclical_momentum=[0.85, 7], max_iter=1000)
     found = range_test(file, tmp_path / "out", Options(**SWEEP, epochs=8, policy="1cycle"))
     momenta = policies.momentum(np.arange(0, 241, 4), momentum=0.95, cyclical_momentum=[0.85, 240])
-    recorded = read_csv(tmp_path / "out" / "seed_1701" / "test.csv")
+    recorded, _ = read_table(tmp_path / "out" / "seed_1701" / "test.csv")
     assert [row["momentum"] for row in recorded] == momenta.astype(float).tolist()
     assert found.solver == tmp_path / "out" / "1cycle_solver.prototxt"
     solver = prototxt.read_solver(found.solver)
@@ -236,7 +236,7 @@ def test_a_diverging_sweep_ends_early_and_keeps_its_rows(tmp_path: Path) -> None
     assert [found.diverged_at] == rates([end], 400, 0.001, 50)
     tests = list(range(0, end + 1, 8))
     assert [row["iteration"] for row in found.rows] == tests
-    assert read_csv(out / "range_test.csv") == found.rows
+    assert read_table(out / "range_test.csv") == (found.rows, 0)
     assert json.loads((out / "range_test.json").read_text())["diverged_at"] == found.diverged_at
     assert not snapshots(out)
     again = range_test(DIGITS, out, Options(**sweep, resume=True))

@@ -79,11 +79,6 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
         writer.writerows(rows)
 
 
-def read_csv(path: Path) -> list[Row]:
-    """The rows that write_csv or a run wrote; a torn last line is left out."""
-    return read_table(path)[0]
-
-
 def read_table(path: Path) -> tuple[list[Row], int]:
     """The rows that write_csv or a run wrote, and how many other lines there are.
 
