@@ -3,7 +3,6 @@
 A Caffe that is not built, or not up to date, is built first; nothing is skipped.
 """
 
-import fcntl
 import os
 import shutil
 import subprocess
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from fork_server import Server
 from google.protobuf import text_format
 from releases import release_1_0_to_build
@@ -195,8 +195,7 @@ def _build(report: Report, gtests: bool) -> Tree:
 def _one_at_a_time(name: str) -> Iterator[None]:
     """For what the processes of pytest-xdist share: the two builds, and the digits' data."""
     locations.build().mkdir(parents=True, exist_ok=True)
-    with (locations.build() / f"tests-{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(locations.build() / f"tests-{name}.lock"):
         yield
 
 

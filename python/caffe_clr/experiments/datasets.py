@@ -1,11 +1,11 @@
 """Data sets, as the LMDBs of Datum that Caffe's Data layer reads."""
 
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import lmdb
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from caffe_clr import prototxt
 from caffe_clr.errors import ClrError
+from caffe_clr.system.files import replacing
 
 _DIGITS_TRAINED_ON = 1500
 _MAP_BYTES = 1 << 30  # an upper limit; the file grows as it is written
@@ -100,7 +101,7 @@ def write(
         ClrError: see check_replaced.
     """
     check_replaced(out)
-    with _partial(out.resolve()) as partial:  # "." has no name
+    with _folder_beside(out.resolve()) as partial:  # "." has no name
         for path, split in zip(lmdbs(partial), splits.values(), strict=True):
             write_lmdb(path, split.images, split.labels, on_image)
         files = list(lmdbs(partial))
@@ -133,14 +134,11 @@ def check_replaced(folder: Path) -> None:
 
 
 @contextmanager
-def _partial(path: Path) -> Iterator[Path]:
-    """A new folder beside a path, to be written and then put there; in the end it is gone."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+def _folder_beside(path: Path) -> Iterator[Path]:
+    """A new folder beside a path, to write what is then moved to it; in the end it is gone."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f"{path.name}.", suffix=".partial", dir=path.parent) as folder:
+        yield Path(folder)
 
 
 def write_mean(path: Path, images: NDArray[np.uint8]) -> None:
@@ -170,7 +168,8 @@ def write_lmdb(
     """
     datum_type = prototxt.caffe_pb2().Datum
     _, channels, height, width = images.shape
-    with _partial(path) as partial:
+    with replacing(path) as partial:
+        partial.mkdir(parents=True)
         with (
             lmdb.open(str(partial), map_size=_MAP_BYTES) as database,
             database.begin(write=True) as transaction,
@@ -181,4 +180,3 @@ def write_lmdb(
                 )
                 transaction.put(f"{index:08}".encode(), datum.SerializeToString())
                 on_image()
-        partial.rename(path)

@@ -5,7 +5,6 @@ They classify CIFAR-10 and CIFAR-100 and are augmented as in their own papers:
 random crops of 32x32, and mirroring.
 """
 
-import os
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
@@ -16,6 +15,7 @@ from caffe_clr.errors import UsageError
 from caffe_clr.experiments import datasets
 from caffe_clr.prototxt import caffe_pb2
 from caffe_clr.runs.solvers import import_caffe
+from caffe_clr.system.files import replacing
 
 _SIDE = 32
 _MEAN = [125.3, 123.0, 113.9]  # red, green and blue of CIFAR-10; CIFAR-100's differ by at most 4
@@ -134,9 +134,8 @@ def count_learned(live: Any) -> int:
 def write(net: Any, path: Path) -> None:
     """Write a NetParameter as a prototxt, replacing one that is there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(text_format.MessageToString(net))
-    partial.replace(path)
+    with replacing(path) as partial:
+        partial.write_text(text_format.MessageToString(net))
 
 
 def _residual_net(name: str, depth: int, survival: float, classes: int, data: Path) -> Any:

@@ -7,7 +7,6 @@ build/ holds
     state.json  what the steps were last done with
 """
 
-import fcntl
 import filecmp
 import hashlib
 import json
@@ -20,6 +19,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from caffe_clr import locations
 from caffe_clr.errors import ClrError, UsageError
@@ -34,6 +35,7 @@ from caffe_clr.harness import (
 )
 from caffe_clr.harness.report import Report
 from caffe_clr.system import processors
+from caffe_clr.system.files import replacing
 
 
 @dataclass(frozen=True)
@@ -269,9 +271,8 @@ class _State:
 
     def __setitem__(self, key: str, value: Any) -> None:
         self._values[key] = value
-        temporary = self._path.with_suffix(".new")
-        temporary.write_text(json.dumps(self._values))
-        os.replace(temporary, self._path)
+        with replacing(self._path) as partial:
+            partial.write_text(json.dumps(self._values))
 
 
 def _check_writable(*folders: Path) -> None:
@@ -286,11 +287,11 @@ def _check_writable(*folders: Path) -> None:
 
 @contextmanager
 def _locked(work: Path) -> Iterator[None]:
-    with (work / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ClrError(f"another build is running in {work}; wait for it to finish") from None
+    try:
+        lock = FileLock(work / "lock").acquire(blocking=False)
+    except Timeout:
+        raise ClrError(f"another build is running in {work}; wait for it to finish") from None
+    with lock:
         yield
 
 

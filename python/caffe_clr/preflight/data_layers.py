@@ -22,6 +22,7 @@ from caffe_clr import locations, prototxt
 from caffe_clr.errors import ClrError
 from caffe_clr.prototxt import Net, check_file, looked_for
 from caffe_clr.system import installed_caffe
+from caffe_clr.system.files import replacing
 
 _TABLES = (".ldb", ".sst")  # of a LevelDB; never changed, but merged and replaced
 _DATABASES = {"LEVELDB": "CURRENT", "LMDB": "data.mdb"}  # a file that each has in its folder
@@ -237,9 +238,8 @@ def _count_leveldb(folder: Path) -> int:
             key.next()
     with suppress(OSError):
         kept.parent.mkdir(parents=True, exist_ok=True)
-        partial = kept.with_suffix(f".{os.getpid()}")
-        partial.write_text(f"{images}\n")
-        partial.rename(kept)
+        with replacing(kept) as partial:
+            partial.write_text(f"{images}\n")
     return images
 
 

@@ -14,7 +14,6 @@ is damaged is left out, and said; a whole snapshot is enough to go on from.
 """
 
 import csv
-import fcntl
 import glob
 import hashlib
 import itertools
@@ -22,7 +21,6 @@ import json
 import math
 import os
 import re
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -31,12 +29,14 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from google.protobuf import text_format
 
 from caffe_clr.errors import ClrError, UsageError
 from caffe_clr.prototxt import text_parser
 from caffe_clr.prototxt.text_parser import TextError
 from caffe_clr.runs.history import History, Phase, Row, cells_of, read_table, whole_lines, write_csv
+from caffe_clr.system.files import replacing
 
 _LOCK_SECONDS = 30  # how long an interrupted run may take to end
 # what may change between the parts of a run without changing what was trained before
@@ -287,7 +287,7 @@ class Run:
     def set_status(self, status: Status, iteration: int, message: str = "") -> None:
         """Write run.json."""
         content = {**self._about, "status": status, "iteration": iteration, "message": message}
-        with _replacing(self.folder / "run.json") as partial:
+        with replacing(self.folder / "run.json") as partial:
             partial.write_text(json.dumps(content, indent=2) + "\n")
 
     def add(self, phase: Phase, row: Row) -> None:
@@ -397,7 +397,7 @@ class Run:
 
     def _write_list(self, rows: Sequence[Sequence[str]]) -> None:
         with (
-            _replacing(self._list) as partial,
+            replacing(self._list) as partial,
             partial.open("w", newline="") as file,
         ):
             csv.writer(file).writerows([_COLUMNS, *rows])
@@ -405,7 +405,7 @@ class Run:
     def _write(self, phase: Phase) -> None:
         rows = self.history.rows(phase)
         self._columns[phase] = list(dict.fromkeys(key for row in rows for key in row))
-        with _replacing(_table(self.folder, phase)) as partial:
+        with replacing(_table(self.folder, phase)) as partial:
             write_csv(rows, partial)
 
 
@@ -523,8 +523,7 @@ def open_run(
         ClrError: the folder cannot be written, or another process uses it.
     """
     make_folder(folder)
-    with (folder / ".lock").open("w") as lock:
-        _wait_for(lock, folder)
+    with _locked(folder):
         begun = check_new(folder, resume)
         run = Run(folder, stages, about)
         if begun:
@@ -591,23 +590,13 @@ def _check_same(begun_file: Path, stage: Any) -> str | None:
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A file to write, which is then put in another's place."""
-    partial = path.with_name(path.name + ".partial")
-    yield partial
-    partial.replace(path)
-
-
-def _wait_for(lock: Any, folder: Path) -> None:
-    deadline = time.monotonic() + _LOCK_SECONDS
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise ClrError(f"{folder}: another process is training in it") from None
-            time.sleep(0.1)
+def _locked(folder: Path) -> Iterator[None]:
+    try:
+        lock = FileLock(folder / ".lock", timeout=_LOCK_SECONDS).acquire()
+    except Timeout:
+        raise ClrError(f"{folder}: another process is training in it") from None
+    with lock:
+        yield
 
 
 def _sha256(file: Path) -> str:
