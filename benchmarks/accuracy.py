@@ -18,7 +18,7 @@ _TRIANGULAR2 = nets.TRIANGULAR2 | {"max_lr": 0.005}
 
 
 @dataclass
-class Run:
+class TimedRun:
     """A training under way."""
 
     worker: Worker
@@ -69,7 +69,7 @@ def show(cifar: Path, accuracy: float, seeds: int) -> None:
 
 def _train(
     subjects: dict[str, tuple[Tree, dict[str, Any]]], cifar: Path, accuracy: float, seed: int
-) -> dict[str, Run]:
+) -> dict[str, TimedRun]:
     threads = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory(prefix="caffe-clr-") as folder:
         workers = {}
@@ -77,7 +77,7 @@ def _train(
             file = Path(folder) / f"{number}_solver.prototxt"
             nets.write_cifar10(file, tree, cifar, **fields, test_iter=[_BATCHES], random_seed=seed)
             workers[name] = Worker(["caffe", str(file)], threads, tree)
-        runs = {name: Run(worker) for name, worker in workers.items()}
+        runs = {name: TimedRun(worker) for name, worker in workers.items()}
         with started(workers), tables.console.status("training") as status:
             while under_way := [run for run in runs.values() if not _has_ended(run, accuracy)]:
                 for run in under_way:
@@ -91,5 +91,5 @@ def _train(
     return runs
 
 
-def _has_ended(run: Run, accuracy: float) -> bool:
+def _has_ended(run: TimedRun, accuracy: float) -> bool:
     return bool(run.accuracies) and (run.accuracies[-1] >= accuracy or run.iterations >= _LAST)

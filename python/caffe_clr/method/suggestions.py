@@ -43,7 +43,7 @@ from numpy.typing import ArrayLike, NDArray
 from caffe_clr.runs.history import Row
 from caffe_clr.runs.metrics import Metric
 
-Curve = NDArray[np.float64]
+Values = NDArray[np.float64]
 
 FEWEST_TESTS = 8
 _RISEN = 0.07  # low, since a rise may be slow at first; the parting evens out the noise
@@ -203,7 +203,7 @@ class _Curve:
             rise where that is larger: a net that guesses may guess the same for a while.
     """
 
-    def __init__(self, rates: Curve, values: Curve, words: _Words) -> None:
+    def __init__(self, rates: Values, values: Values, words: _Words) -> None:
         self.rates = rates
         self.words = words
         self.height = values if words is _ACCURACY else -values
@@ -371,17 +371,17 @@ def _finite(values: ArrayLike) -> int:
     return int(np.isfinite(np.asarray(values, np.float64)).sum())
 
 
-def _deviation(differences: Curve) -> float:
+def _deviation(differences: Values) -> float:
     """Their standard deviation, by the median of their amounts: outliers do not count."""
     return 1.4826 * float(np.median(np.abs(differences)))
 
 
-def _smoothed(values: Curve) -> Curve:
+def _smoothed(values: Values) -> Values:
     """By a running median over about a tenth of the values."""
     return _running_median(values, 2 * (values.size // 20) + 3)
 
 
-def _running_median(values: Curve, window: int) -> Curve:
+def _running_median(values: Values, window: int) -> Values:
     """The median of the window about each value, of a smaller one near the ends.
 
     Only the first value stands alone; the last has the two before it beside.
