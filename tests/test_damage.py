@@ -17,6 +17,7 @@ from caffe_clr.harness.compilation import Tree
 from caffe_clr.runs import run_folder, training
 from caffe_clr.runs.history import Phase
 from caffe_clr.runs.options import TrainingOptions
+from caffe_clr.runs.stage import Progress
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 Damage = Callable[[Path], object]
@@ -219,7 +220,7 @@ def test_a_damaged_run_is_not_started_again(interrupted: Path, tmp_path: Path) -
 def test_what_is_deleted_while_a_run_is_trained_is_written_again(
     interrupted: Path, tmp_path: Path
 ) -> None:
-    def delete(progress: training.Progress) -> None:
+    def delete(progress: Progress) -> None:
         if progress.iteration == 15:
             for name in ("train.csv", "test.csv", "snapshots.csv", "run.json"):
                 (tmp_path / "run" / name).unlink()

@@ -148,7 +148,7 @@ def test_reports_say_where_the_training_is(
     write_solver: Callable[..., Path], tmp_path: Path
 ) -> None:
     file = write_solver(**LONG, test_iter=[1], test_interval=5000)
-    reports: list[jobs.Report] = []
+    reports: list[jobs.WorkerReport] = []
     jobs.run(job(file, tmp_path / "run"), reports.append)
     history = run_folder.read_history(tmp_path / "run")
     rates = {row["iteration"]: row["lr"] for row in history.train}

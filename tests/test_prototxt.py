@@ -15,7 +15,7 @@ from caffe_clr import prototxt
 from caffe_clr.errors import ClrError
 from caffe_clr.harness.compilation import Tree
 from caffe_clr.preflight import solver_checks
-from caffe_clr.runs import training
+from caffe_clr.runs import planning
 
 LAYER = 'layer {{ name: "{}" type: "DummyData" top: "{}" {} }}'
 
@@ -184,7 +184,7 @@ def test_strings_that_are_not_utf8_are_read(tree: Tree, file: Path) -> None:
     assert prototxt.read_solver(file) == solver.parameter
     assert caffe_reads(tree, file)
     with pytest.raises(ClrError, match=f"{file}: snapshot_prefix is not UTF-8; save the file as"):
-        training.plan([file])
+        planning.plan([file])
 
 
 def test_a_net_that_pycaffe_cannot_hold_is_named(file: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from caffe_clr import policies, prototxt
 from caffe_clr.errors import ClrError
 from caffe_clr.harness.compilation import Tree
-from caffe_clr.runs import solvers, training
+from caffe_clr.runs import planning, solvers
 
 REFUSED = [
     ("max_lr: 0.006", "", "max_lr is not set"),
@@ -67,7 +67,7 @@ def test_a_bad_cycle_raises_in_python(
 ) -> None:
     solver = write(tmp_path / "solver.prototxt", policy, old, new)
     with pytest.raises(ClrError, match=f'{solver}: lr_policy "{policy}": {reason}'):
-        training.plan([solver])
+        planning.plan([solver])
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_a_bad_momentum_is_refused_by_caffe_train_and_in_python(
     assert re.search(f"Check failed: .*{reason}", done.stderr)
     assert "Iteration 0" not in done.stderr
     with pytest.raises(ClrError, match=f"{solver}: {reason}"):
-        training.plan([solver])
+        planning.plan([solver])
 
 
 def test_a_bad_message_raises_before_caffe_is_given_it(solver: Callable[..., Any]) -> None:
@@ -118,7 +118,7 @@ def test_a_bad_solver_file_raises_in_python(
     solver = tmp_path / "solver.prototxt"
     solver.write_text(text)
     with pytest.raises(ClrError, match=message):
-        training.plan([solver])
+        planning.plan([solver])
 
 
 def test_missing_data_raises_in_python(tree: Tree, tmp_path: Path) -> None:
@@ -127,16 +127,16 @@ def test_missing_data_raises_in_python(tree: Tree, tmp_path: Path) -> None:
     net.write_text(f'layer {{ name: "digits" type: "Data" top: "data" {data} }}')
     (tmp_path / "solver.prototxt").write_text(f"lr_policy: 'fixed' max_iter: 1 net: '{net}'")
     with pytest.raises(ClrError, match=f'{net}: layer "digits": no data at none'):
-        training.plan([tmp_path / "solver.prototxt"])
+        planning.plan([tmp_path / "solver.prototxt"])
 
 
 def test_a_missing_or_binary_solver_file_raises_in_python(tree: Tree, tmp_path: Path) -> None:
     with pytest.raises(ClrError, match=r"none\.prototxt: cannot be read: No such file"):
-        training.plan([tmp_path / "none.prototxt"])
+        planning.plan([tmp_path / "none.prototxt"])
     binary = tmp_path / "binary.prototxt"
     binary.write_bytes(b"\xff\x00")
     with pytest.raises(ClrError, match=r"binary\.prototxt:1:2: U\+0000 "):
-        training.plan([binary])
+        planning.plan([binary])
 
 
 @pytest.mark.parametrize("policy", policies.BOUNDED)

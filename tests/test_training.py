@@ -20,9 +20,10 @@ import pytest
 from caffe_clr import policies, prototxt
 from caffe_clr.errors import ClrError, DivergedError, Interrupted, UsageError
 from caffe_clr.harness.compilation import Tree
-from caffe_clr.runs import run_folder, training
+from caffe_clr.runs import run_folder, run_writer, training
 from caffe_clr.runs.history import History
 from caffe_clr.runs.options import TrainingOptions
+from caffe_clr.runs.stage import Progress
 
 pytestmark = pytest.mark.usefixtures("digits_root")
 DIGITS = Path("models/digits/triangular2_solver.prototxt")
@@ -495,10 +496,10 @@ def test_a_solver_state_of_another_net_is_refused(
 def test_another_process_in_the_folder_is_refused(
     write_solver: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_folder, "_LOCK_SECONDS", 0)
+    monkeypatch.setattr(run_writer, "_LOCK_SECONDS", 0)
     file = write_solver()
 
-    def train_there(progress: training.Progress) -> None:
+    def train_there(progress: Progress) -> None:
         with pytest.raises(ClrError, match="another process is training in it"):
             training.train(file, tmp_path / "run", TrainingOptions(resume=True))
 

@@ -10,9 +10,9 @@ from rich.table import Table
 
 from caffe_clr.cli.console import progress, reading, resumable, warn
 from caffe_clr.method import comparison, plots
-from caffe_clr.method.comparison import Line, Options
+from caffe_clr.method.comparison import Options, TableLine
 from caffe_clr.method.results import Entry
-from caffe_clr.runs import training
+from caffe_clr.runs import planning
 from caffe_clr.runs.metrics import Metric
 
 
@@ -22,7 +22,7 @@ def show_comparison(
     """Compare solvers, and show how it goes and what came of it."""
     folder = out or comparison.default_folder(solver_files)
     with reading(console):
-        plans = [training.plan([file], folder, options) for file in solver_files]
+        plans = [planning.plan([file], folder, options) for file in solver_files]
     for planned in plans:
         warn(planned.warnings, console)
     option = shlex.join(["--out", str(folder)])
@@ -52,7 +52,7 @@ def show_comparison(
     return entries
 
 
-def _comparison_table(lines: Sequence[Line], metric: Metric) -> Table:
+def _comparison_table(lines: Sequence[TableLine], metric: Metric) -> Table:
     seeds = f"{lines[0].seeds} seeds" if lines[0].seeds > 1 else "one seed"
     net = f" of test net #{metric.net}" if metric.net else ""
     table = Table(
@@ -78,21 +78,21 @@ def _comparison_table(lines: Sequence[Line], metric: Metric) -> Table:
     return table
 
 
-def _caption(lines: Sequence[Line]) -> str:
+def _caption(lines: Sequence[TableLine]) -> str:
     caption = f"reached: iterations until a run is as good as {lines[0].name} in the end"
     if any(line.reached_by < line.seeds for line in lines):
         caption += "\nin brackets: seeds that got there; no ratio unless all did"
     return caption
 
 
-def _reached(line: Line) -> str:
+def _reached(line: TableLine) -> str:
     if line.reached is None:
         return "never"
     of = "" if line.reached_by == line.seeds else f" ({line.reached_by} of {line.seeds})"
     return f"{line.reached:,.0f}{of}"
 
 
-def _spread(values: tuple[float, float] | None, line: Line, metric: Metric) -> str:
+def _spread(values: tuple[float, float] | None, line: TableLine, metric: Metric) -> str:
     if values is None:
         return "diverged" if line.diverged == line.seeds else "no result"
     mean, deviation = values

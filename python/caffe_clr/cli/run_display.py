@@ -18,8 +18,8 @@ from caffe_clr.cli.console import progress, reading, warn
 from caffe_clr.cli.training_options import arguments
 from caffe_clr.errors import AGAIN, ClrError, DiedError, Interrupted, UsageError
 from caffe_clr.method import comparison, plots
-from caffe_clr.runs import event_files, jobs, metrics, run_folder, training
-from caffe_clr.runs.jobs import KEPT, Job, Report
+from caffe_clr.runs import event_files, jobs, metrics, planning, run_folder
+from caffe_clr.runs.jobs import KEPT, Job, WorkerReport
 from caffe_clr.runs.metrics import Metric
 from caffe_clr.runs.options import TRAIN, TrainingOptions
 
@@ -42,7 +42,7 @@ def show_training(
     if options.tensorboard:
         event_files.check()
     with reading(console):
-        planned = training.plan(solver_files, out, options)
+        planned = planning.plan(solver_files, out, options)
     warn(planned.warnings, console)
     folder = planned.folder
     job = Job(tuple(map(str, solver_files)), str(folder), options)
@@ -52,7 +52,7 @@ def show_training(
         task = shown.add_task("", total=planned.stages[-1].max_iter, visible=False)
         told = time.monotonic()
 
-        def show(report: Report) -> None:
+        def show(report: WorkerReport) -> None:
             nonlocal told
             description = _describe(planned.stages, report, metric)
             shown.update(task, completed=report["iteration"], description=description, visible=True)
@@ -113,7 +113,7 @@ def _program() -> str:
     return os.path.relpath(name) if os.path.basename(name) == "caffe-clr" else "caffe-clr"
 
 
-def _describe(stages: Sequence[Any], report: Report, metric: Metric) -> str:
+def _describe(stages: Sequence[Any], report: WorkerReport, metric: Metric) -> str:
     """The cycle, rate, loss and newest test result of a run, in a line."""
     iteration = report["iteration"]
     stage = next(i for i, solver in enumerate(stages) if iteration <= solver.max_iter)

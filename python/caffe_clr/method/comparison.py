@@ -13,12 +13,12 @@ from caffe_clr.errors import ClrError, DivergedError, UsageError
 from caffe_clr.method import schedule
 from caffe_clr.method.results import Entry
 from caffe_clr.prototxt import SolverFile
-from caffe_clr.runs import jobs, metrics, run_folder
+from caffe_clr.runs import begun_solvers, jobs, metrics, run_folder
 from caffe_clr.runs.history import write_csv
 from caffe_clr.runs.jobs import Job
 from caffe_clr.runs.metrics import Metric
 from caffe_clr.runs.options import TrainingOptions
-from caffe_clr.runs.run_folder import Status
+from caffe_clr.runs.status import Status
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Options(TrainingOptions):
 
 
 @dataclass(frozen=True)
-class Line:
+class TableLine:
     """A line of the comparison's table.
 
     final and best are the mean and the standard deviation over the seeds, None
@@ -140,7 +140,7 @@ def of_runs(folders: Sequence[Path]) -> list[Entry]:
     entries = []
     for folder, name in zip(folders, _folder_names(folders), strict=True):
         status = run_folder.read_status(folder)
-        files = run_folder.solver_files(folder)
+        files = begun_solvers.solver_files(folder)
         stages = schedule.read_stages(files)
         entry = Entry(
             name=name,
@@ -171,7 +171,7 @@ def run_folders(
     ]
 
 
-def table(entries: Sequence[Entry]) -> list[Line]:
+def table(entries: Sequence[Entry]) -> list[TableLine]:
     """The lines of the comparison; the first solver is what the others are measured by."""
     first = entries[0]
     finals = first.finals()
@@ -186,7 +186,7 @@ def table(entries: Sequence[Entry]) -> list[Line]:
         )
         own = statistics.fmean(reached[0]) if reached[0] else None
         lines.append(
-            Line(
+            TableLine(
                 name=entry.name,
                 seeds=len(entry.histories),
                 diverged=len(entry.diverged),
@@ -201,7 +201,7 @@ def table(entries: Sequence[Entry]) -> list[Line]:
     return lines
 
 
-def write(entries: Sequence[Entry], lines: Sequence[Line], out: Path) -> None:
+def write(entries: Sequence[Entry], lines: Sequence[TableLine], out: Path) -> None:
     """Write the table as comparison.csv, and each solver's curve over the seeds as <name>.csv."""
     rows = [
         {

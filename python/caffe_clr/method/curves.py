@@ -19,7 +19,7 @@ from caffe_clr.method.suggestions import Suggestions
 from caffe_clr.runs import history, metrics, run_folder
 from caffe_clr.runs.history import OWN_COLUMNS, History, Row
 from caffe_clr.runs.metrics import Metric
-from caffe_clr.runs.run_folder import Status
+from caffe_clr.runs.status import Status
 
 # words of a table's columns: those of training, and of what counts
 _OF_TRAINING = {"train", "training", "trn", "batch"}

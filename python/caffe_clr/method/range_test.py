@@ -21,7 +21,7 @@ from caffe_clr.runs import jobs, metrics, run_folder
 from caffe_clr.runs.history import Row, outputs, write_csv
 from caffe_clr.runs.jobs import Job
 from caffe_clr.runs.options import TrainingOptions
-from caffe_clr.runs.run_folder import Status
+from caffe_clr.runs.status import Status
 
 _MAX_ITER = 2**31 - 1
 _MAX_SEED = 2**32 - 1  # of Caffe's generator

@@ -10,7 +10,7 @@ from google.protobuf import text_format
 from caffe_clr import policies
 from caffe_clr.errors import UsageError
 from caffe_clr.runs.history import OWN_COLUMNS, Phase, Row
-from caffe_clr.runs.run_folder import Run
+from caffe_clr.runs.run_writer import RunWriter
 
 _FLUSH_SECONDS = 2
 _SUFFIX = ".caffe-clr"  # of the files' names, to know them by
@@ -28,7 +28,7 @@ def check() -> None:
 
 
 @contextmanager
-def written(run: Run, stages: Sequence[Any]) -> Iterator[None]:
+def written(run: RunWriter, stages: Sequence[Any]) -> Iterator[None]:
     """Write an event file into the folder of a run while it is trained.
 
     What the run has recorded before it was resumed is written first, in place of its
@@ -54,7 +54,7 @@ def written(run: Run, stages: Sequence[Any]) -> Iterator[None]:
     rows = [(row["iteration"], phase, row) for phase in Phase for row in history.rows(phase)]
     for _, phase, row in sorted(rows, key=lambda entry: entry[0]):
         board.add(phase, row)
-    run.on_row = board.add
+    run.records.on_row = board.add
     try:
         yield
     finally:

@@ -57,7 +57,7 @@ class Job:
         return json.dumps(asdict(self))
 
 
-Report = dict[str, Any]
+WorkerReport = dict[str, Any]
 
 
 class Failure(StrEnum):
@@ -87,7 +87,7 @@ class Processes:
     def run(
         self,
         job: Job,
-        on_report: Callable[[Report], None] = lambda report: None,
+        on_report: Callable[[WorkerReport], None] = lambda report: None,
         on_warning: Callable[[str], None] = lambda warning: None,
     ) -> None:
         """Train in a process of its own; returns when that has ended.
@@ -105,7 +105,7 @@ class Processes:
         log = Path(job.cwd, job.out) / LOG
         run_folder.make_folder(log.parent)
         before = log.stat().st_size if log.exists() else 0
-        failure: Report = {}
+        failure: WorkerReport = {}
         with log.open("a") as log_file, self._process(job, log_file) as process:
             assert process.stdout is not None
             for line in process.stdout:
@@ -146,7 +146,7 @@ class Processes:
 
 def run(
     job: Job,
-    on_report: Callable[[Report], None] = lambda report: None,
+    on_report: Callable[[WorkerReport], None] = lambda report: None,
     on_warning: Callable[[str], None] = lambda warning: None,
 ) -> None:
     """Train in a process of its own, as Processes.run does; an interruption is passed on to it."""
@@ -273,7 +273,7 @@ def _environment(job: Job) -> dict[str, str]:
     return environment
 
 
-def _raise_failure(failure: Report, status: int, log: Path, before: int) -> None:
+def _raise_failure(failure: WorkerReport, status: int, log: Path, before: int) -> None:
     """Raise what ended a training, if anything did."""
     match failure.get("failed"):
         case Failure.DIVERGED:

@@ -15,6 +15,7 @@ from typing import Any
 from caffe_clr.errors import ClrError, DivergedError, Interrupted, UsageError
 from caffe_clr.runs import training
 from caffe_clr.runs.jobs import LOG, Failure, Job
+from caffe_clr.runs.stage import Progress
 
 _REPORT_SECONDS = 0.1
 
@@ -75,7 +76,7 @@ def _start_watch() -> "subprocess.Popen[bytes]":
 def _train(job: Job, report: Callable[..., None], stop: Callable[[], int | None]) -> None:
     reported, iteration = time.monotonic() - _REPORT_SECONDS, 0
 
-    def on_iteration(progress: training.Progress) -> None:
+    def on_iteration(progress: Progress) -> None:
         nonlocal reported, iteration
         seconds = time.monotonic() - reported
         if seconds >= _REPORT_SECONDS:

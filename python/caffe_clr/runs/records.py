@@ -1,0 +1,78 @@
+"""The tables of a run folder, train.csv and test.csv: read, and written as rows come."""
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+from caffe_clr.runs.history import History, Phase, Row, read_table, write_csv
+from caffe_clr.system.files import replacing
+
+_MAX_ITERATION = 2**31 - 1
+
+
+def table(folder: Path, phase: Phase) -> Path:
+    return folder / f"{phase}.csv"
+
+
+def read(folder: Path, phase: Phase) -> tuple[list[Row], str | None]:
+    """The rows of a phase in order, one for an iteration, and what is damaged, if anything is."""
+    path = table(folder, phase)
+    found, unreadable = read_table(path)
+    rows = {row["iteration"]: row for row in found if _is_row(row)}
+    unreadable += len(found) - len(rows)
+    ordered = [rows[iteration] for iteration in sorted(rows)]
+    if not unreadable:
+        return ordered, None
+    what = "1 line" if unreadable == 1 else f"{unreadable} lines"
+    return ordered, f"{path}: {what} damaged or twice there, and left out"
+
+
+def _is_row(row: Row) -> bool:
+    iteration = row.get("iteration")
+    return isinstance(iteration, int) and 0 <= iteration <= _MAX_ITERATION and "lr" in row
+
+
+class Records:
+    """The tables of a run that is trained.
+
+    Attributes:
+        history: what they have.
+        on_row: called with each row that is recorded.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.history = History(read(folder, Phase.TRAIN)[0], read(folder, Phase.TEST)[0])
+        self.on_row: Callable[[Phase, Row], None] = lambda phase, row: None
+        self._folder = folder
+        self._columns: dict[Phase, list[str]] = {}
+
+    def cut(self, phase: Phase, first: int) -> int:
+        """Forget what was recorded of a phase from an iteration on; says how many rows are left."""
+        rows = self.history.rows(phase)
+        rows[:] = [row for row in rows if row["iteration"] < first]
+        self._write(phase)
+        return len(rows)
+
+    def add(self, phase: Phase, row: Row) -> None:
+        """Record a row."""
+        self.history.rows(phase).append(row)
+        self.on_row(phase, row)
+        path, columns = table(self._folder, phase), self._columns[phase]
+        if not columns or not row.keys() <= set(columns) or not path.is_file():
+            self._write(phase)
+            return
+        with path.open("a", newline="") as file:
+            csv.DictWriter(file, columns).writerow(row)
+
+    def before(self, iteration: int) -> dict[Phase, int]:
+        """How many rows are recorded before an iteration, by phase."""
+        return {
+            phase: sum(row["iteration"] < iteration for row in self.history.rows(phase))
+            for phase in Phase
+        }
+
+    def _write(self, phase: Phase) -> None:
+        rows = self.history.rows(phase)
+        self._columns[phase] = list(dict.fromkeys(key for row in rows for key in row))
+        with replacing(table(self._folder, phase)) as partial:
+            write_csv(rows, partial)
