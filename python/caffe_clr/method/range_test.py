@@ -109,7 +109,7 @@ def range_test(
         run_folder.check_begun(folder, sweep, seed)
     is_own = any(folder.is_dir() for folder in out.glob("seed_*"))
     run_folder.check_replaced(
-        out, rf"range_test(_solver)?\..*|{policy}_solver\.prototxt", is_own=is_own
+        out, rf"range_test(_solver)?\..*|{policy.name}_solver\.prototxt", is_own=is_own
     )
     for folder in folders:
         run_folder.make_folder(folder)
