@@ -256,13 +256,33 @@ def test_a_loss_without_an_end_has_no_deviation() -> None:
     assert math.isnan(line.final[1])
 
 
-def test_a_solver_that_cannot_be_trained_is_named_when_the_others_are_done(
+def test_a_solver_that_cannot_be_trained_is_refused_before_the_others_are(
+    write_solver: Callable[..., Path], net: Path, tmp_path: Path
+) -> None:
+    few = tmp_path / "few.prototxt"  # fewer outputs than labels, which only the shapes tell
+    few.write_text(net.read_text().replace("num_output: 3", "num_output: 2"))
+    good = write_solver("good")
+    for name, message in (("none.prototxt", r"none\.prototxt"), (str(few), "has the label 2")):
+        with pytest.raises(ClrError, match=message):
+            comparison.compare(
+                [good, write_solver("refused", net=name)], tmp_path / "out", Options(seeds=1)
+            )
+    assert not list((tmp_path / "out").rglob("*.csv"))
+
+
+def test_a_run_that_fails_does_not_stop_the_others(
     write_solver: Callable[..., Path], tmp_path: Path
 ) -> None:
-    files = [write_solver("refused", net="none.prototxt"), write_solver("good")]
-    with pytest.raises(ClrError, match=r"none\.prototxt"):
-        comparison.compare(files, tmp_path / "out", Options(seeds=1))
-    assert run_folder.read_status(tmp_path / "out" / "good" / "seed_1")["status"] == "finished"
+    out = tmp_path / "out"
+    files = [write_solver("refused"), write_solver("good")]
+    comparison.compare(files, out, Options(seeds=1))
+    (out / "refused" / "seed_1" / "train.csv").unlink()
+    for seed in (1, 2):
+        (out / "refused" / f"seed_{seed}").mkdir(exist_ok=True)
+        (out / "refused" / f"seed_{seed}" / "train.csv").mkdir()
+    with pytest.raises(ClrError):
+        comparison.compare(files, out, Options(seeds=2))
+    assert run_folder.read_status(out / "good" / "seed_2")["status"] == "finished"
 
 
 def test_of_a_loss_the_lowest_is_best(write_solver: Callable[..., Path], tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import math
 import re
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +84,9 @@ def compare(
     Raises:
         UsageError: the nets have no metric in common, or a run was begun with
             another solver.
-        ClrError: as training.train, for the first run that could not be trained;
-            the others are brought to their end. Diverging is no error here.
+        ClrError: as training.train. A solver that cannot be trained is refused
+            before the first is; what fails later on does not stop the others.
+            Diverging is no error here.
     """
     if options.seeds < 1:
         raise UsageError(f"--seeds {options.seeds}: give 1 or more")
@@ -109,6 +110,9 @@ def compare(
         for file, folder, seed in folders
     ]
 
+    if not options.scheduler:
+        _check([job for job in tasks if job.options.seed == 1])
+
     def show() -> None:
         done = dict.fromkeys((folder.parent.name for _, folder, _ in folders), 0)
         for _, folder, _ in folders:
@@ -128,6 +132,13 @@ def compare(
         )
         for name, file in zip(names(solver_files), solver_files, strict=True)
     ]
+
+
+def _check(tasks: Sequence[Job]) -> None:
+    """Refuse a solver that cannot be trained before the first of them is."""
+    for job in tasks:
+        if not run_folder.has_begun(Path(job.out)):
+            jobs.run(replace(job, only_check=True))
 
 
 def of_runs(folders: Sequence[Path]) -> list[Entry]:

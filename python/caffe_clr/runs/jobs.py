@@ -40,13 +40,17 @@ KEPT = "records and snapshots are kept"
 
 @dataclass(frozen=True)
 class Job:
-    """A call of training.train; its arguments, and the folder that paths start from."""
+    """A call of training.train; its arguments, and the folder that paths start from.
+
+    With only_check it is a call of training.check.
+    """
 
     solver_files: tuple[str, ...]
     out: str
     options: TrainingOptions = DEFAULTS
     cwd: str = "."
     threads: int | None = None
+    only_check: bool = False
 
     @classmethod
     def from_json(cls, text: str) -> Self:

@@ -62,7 +62,7 @@ class Stage:
         training = solvers.only_training(self._parameter)
         self._solver = solvers.load_solver(training, self._options.gpu)
         self._softmax_losses = solvers.softmax_losses(self._solver.net)
-        warnings = _check_labels(self._file, self._solver)
+        warnings = check_labels(self._file, self._solver)
         if not snapshot:
             return warnings
         solvers.restore(self._solver, snapshot.state, snapshot.model)
@@ -142,7 +142,8 @@ class Stage:
         return self._recorder.begin(self._solver, self._parameter)
 
 
-def _check_labels(file: SolverFile, solver: Any) -> list[str]:
+def check_labels(file: SolverFile, solver: Any) -> list[str]:
+    """Refuse labels that the live nets of a solver have no output for; see label_range.check."""
     live_nets = [solver.net, *solver.test_nets]
     warnings = []
     for net, live in zip(file.nets, live_nets, strict=True):

@@ -15,7 +15,7 @@ from caffe_clr.runs.options import DEFAULTS, TrainingOptions
 from caffe_clr.runs.planning import Plan
 from caffe_clr.runs.run_writer import RunWriter
 from caffe_clr.runs.snapshots import Snapshot
-from caffe_clr.runs.stage import Progress, Stage
+from caffe_clr.runs.stage import Progress, Stage, check_labels
 from caffe_clr.runs.status import DIGESTS, Status
 
 
@@ -67,6 +67,21 @@ def train(
         _tell([*run.problems, *changes], on_warning)
         _train_stages(planned, run, snapshot, options, on_iteration, on_warning, stop)
         return run.history
+
+
+def check(solver_files: Sequence[Path], out: Path, options: TrainingOptions = DEFAULTS) -> None:
+    """Refuse what `train` would refuse of a run that is new, and train nothing.
+
+    Layers and labels are checked with Caffe itself: this is for a process of its own, too.
+
+    Raises:
+        ClrError: as train.
+    """
+    planned = planning.plan(solver_files, out, options)
+    _check_caffe(planned, options)
+    for solver in planned.solvers:
+        live = solvers.load_solver(solvers.only_training(solver.parameter), options.gpu)
+        check_labels(solver, live)
 
 
 def _check_caffe(planned: Plan, options: TrainingOptions) -> None:

@@ -41,7 +41,10 @@ def main() -> None:
             signals.append(signal.SIGHUP)
 
     try:
-        _train(job, report, lambda: signals[0] if signals else None)
+        if job.only_check:
+            training.check([Path(file) for file in job.solver_files], Path(job.out), job.options)
+        else:
+            _train(job, report, lambda: signals[0] if signals else None)
     except DivergedError as error:
         report(failed=Failure.DIVERGED, message=str(error), iteration=error.iteration)
     except UsageError as error:
