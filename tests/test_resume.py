@@ -185,9 +185,9 @@ def interrupt(files: list[Path], folder: Path, at: int, **options: Any) -> None:
         training.train(
             files,
             folder,
+            TrainingOptions(**options),
             on_iteration=lambda progress: iterations.append(progress.iteration),
             stop=lambda: signal.SIGTERM if iterations[-1] >= at else None,
-            **options,
         )
 
 
