@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from caffe_clr.harness.diffs import Name, Run
-
 _COMMENTS_STRINGS = re.compile(
     r"//[^\n]*|/\*.*?\*/|\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'", re.DOTALL
 )
@@ -16,6 +14,7 @@ _RESERVED = re.compile(r"\b(?:reserved|extensions)\s+([^;]+);")
 _HIGHEST_NUMBER = 2**29 - 1
 
 Lines = tuple[str, ...]
+Sought = tuple[Lines, Lines, Lines]  # before a place, in it, and behind it
 
 
 class Text:
@@ -46,6 +45,10 @@ class Text:
         """The index of the line that a character of `joined` is in."""
         return self.joined.count("\n", 0, offset)
 
+    def span(self, start: int, end: int) -> range:
+        """The indices of the lines from one character of `joined` to another."""
+        return range(self.line_of(start), self.line_of(end) + 1)
+
     def replace(self, at: int, count: int, lines: tuple[str, ...] | list[str]) -> None:
         if at and not self._lines[at - 1].endswith("\n"):
             self._lines[at - 1] += self.eol
@@ -59,22 +62,24 @@ class Text:
         last = min(within.stop, len(own)) - len(wanted)
         return [i for i in range(within.start, last + 1) if own[i : i + len(wanted)] == wanted]
 
-    def find_exactly(self, run: Run, scope: range | None = None) -> int | None:
-        """The line of a run that stands here once, with all that the patch shows around it."""
-        found = self.find((*run.before, *run.removed, *run.after), scope)
-        return found[0] + len(run.before) if len(found) == 1 else None
+    def find_exactly(self, sought: Sought, scope: range | None = None) -> int | None:
+        """The line of a place, if all that is sought stands here once."""
+        before, within, after = sought
+        found = self.find((*before, *within, *after), scope)
+        return found[0] + len(before) if len(found) == 1 else None
 
-    def find_nearly(self, run: Run, scope: range | None = None) -> int | None:
-        """The line of a run by as much of its context as is here, once, and tells something.
+    def find_nearly(self, sought: Sought, scope: range | None = None) -> int | None:
+        """The line of a place by as much of the lines around it as stands here once.
 
         That on both sides, or else that on the side of which more is here.
         """
-        sizes = range(max(len(run.before), len(run.after)), -1, -1)
-        both = [(_last(run.before, size), run.after[:size]) for size in sizes]
+        before, within, after = sought
+        sizes = range(max(len(before), len(after)), -1, -1)
+        both = [(_last(before, size), after[:size]) for size in sizes]
         one = [(before, ()) for before, _ in both] + [((), after) for _, after in both]
         one.sort(key=lambda sides: -len(sides[0] or sides[1]))
         for before, after in (*both, *one):
-            core = (*before, *run.removed, *after)
+            core = (*before, *within, *after)
             if any(len(line.strip()) > 2 for line in core):
                 found = self.find(core, scope)
                 if len(found) == 1:
@@ -115,8 +120,13 @@ class Function:
     code: str  # from start to end
 
 
-def function(text: str, name: Name) -> Function | None:
-    """The definition of a member function of a class template, if it is there once."""
+def defines(blind: str, name: str) -> bool:
+    """Whether masked code defines a function of this name."""
+    return bool(re.search(rf"\b{name}\([^;{{}}]*\)[^;{{}}]*{{", blind))
+
+
+def function(text: str, name: tuple[str, str]) -> Function | None:
+    """The definition of a function, named by class and member, if it is there once."""
     found = _definitions(text, *name)
     return found[0] if len(found) == 1 else None
 

@@ -1,6 +1,7 @@
 """Reads a patch as runs of changed lines, each with what stands around it."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 
@@ -10,6 +11,7 @@ _FILE = re.compile(r"^diff --git a/\S+ b/(\S+)$", re.M)
 _HUNK = re.compile(r"^@@ -\d+(?:,(\d+))? \+\d+(?:,(\d+))? @@ ?(.*)$")
 _OPENS_CLASS = re.compile(r"^class (\w+)\b.*\{$")
 _OPENS_FUNCTION = re.compile(r"\b(\w+)<\w+>::(\w+)\(.*\{$")
+_DEFINED = re.compile(r"^(?!\s)[\w:<>&* ]*[ &*:](\w+)\([^;{}]*\) {$", re.MULTILINE)
 _TYPE = re.compile(r"^(?:const )?\w+ (?=\w+ = )")
 
 
@@ -32,6 +34,16 @@ class Run:
     function: Name | None
     owner: str | None
     opens: bool
+
+    @property
+    def sought(self) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+        """What stands before it, what it removes, and what stands behind it."""
+        return self.before, self.removed, self.after
+
+    @property
+    def defined(self) -> list[str]:
+        """The functions that it defines, if it only adds lines."""
+        return [] if self.removed else defined(self.added)
 
     @property
     def is_comment(self) -> bool:
@@ -73,6 +85,11 @@ class FileDiff:
     def classes(self) -> list[str]:
         """The classes whose definitions it changes."""
         return [run.owner for run in self.runs if run.owner]
+
+
+def defined(lines: Iterable[str]) -> list[str]:
+    """The functions that code defines at the left margin."""
+    return _DEFINED.findall("\n".join(lines))
 
 
 def parse(patch: str) -> list[FileDiff]:
