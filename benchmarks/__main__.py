@@ -15,10 +15,10 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
-    help="Measure this build beside stock Caffe and PyTorch. Without COMMAND: the first four.",
+    help="Compare this build with stock Caffe and PyTorch. Without COMMAND, run the first four.",
 )
 
-Repeats = Annotated[int, typer.Option(min=1, help="How often each is measured.")]
+Repeats = Annotated[int, typer.Option(min=1, help="How many times to measure each.")]
 Source = Annotated[Path | None, typer.Option(help="Caffe's source. Default: the cached download.")]
 
 
@@ -35,25 +35,25 @@ def everything(context: typer.Context) -> None:
 def iteration(
     net: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NET]...", help=f"Of {', '.join(nets.NETS)}. Default: all."),
+        typer.Argument(metavar="[NET]...", help=f"Some of {', '.join(nets.NETS)}. Default: all."),
     ] = None,
     repeats: Repeats = 20,
     threads: Annotated[
-        str | None, typer.Option(metavar="LIST", help="As in 1,2. Default: 1 and all.")
+        str | None, typer.Option(metavar="LIST", help="Numbers of threads. Default: 1 and all.")
     ] = None,
 ) -> None:
-    """The time of a training iteration, in this build, stock Caffe and PyTorch."""
+    """Time a training iteration of this build, stock Caffe and PyTorch."""
     from benchmarks import iteration as iterations
 
     for name in net or []:
         if name not in nets.NETS:
-            raise UsageError(f"no net {name}; there are {', '.join(nets.NETS)}")
+            raise UsageError(f"unknown net {name}; choose from {', '.join(nets.NETS)}")
     iterations.show(net or list(nets.NETS), repeats, _threads(threads))
 
 
 @app.command()
 def rate(repeats: Repeats = 20) -> None:
-    """The cost of computing a learning rate, by policy."""
+    """Measure what computing a learning rate costs, policy by policy."""
     from benchmarks import rate as rates
 
     rates.show(repeats)
@@ -61,7 +61,7 @@ def rate(repeats: Repeats = 20) -> None:
 
 @app.command()
 def reference(repeats: Repeats = 5) -> None:
-    """The speed of the NumPy reference, beside PyTorch's CyclicLR."""
+    """Compare the speed of the NumPy reference with PyTorch's CyclicLR."""
     from benchmarks import reference as references
 
     references.show(repeats)
@@ -69,7 +69,7 @@ def reference(repeats: Repeats = 5) -> None:
 
 @app.command()
 def build(source: Source = None) -> None:
-    """The time of a build, cold and after one patch changed."""
+    """Time a cold build, and one after a patch has changed."""
     from benchmarks import building
 
     building.show(source)
@@ -85,7 +85,7 @@ def accuracy(
     ] = 0.7,
     seeds: Annotated[int, typer.Option(min=1, help="Train with the seeds 1 to N.")] = 1,
 ) -> None:
-    """The time to a given accuracy on CIFAR-10."""
+    """Time the training to a given accuracy on CIFAR-10."""
     from benchmarks import accuracy as accuracies
 
     accuracies.show(cifar, accuracy, seeds)
@@ -93,11 +93,11 @@ def accuracy(
 
 @app.command()
 def within_epoch(
-    solver: Annotated[Path, typer.Argument(help="The solver file, as trained.")],
-    snapshot: Annotated[Path, typer.Argument(help="A .solverstate at an epoch's start.")],
+    solver: Annotated[Path, typer.Argument(help="The solver file of the run.")],
+    snapshot: Annotated[Path, typer.Argument(help="A .solverstate from the start of an epoch.")],
     csv: Annotated[Path, typer.Argument(help="Where to write the accuracies.")],
 ) -> None:
-    """The test accuracy over the epoch that follows a snapshot."""
+    """Measure how the test accuracy varies in the epoch after a snapshot."""
     from benchmarks import within_epoch as within
 
     within.show(solver, snapshot, csv)
@@ -105,14 +105,14 @@ def within_epoch(
 
 @app.command()
 def suggestions(
-    seeds: Annotated[int, typer.Option(min=1, help="How many curves of each kind.")] = 60,
-    first: Annotated[int, typer.Option(min=0, help="The first of their seeds.")] = 5000,
+    seeds: Annotated[int, typer.Option(min=1, help="How many curves of each kind to make.")] = 60,
+    first: Annotated[int, typer.Option(min=0, help="The seed of the first of them.")] = 5000,
     before: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Also judge by a suggestions.py of another commit."),
+        typer.Option(metavar="FILE", help="Also score the suggestions.py of another commit."),
     ] = None,
 ) -> None:
-    """How often suggested bounds are right, on curves that are made up or recorded."""
+    """Count how often suggested bounds are right for synthetic curves, and list recorded ones."""
     from benchmarks import suggestions as judged
 
     judged.show(seeds, first, Path(__file__).parents[1], before)
@@ -121,13 +121,13 @@ def suggestions(
 @app.command()
 def trees(
     repositories: Annotated[
-        list[Path], typer.Argument(metavar="DIR...", help="Git repositories that hold a Caffe.")
+        list[Path], typer.Argument(metavar="DIR...", help="Git repositories that contain a Caffe.")
     ],
     compiles: Annotated[
         bool, typer.Option("--compile", help="Also compile the solvers, for the CPU.")
     ] = False,
 ) -> None:
-    """On which public Caffes the patches of the solvers are placed: every branch and tag of DIR."""
+    """Apply the patches in feature/ to every branch and tag of the repositories DIR."""
     from benchmarks import trees as public
 
     public.show(repositories, compiles)
@@ -135,7 +135,7 @@ def trees(
 
 @app.command()
 def figures() -> None:
-    """Draw the figures in models/ from what was recorded beside them, and the policies."""
+    """Draw the figures in models/ from the recorded runs, and the plot of the policies."""
     from benchmarks import figures as drawn
 
     root = Path(__file__).parents[1]
@@ -147,7 +147,7 @@ def _threads(given: str | None) -> list[int]:
         return sorted({1, len(os.sched_getaffinity(0))})
     numbers = given.split(",")
     if not all(number.isdecimal() and int(number) for number in numbers):
-        raise UsageError(f"--threads {given}: give numbers with commas between, as in 1,2")
+        raise UsageError(f"--threads {given}: give numbers separated by commas, for example 1,2")
     return list(map(int, numbers))
 
 

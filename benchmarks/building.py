@@ -1,4 +1,4 @@
-"""The time of a build, cold and after one patch changed, step by step."""
+"""Times the steps of a cold build, and of one after a patch has changed."""
 
 import os
 import subprocess
@@ -44,10 +44,10 @@ def show(given: Path | None) -> None:
     caffe = given or source.fetch(upstream, locations.cache() / "downloads")[0]
     notes = [
         f"{len(os.sched_getaffinity(0))} jobs; fetch unpacks and verifies {caffe.name}",
-        f"after one patch changed: the same folder again without {_PATCHES[0]},",
-        "which changes caffe.proto, and so most of what is compiled",
+        f"after one patch changed: built again without {_PATCHES[0]}, which changes caffe.proto,",
+        "so that most files are compiled again",
     ]
-    table = tables.table("Seconds of a build", "", (*_STEPS, "in all"), notes)
+    table = tables.table("Seconds of a build", "", (*_STEPS, "total"), notes)
     with tempfile.TemporaryDirectory(prefix="caffe-clr-") as folder:
         for name, without in (("cold", ()), ("after one patch changed", _PATCHES)):
             start = time.monotonic()

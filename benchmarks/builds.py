@@ -1,4 +1,4 @@
-"""The two Caffes that are measured, built first where they are not."""
+"""Builds the two Caffes that the benchmarks compare, if they are not built."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from caffe_clr.harness.report import Report
 
 
 def without(*kept: str) -> tuple[str, ...]:
-    """The patches but for those of the toolchain, and but for those named."""
+    """All patches except those of the toolchain and those named."""
     patches = series.load(locations.shipped("caffe_patch"))
     return tuple(p.name for p in patches if p.group != "toolchain" and p.name not in kept)
 
@@ -26,7 +26,7 @@ def this_build(report: Report) -> Tree:
 
 
 def stock(report: Report) -> Tree:
-    """Caffe with the toolchain patches alone, built the same way."""
+    """Caffe with only the toolchain patches, built the same way."""
     work = locations.build() / "stock"
     options = pipeline.Options(
         prefix=work / "caffe",

@@ -1,15 +1,15 @@
-"""Curves of range tests that are made up, so that the right bounds are known.
+"""Makes synthetic range-test curves whose right bounds are known.
 
-A curve is of a kind and of a seed, which draws everything else: classes, images,
-tests, rates, heights, shapes and noise. What is known by construction:
+A curve has a kind and a seed. The seed draws everything else: classes, images,
+tests, rates, heights, shapes and noise. The right bounds are:
 
-    base_lr   where the curve without its noise has a twentieth of its rise
-    max_lr    the knee after which it rises little, holds, or falls; or the rate at
-              which the training diverges, where that comes first; None where the
-              knee is beyond the range
+    base_lr   the rate at which the curve without noise has risen by a twentieth
+    max_lr    the rate of the knee, after which the curve rises little, holds or
+              falls, or the rate at which the training diverges if that is lower;
+              None if the knee is beyond the range
 
-The training loss follows the same rise at rates of its own, up to 1.4 times
-apart; a quarter of the curves come without it.
+The training loss follows the same rise, with its rates scaled by 0.7 to 1.4. A
+quarter of the curves have no training loss.
 """
 
 import math
@@ -49,7 +49,7 @@ class Known:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What a kind decides of a curve.
+    """The properties that a kind gives a curve.
 
     Attributes:
         onset: the range that the rate where it begins to rise is drawn from, as a share of
@@ -120,7 +120,7 @@ KINDS = TUNED | HELD_OUT
 
 
 def make(kind: str, seed: int) -> Known:
-    """The curve of a kind and a seed."""
+    """Make the curve of a kind and a seed."""
     rng = np.random.default_rng([list(KINDS).index(kind), seed])
     plan = KINDS[kind]
     tests = int(rng.integers(*plan.tests))

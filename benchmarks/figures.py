@@ -1,4 +1,4 @@
-"""Draws the figures in models/ from what was recorded beside them, and that of the policies."""
+"""Draws the figures in models/ from the recorded runs, and the plot of the policies."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

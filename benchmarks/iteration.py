@@ -1,4 +1,4 @@
-"""The time of a training iteration: this build, stock Caffe and PyTorch, in turns."""
+"""Times training iterations of this build, stock Caffe and PyTorch in turns."""
 
 import tempfile
 from collections.abc import Sequence
@@ -31,17 +31,17 @@ def show(names: Sequence[str], repeats: int, threads: Sequence[int]) -> None:
     """
     this, stock = builds.this_build(tables.report), builds.stock(tables.report)
     notes = [
-        f"median of {repeats} blocks of iterations in turns, and quartiles",
-        "in brackets: the number of threads",
-        "of …: median and quartiles of the ratios block by block",
-        "this build with triangular2, PyTorch with CyclicLR, stock Caffe with a fixed rate",
+        f"ms: median and quartiles of {repeats} blocks of iterations; the subjects take turns",
+        "(1), (2): the number of threads",
+        "/ stock, / PyTorch, / channels_last: median and quartiles of the ratio to that row",
+        "this build uses triangular2, PyTorch CyclicLR, stock Caffe a fixed rate",
         "channels_last: PyTorch with tensors in that memory format",
-        f"{LIMIT}: what NumPy's takes for the net's multiply-adds, as products of large matrices",
-        "Caffe reads the batches of cifar10_full and digits from an LMDB, all others are in memory",
+        f"{LIMIT}: NumPy's time for the net's multiply-adds as products of large matrices",
+        "Caffe reads cifar10_full and digits from an LMDB; every other batch is in memory",
     ]
     if not tables.has_torch():
-        notes[-1] = "PyTorch is not installed: its rows are left out"
-    headings = ("ms", "quartiles", "of stock", "of PyTorch", "of channels_last")
+        notes[-1] = "PyTorch is not installed, so its rows are missing"
+    headings = ("ms", "quartiles", "/ stock", "/ PyTorch", "/ channels_last")
     table = tables.table("Time of a training iteration", "", headings, notes)
     with tempfile.TemporaryDirectory(prefix="caffe-clr-") as folder:
         for net in nets.make(names, this, Path(folder)):
@@ -87,7 +87,7 @@ def _check_same_net(name: str, subjects: dict[str, Worker]) -> None:
     }
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{subject}: {count:,}" for subject, count in counts.items())
-        raise ClrError(f"{name} is not the same net everywhere; parameters of {listed}")
+        raise ClrError(f"{name} differs between the subjects; parameters: {listed}")
 
 
 def _cells(times: Times, blocks: NDArray[np.float64]) -> list[str]:

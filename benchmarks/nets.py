@@ -1,4 +1,4 @@
-"""The nets that are trained, as the solver files of each worker, in a temporary folder."""
+"""Writes the nets to train, and their solver files, into a temporary folder."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

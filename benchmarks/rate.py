@@ -1,4 +1,4 @@
-"""The cost of a rate: SGDSolver::GetLearningRate by policy, in time and in instructions."""
+"""Measures the time and instructions that SGDSolver::GetLearningRate takes, policy by policy."""
 
 import os
 import re
@@ -42,20 +42,20 @@ def show(rounds: int) -> None:
         for program, files in programs:
             nanoseconds |= _time(program, rounds, files)
         instructions: dict[str, float] = {}
-        how = "instructions: by callgrind"
+        how = "instructions: counted by callgrind"
         try:
             for program, files in programs:
                 instructions |= _count(program, files)
         except ClrError as error:  # it need not be there, nor know the machine's instructions
-            how = f"instructions are left out: {str(error).splitlines()[0]}"
+            how = f"instructions were not counted: {str(error).splitlines()[0]}"
     notes = [
-        f"median of {rounds} rounds of {_CALLS:,} calls at ascending iterations, and quartiles",
-        f"an iteration: of cifar10_full in this build, {iteration:.0f} ms",
+        f"ns: median and quartiles of {rounds} rounds of {_CALLS:,} calls",
+        f"/ iteration: the ratio to an iteration of cifar10_full in this build, {iteration:.0f} ms",
         how,
     ]
-    counted = ["instructions", "of stock step"] if instructions else []
-    headings = ["ns", "quartiles", "of stock step", *counted, "of an iteration"]
-    table = tables.table("Cost of a rate", "policy", headings, notes)
+    counted = ["instructions", "/ stock step"] if instructions else []
+    headings = ["ns", "quartiles", "/ stock step", *counted, "/ iteration"]
+    table = tables.table("Cost of computing a rate", "policy", headings, notes)
     of_stock = statistics.median(nanoseconds[_STOCK])
     for policy, taken in nanoseconds.items():
         found = tables.quartiles(taken)

@@ -1,4 +1,4 @@
-"""The NumPy reference's speed, beside the stepping of PyTorch's CyclicLR."""
+"""Compares the speed of the NumPy reference with PyTorch's CyclicLR."""
 
 import time
 from collections.abc import Callable
@@ -24,13 +24,13 @@ def show(repeats: int) -> None:
     iterations = np.arange(_POINTS)
     headings = ("reference", "quartiles", "CyclicLR", "quartiles", "reference / CyclicLR")
     notes = [
-        f"points a second, median of {repeats} and quartiles: the reference on an array of"
-        f" {_POINTS:,} iterations,",
-        f"CyclicLR in {_STEPS:,} calls of step(); it has no decay",
+        f"rates per second; median and quartiles of {repeats}; the reference gets an array of"
+        f" {_POINTS:,}",
+        f"iterations, CyclicLR {_STEPS:,} calls of step(); CyclicLR has no decay",
     ]
     if not tables.has_torch():
-        notes[1] = "PyTorch is not installed: CyclicLR is left out"
-    table = tables.table("Rates of the reference", "policy", headings, notes)
+        notes[1] = "iterations; PyTorch is not installed, so CyclicLR is missing"
+    table = tables.table("Speed of the reference", "policy", headings, notes)
     papers = [policy for policy in policies.POLICIES.values() if policy.patch == FEATURE]
     for policy in track(papers, "reference", console=tables.console, transient=True):
         fields = _CYCLE | ({"gamma": _GAMMA} if "gamma" in policy.fields else {})

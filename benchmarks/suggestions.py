@@ -1,4 +1,4 @@
-"""How often the rules of method.suggestions are right, where the right bounds are known."""
+"""Counts how often method.suggestions is right on curves whose bounds are known."""
 
 import importlib.util
 import inspect
@@ -27,7 +27,7 @@ _CONFIDENCES = ("high", "medium", "low")
 
 @dataclass(frozen=True)
 class Count:
-    """Of suggestions: how many were right, had no rate where there is one, or were wrong."""
+    """How many suggestions were right, missing although there is a rate, or wrong."""
 
     right: int = 0
     missing: int = 0
@@ -49,7 +49,7 @@ class Count:
 
 @dataclass
 class Counts:
-    """Of both bounds, by kind of curve and by confidence."""
+    """Counts of both bounds, by kind of curve and by confidence."""
 
     by_kind: dict[tuple[str, str], Count] = field(default_factory=lambda: defaultdict(Count))
     by_confidence: dict[tuple[str, str], Count] = field(default_factory=lambda: defaultdict(Count))
@@ -114,7 +114,7 @@ def _load(path: Path) -> Rules:
     """The rules of another suggestions.py, which may not know of the chance level."""
     specification = importlib.util.spec_from_file_location("rules_before", path)
     if specification is None or specification.loader is None or not path.is_file():
-        raise UsageError(f"{path}: is no file with rules, a suggestions.py of another commit")
+        raise UsageError(f"{path}: cannot be loaded; give the suggestions.py of another commit")
     module = importlib.util.module_from_spec(specification)
     sys.modules[specification.name] = module
     specification.loader.exec_module(module)
@@ -131,9 +131,9 @@ def _kinds(counts: dict[str, Counts], seeds: str) -> Table:
     columns = [(name, rules) for name in _BOUNDS for rules in counts]
     headings = [f"{name} {rules}" for name, rules in columns]
     notes = [
-        f"{seeds}. right: within a factor of {_WITHIN} of the truth, or none where there is none;",
-        "(none / wrong): no rate where there is one, and a rate that is not right",
-        f"held out while the rules were made: {', '.join(curves.HELD_OUT)}",
+        f"{seeds}; right: within a factor of {_WITHIN} of the true rate, or none if there is none",
+        "none: no rate is suggested although there is one; wrong: every other rate",
+        f"held out: not used to make the rules: {', '.join(curves.HELD_OUT)}",
     ]
     table = tables.table("Suggested bounds, % right (none / wrong)", "kind", headings, notes)
     for kind in curves.KINDS:

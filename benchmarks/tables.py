@@ -1,4 +1,4 @@
-"""What the tables share: how they look, and the machine and versions below each."""
+"""Formats the tables, with the machine and the versions below each."""
 
 import ctypes
 import datetime
@@ -68,7 +68,7 @@ def quartiles(values: Sequence[float] | NDArray[np.float64]) -> tuple[float, flo
 
 
 def significant(value: float) -> str:
-    """Three significant digits, but all of those before the point."""
+    """Three significant digits, or every digit before the point."""
     return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}".rstrip(".")
 
 

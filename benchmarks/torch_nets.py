@@ -1,4 +1,4 @@
-"""The nets in PyTorch, layer by layer those of the prototxt files, and their training."""
+"""The same nets as in the prototxt files, layer by layer, in PyTorch, and their training."""
 
 from itertools import pairwise
 

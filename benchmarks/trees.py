@@ -1,4 +1,4 @@
-"""What becomes of the solvers' patches on public trees, on every branch and tag of theirs."""
+"""Applies the solvers' patches to public trees, on every branch and tag."""
 
 import hashlib
 import os
@@ -21,7 +21,7 @@ _TAKEN = (
     *("src/caffe", "include", "docs/tutorial/solver.md", "python/caffe/_caffe.cpp"),
     "examples/cifar10",
 )
-# what is left out where it has no place, by the file that it is in
+# parts that may be left out, by file
 _LEFT_OUT = {
     "docs/": "tutorial",
     "examples/": "example",

@@ -1,7 +1,7 @@
-"""The test accuracy within an epoch, for solvers that test at the ends of epochs alone.
+"""Measures the test accuracy within an epoch, for solvers that test only at its end.
 
-Caffe reads a data set in the same order in every epoch, so that each of their tests
-comes after the same batches.
+Caffe reads a data set in the same order in every epoch, so such a solver always tests
+after the same batches.
 """
 
 from pathlib import Path
@@ -33,11 +33,11 @@ def show(solver_file: Path, snapshot: Path, csv: Path) -> None:
             is no folder to write to.
     """
     if not csv.parent.is_dir():
-        raise UsageError(f"{csv}: there is no folder {csv.parent}")
+        raise UsageError(f"{csv}: the folder {csv.parent} does not exist")
     file = prototxt.open_solver(solver_file)
     metric = metrics.metric_of(file)
     if not metric.is_accuracy:
-        raise UsageError(f"{solver_file}: the net is not tested for its accuracy")
+        raise UsageError(f"{solver_file}: the net has no test accuracy")
     epoch = epochs.epoch(file).iterations
     parameter = file.parameter
     parameter.display = 0
@@ -46,8 +46,8 @@ def show(solver_file: Path, snapshot: Path, csv: Path) -> None:
     start = solver.iter
     if start % epoch:
         raise UsageError(
-            f"{snapshot}: iteration {start:,} starts no epoch of {epoch:,} iterations, and a"
-            " solver that is restored reads from the first image on"
+            f"{snapshot}: iteration {start:,} is not the start of an epoch of {epoch:,}"
+            " iterations; a restored solver reads the data from the first image"
         )
     rows = []
     for test in track(range(_TESTS + 1), "Training", transient=True, console=tables.console):
@@ -57,7 +57,7 @@ def show(solver_file: Path, snapshot: Path, csv: Path) -> None:
     write_csv(rows, csv)
     values = [100 * row["accuracy"] for row in rows[1:]]
     headings = ("iteration", "lr", "accuracy (%)", "mean", "lowest", "highest")
-    notes = [f"mean, lowest, highest: of {_TESTS} tests over the epoch that follows"]
+    notes = [f"mean, lowest, highest: over {_TESTS} tests in the next epoch"]
     table = tables.table("Test accuracy within an epoch", "solver", headings, notes)
     table.add_row(
         run_folder.solver_name(solver_file),

@@ -1,13 +1,13 @@
-"""A process that does iterations of one kind when it is asked to.
+"""Runs iterations of one kind on request, in a process of its own.
 
     python -m benchmarks.worker caffe SOLVER
     python -m benchmarks.worker torch NET LAYOUT
     python -m benchmarks.worker matmul
 
-The number of threads is OMP_NUM_THREADS. Each answer is a line of JSON. The first
-one tells of the net; then "step N" on standard input is answered with the
-milliseconds of each of N iterations, and "test N" with the mean accuracy of N
-batches of a Caffe solver's test net.
+OMP_NUM_THREADS sets the number of threads. Each answer is a line of JSON. The first
+one describes the net. To "step N" on standard input, the process answers with the
+milliseconds of each of N iterations; to "test N", with the mean accuracy of N batches
+of a Caffe solver's test net.
 """
 
 import json
@@ -114,7 +114,7 @@ def main() -> None:
             subject.step()
             milliseconds.append((time.perf_counter_ns() - start) / 1e6)
         if not math.isfinite(subject.number()):
-            sys.exit("the loss is NaN: this is no training to time")
+            sys.exit("the loss is NaN, so the times would mean nothing")
         _answer(milliseconds)
 
 

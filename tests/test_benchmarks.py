@@ -1,4 +1,4 @@
-"""What the benchmarks ask of Caffe; what they measure is not tested."""
+"""How the benchmarks use Caffe. What they measure is not tested."""
 
 import re
 import subprocess
@@ -76,8 +76,8 @@ def test_a_table_has_a_row_for_each_policy(root: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["resnet"], "no net resnet; there are cifar10_full, digits,"),
-        (["digits", "--threads", "1,two"], "--threads 1,two: give numbers with commas between"),
+        (["resnet"], "unknown net resnet; choose from cifar10_full, digits,"),
+        (["digits", "--threads", "1,two"], "--threads 1,two: give numbers separated by commas"),
     ],
 )
 def test_a_benchmark_that_cannot_be_run_is_a_usage_error(

@@ -109,7 +109,7 @@ def test_a_base_without_apt(root: Path, programs: Programs) -> None:
     done = packages(root, programs(alone=True), "--", "any")
     assert done.returncode == 1
     assert done.stderr == (
-        "error: the base image has no apt-get; give one of Debian or Ubuntu: --build-arg BASE=...\n"
+        "error: the base image has no apt-get; use a Debian or Ubuntu image: --build-arg BASE=...\n"
     )
 
 
@@ -131,7 +131,7 @@ def test_a_base_whose_cuda_is_too_old(
         text=True,
     )
     assert (done.returncode == 0) == fits
-    assert fits or f"the base image's CUDA {version} is too old; 11.8 or later" in done.stderr
+    assert fits or f"the base image's CUDA {version} is too old; use 11.8 or later" in done.stderr
 
 
 def runtime(root: Path, prefix: Path, out: Path) -> subprocess.CompletedProcess[str]:
@@ -183,14 +183,14 @@ def test_a_library_of_no_package_is_copied_with_what_it_needs(root: Path, tmp_pa
     (toolkit / "libdeep.so").unlink()
     done = runtime(root, prefix, tmp_path / "out")
     assert done.returncode == 1
-    assert done.stderr.endswith("libnear.so needs libdeep.so, which is not found\n")
+    assert done.stderr.endswith("libnear.so needs libdeep.so, which was not found\n")
 
 
 VERIFY_FAULTS = [
     (None, "there is no docker command; on Debian: apt-get install docker.io"),
     (
         "echo 'permission denied while trying to connect to the Docker daemon socket' >&2; exit 1",
-        "you may not use Docker's engine; join the group docker, or use sudo",
+        "permission denied by Docker's engine; join the group docker, or use sudo",
     ),
     (
         "echo 'Cannot connect to the Docker daemon at unix:///x. Is it running?' >&2; exit 1",
@@ -198,7 +198,7 @@ VERIFY_FAULTS = [
     ),
     (
         'case $1 in build) echo "write /x: no space left on device"; exit 1 ;; esac',
-        "no space is left; `docker system prune` frees what is not used",
+        "the disk is full; `docker system prune` removes unused data",
     ),
     (
         "case $1 in build) echo '#9 0.243 error: the base image has no apt-get'; echo ------;"
