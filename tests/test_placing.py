@@ -404,8 +404,8 @@ def test_fields_go_to_the_end_where_their_neighbours_are_others(
 def test_what_caffe_trains_without_is_left_out(checkout: Path, feature: list[series.Patch]) -> None:
     before_the_split(checkout)
     checks = {check.file: check for check in series.apply(checkout, feature)}
-    assert checks[TUTORIAL].left_out == "there is no such file"
-    assert "no caffe/sgd_solvers.hpp here" in str(checks[GTEST].left_out)
+    assert checks[TUTORIAL].left_out == "does not exist"
+    assert "this Caffe has no caffe/sgd_solvers.hpp, which" in str(checks[GTEST].left_out)
     assert not (checkout / GTEST).exists()
     assert SOLVER in checks
 
@@ -415,7 +415,9 @@ def test_a_gtest_that_would_not_compile_is_left_out(
 ) -> None:
     nvcaffe(checkout)
     checks = {check.file: check for check in series.apply(checkout, feature)}
-    assert "GetLearningRate is declared otherwise" in str(checks[GTEST].left_out)
+    assert "this Caffe declares SGDSolver::GetLearningRate differently" in str(
+        checks[GTEST].left_out
+    )
     assert not (checkout / GTEST).exists()
 
 
@@ -432,8 +434,8 @@ def test_a_pasted_fragment_of_the_paper_is_told(
         series.apply(checkout, feature)
     message = str(refused.value)
     assert "nothing was changed" in message
-    assert 'SGDSolver::GetLearningRate has the policies "triangular"' in message
-    assert "SolverParameter has optional float start_lr_policy = 51" in message
+    assert 'SGDSolver::GetLearningRate already has the policies "triangular"' in message
+    assert "SolverParameter already has optional float start_lr_policy = 51" in message
     assert contents(checkout) == before
 
 
@@ -443,7 +445,9 @@ def test_a_policy_of_the_same_name_is_told(checkout: Path, feature: list[series.
         LAST_ELSE,
         '  } else if (lr_policy == "decay") {\n    rate = 1;\n' + LAST_ELSE,
     )
-    with pytest.raises(ClrError, match='has the policies "decay" of its own; take that out'):
+    with pytest.raises(
+        ClrError, match='already has the policies "decay"; remove the conflicting code'
+    ):
         series.apply(checkout, feature)
 
 
@@ -457,8 +461,8 @@ def test_a_tree_with_part_of_the_patch_is_told(checkout: Path, feature: list[ser
         series.apply(checkout, feature)
     message = str(refused.value)
     assert f"{SGD_SOLVER}: is partly applied" in message
-    assert "there: the functions IsCyclical, CheckBounds" in message
-    assert "by hand: the checks at the head of SGDSolver::PreSolve" in message
+    assert "already there: the functions IsCyclical, CheckBounds" in message
+    assert "add by hand: the checks at the head of SGDSolver::PreSolve" in message
     assert "      |     CheckBounds(this->param_);\n" in message
     assert contents(checkout) == before
 
@@ -476,8 +480,8 @@ def test_a_tree_with_an_earlier_version_of_the_patch_is_told(
     with pytest.raises(ClrError) as refused:
         series.apply(checkout, feature)
     message = str(refused.value)
-    assert f"{SGD_SOLVER}: is partly applied; take out what is there" in message
-    assert "there: start_lr_policy = 43, max_lr = 44 in SolverParameter\n" in message
+    assert f"{SGD_SOLVER}: is partly applied; remove the code that is there" in message
+    assert "already there: start_lr_policy = 43, max_lr = 44 in SolverParameter\n" in message
     assert contents(checkout) == before
 
 
@@ -486,7 +490,9 @@ def test_an_example_is_left_out_without_its_net(
 ) -> None:
     single_shot_detector(checkout)
     checks = {check.file: check for check in series.apply(checkout, feature)}
-    assert str(checks[EXAMPLE].left_out).startswith("there is no examples/cifar10/cifar10_full_tr")
+    assert str(checks[EXAMPLE].left_out).startswith(
+        "this Caffe has no examples/cifar10/cifar10_full_tr"
+    )
     assert not (checkout / EXAMPLE).exists()
 
 
@@ -498,7 +504,7 @@ def test_an_example_is_added_beside_its_net(checkout: Path, feature: list[series
     own = checkout / EXAMPLE
     own.write_text("# another one\n")
     checks = {check.file: check for check in series.check(checkout, feature)}
-    assert checks[EXAMPLE].left_out == "a file of this name is there"
+    assert checks[EXAMPLE].left_out == "a file of this name already exists"
     own.unlink()
     series.apply(checkout, feature)
     assert 'lr_policy: "triangular2"' in own.read_text()
@@ -508,13 +514,13 @@ def test_an_example_is_added_beside_its_net(checkout: Path, feature: list[series
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        ("::PreSolve() {", "::Prepare() {", "the head of SGDSolver::PreSolve, which is not found"),
+        ("::PreSolve() {", "::Prepare() {", "the head of SGDSolver::PreSolve, which was not found"),
         ("lr_policy = this->param_.lr_policy()", "lr_policy = Policy()", "which has no `lr_policy"),
         ("  Dtype rate;", "  Dtype r;", "which has no `rate`"),
         (
             '  } else {\n    LOG(FATAL) << "Unknown l',
             '  }\n  { CHECK(rate) << "',
-            "which is not found",
+            "which was not found",
         ),
     ],
 )
@@ -739,7 +745,7 @@ def test_where_the_momentum_has_no_place_the_lines_are_told(
     with pytest.raises(ClrError) as refused:
         series.apply(checkout, momentum)
     message = str(refused.value)
-    assert "in SGDSolver::ComputeUpdateValue, which is not found\n" in message
+    assert "in SGDSolver::ComputeUpdateValue, which was not found\n" in message
     assert "      |   Dtype momentum = GetMomentum();\n" in f"{message}\n"
     assert "name both" not in message
     assert contents(checkout) == before
@@ -750,7 +756,7 @@ def test_a_momentum_that_is_not_the_iterations_is_told(
 ) -> None:
     nvcaffe(checkout)
     replace(checkout / SGD_SOLVER, "::GetMomentum() const", "::GetMomentum(int i) const")
-    with pytest.raises(ClrError, match="there is a function GetMomentum here of its own"):
+    with pytest.raises(ClrError, match="this Caffe already has a function GetMomentum; remove"):
         series.apply(checkout, [*feature, *momentum])
 
 
@@ -766,8 +772,8 @@ def test_the_command_tells_what_it_did_and_what_to_do_next(
     assert done.returncode == 0, done.stderr
     for expected in (
         f"{FEATURE}: {PROTO}: applied\n    start_lr_policy = 45, max_lr = 46 in SolverParameter\n",
-        "43 is show_per_class_result, 44 is plateau_winsize here",
-        "    the branch for them before the last `else` of SGDSolver::GetLearningRate\n",
+        "this Caffe uses 43 (show_per_class_result), 44 (plateau_winsize)",
+        "    the branch for the policies before the last `else` of SGDSolver::GetLearningRate\n",
         f"make -j4 -C {checkout} or cmake --build {checkout}/build\n",
         f"caffe train --solver={patch_folder}/triangular.prototxt",
     ):

@@ -152,7 +152,7 @@ def test_a_patch_goes_with_its_commit_and_moves_with_it(small: tuple[Path, Path]
     [
         ("Add d", r'commit \w{7} "Add d" names no patch; begin its subject with'),
         ("The title: Add d", "names no patch"),
-        ("first: Add d", r'"first: Add d" names a patch that an earlier one names'),
+        ("first: Add d", r'"first: Add d" names the patch of an earlier commit'),
     ],
 )
 def test_a_commit_that_names_no_patch_of_its_own_is_told(
@@ -255,7 +255,7 @@ def test_a_patch_that_does_not_fit_changes_nothing_and_says_where(
     message = str(refused.value)
     assert "nothing was changed" in message
     assert re.search(r"cmake: CMakeLists\.txt: does not apply at line \d+", message)
-    assert "opencv: src/caffe/util/io.cpp: there is no such file" in message
+    assert "opencv: src/caffe/util/io.cpp: does not exist" in message
     assert f"{FEATURE}: " not in message
     assert snapshot(checkout) == before
 
@@ -277,7 +277,7 @@ def test_what_builds_on_a_patch_that_does_not_apply_is_left_out_with_it(
     assert list(left_out) == [
         *("im2col", "pooling", "onednn", "onednn-pooling-lrn", "onednn-neurons", "batch-norm")
     ]
-    assert re.fullmatch(r"src/caffe/util/im2col.cpp does not apply at .*", left_out["im2col"])
+    assert re.fullmatch(r"src/caffe/util/im2col.cpp: does not apply at .*", left_out["im2col"])
     assert left_out["onednn"] == "builds on pooling"
     assert (checkout / "src/caffe/util/im2col.cpp").read_text() == "// another one\n"
     assert "triangular2" in (checkout / SGD_SOLVER).read_text()
@@ -292,7 +292,7 @@ def test_a_tree_without_a_place_for_the_feature_is_refused(
     text = (checkout / SGD_SOLVER).read_text()
     (checkout / SGD_SOLVER).write_text(text.replace("::PreSolve()", "::Prepare()"))
     before = snapshot(checkout)
-    with pytest.raises(ClrError, match="head of SGDSolver::PreSolve, which is not found"):
+    with pytest.raises(ClrError, match="head of SGDSolver::PreSolve, which was not found"):
         series.apply_fitting(checkout, patches)
     assert snapshot(checkout) == before
 

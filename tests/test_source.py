@@ -100,7 +100,7 @@ def test_another_revision_is_told_file_by_file(
     (checkout / "include/caffe/net.hpp").unlink()
     message = refusal(unpack, checkout, tmp_path)
     assert "is not Caffe's revision 99bd997" in message
-    assert f"of its {len(upstream.files)} files 1 are missing and 1 differ" in message
+    assert f"1 of its {len(upstream.files)} files are missing, 1 differ" in message
     assert "  include/caffe/net.hpp: missing\n  CMakeLists.txt: differs" in message
 
 

@@ -1,4 +1,4 @@
-"""What the Caffe is that `import caffe` finds: how it was made, and what it lacks."""
+"""Describes the Caffe that `import caffe` finds: its revision, patches and options."""
 
 import json
 import os
@@ -26,7 +26,7 @@ _OPTIONS = {
 
 @dataclass(frozen=True)
 class Record:
-    """What a build leaves beside pycaffe: the revision it is of, and the patches in it."""
+    """What a build leaves beside pycaffe: its revision and its patches."""
 
     revision: str
     patches: tuple[str, ...]
@@ -54,7 +54,7 @@ class Installed:
 
 
 def write_record(folder: Path, revision: str, patches: tuple[str, ...]) -> None:
-    """Say beside pycaffe in `folder`, where that is to be, what the build was made of."""
+    """Record the revision and the patches of a build in the folder of pycaffe."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / _RECORD).write_text(json.dumps(asdict(Record(revision, patches)), indent=1) + "\n")
 
@@ -68,8 +68,8 @@ def check_prefix(prefix: Path) -> None:
     folder = prefix / "python" / "caffe"
     if folder.exists() and not (folder / _RECORD).exists():
         raise UsageError(
-            f"--prefix: {folder} has a Caffe that `caffe-clr build` did not install; it would be"
-            " overwritten: name another folder"
+            f"--prefix: {folder} is a Caffe that `caffe-clr build` did not install and would"
+            " overwrite; name another folder"
         )
 
 
@@ -83,12 +83,12 @@ def find() -> Installed | None:
     )
     names = re.findall(r"^\s*lib(\S+?)(?:-[0-9a-f]{8})?\.so(?:\.(\S+))? =>", linked.stdout, re.M)
     missing = re.findall(r"(\S+) => not found", linked.stdout)
-    problem = f"{', '.join(missing)} is not found" if missing else None
+    problem = f"{', '.join(missing)} was not found" if missing else None
     return Installed(folder, _read_record(folder), dict(names), problem)
 
 
 def describe(caffe: Installed) -> list[tuple[str, str]]:
-    """What a Caffe is, in pairs of a word and what is to be said of it."""
+    """A description of a Caffe, in pairs of a name and a value."""
     lines = [("Caffe", str(caffe.folder))]
     if caffe.problem:
         lines.append(("broken", f"{caffe.problem}; run `caffe-clr build`"))
@@ -108,7 +108,7 @@ def describe(caffe: Installed) -> list[tuple[str, str]]:
 
 def _threads(caffe: Installed) -> str:
     if caffe.record and "parallel-for" not in caffe.record.patches:
-        return "only those of BLAS, without the patch parallel-for"
+        return "used only by BLAS, because the patch parallel-for is missing"
     given = os.environ.get("OMP_NUM_THREADS")
     if given:
         return f"{given}, from OMP_NUM_THREADS"

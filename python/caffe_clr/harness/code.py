@@ -1,4 +1,4 @@
-"""Reads C++ and protobuf sources as far as placing a patch needs it: functions, fields, `else`."""
+"""Finds functions, classes, `else` and fields in C++ and protobuf sources."""
 
 import re
 from dataclasses import dataclass

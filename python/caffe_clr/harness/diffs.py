@@ -1,4 +1,4 @@
-"""Reads a patch as runs of changed lines, each with what stands around it."""
+"""Reads a patch as runs of changed lines, each with its context."""
 
 import re
 from collections.abc import Iterable

@@ -34,8 +34,8 @@ def add(folder: Path) -> Path:
             file.write_text(line)
     except OSError as error:
         raise ClrError(
-            f"{file} cannot be written: {error.strerror}; activate a virtual environment of"
-            " your own"
+            f"{file} cannot be written: {error.strerror}; activate a virtual environment that"
+            " you can write to"
         ) from None
     # the file is read when Python starts, and this one has
     if str(folder) not in sys.path:

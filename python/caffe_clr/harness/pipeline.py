@@ -1,10 +1,10 @@
-"""Builds Caffe step by step, doing only what has changed since the last time.
+"""Builds Caffe step by step, and repeats only steps whose input has changed.
 
 build/ holds
     source/     the patched source
     cmake/      CMake's and the compiler's files
     logs/       the output of each step
-    state.json  what the steps were last done with
+    state.json  the input of each step at its last run
 """
 
 import filecmp
@@ -40,7 +40,7 @@ from caffe_clr.system.files import replacing
 
 @dataclass(frozen=True)
 class Options:
-    """What a build is asked for.
+    """The options of a build.
 
     Args:
         prefix: the folder to install into.
@@ -144,8 +144,8 @@ def _cuda(options: Options) -> compilation.Cuda:
         if wanted and found is None:
             wheel = f"nvidia-{lower}-cu{version.split('.')[0]}"
             raise ClrError(
-                f"--{lower}: {name} is not found; install the wheel {wheel} into this environment,"
-                f" or name its folder in {lower.upper()}_ROOT"
+                f"--{lower}: {name} was not found; install the wheel {wheel} into this environment,"
+                f" or set {lower.upper()}_ROOT to its folder"
             )
         folders[lower] = found
     return compilation.Cuda(version, options.cuda_architectures, **folders)
@@ -194,7 +194,7 @@ def _fetch(
         source.copy(given, folder)
         return (
             f"that of {given.resolve()}",
-            f"a copy of {given}, another Caffe than {upstream.revision}",
+            f"a copy of {given}, which is not Caffe {upstream.revision}",
         )
     files = len(upstream.files)
     note = f"Caffe {upstream.revision} from {origin}, {files} files verified"
@@ -257,7 +257,7 @@ def _check_import(tree: compilation.Tree, state: "_State", report: Report) -> No
 
 
 class _State:
-    """What the steps were last done with, kept in a file from build to build."""
+    """The input of each step at its last run, kept in a file from build to build."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -1,4 +1,4 @@
-"""Caffe's programs as commands of a wheel that carries them."""
+"""Runs Caffe's programs from a wheel that contains them."""
 
 import os
 import sys

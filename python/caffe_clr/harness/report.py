@@ -1,23 +1,23 @@
-"""What a build reports of its steps."""
+"""The interface through which a build reports its steps."""
 
 from contextlib import AbstractContextManager
 from typing import Protocol
 
 
 class Step(Protocol):
-    """A step under way; `note` is told when it has ended."""
+    """A running step; `note` is shown when it has ended."""
 
     note: str
 
     def advance(self, done: int, total: int) -> None:
-        """Tell how many of how many parts of it are done."""
+        """Report that `done` of `total` parts are done."""
 
 
 class Report(Protocol):
-    """Is told what a build does."""
+    """Shows the progress of a build."""
 
     def line(self, name: str, text: str) -> None:
-        """Tell a fact."""
+        """Show a named fact."""
 
     def step(self, name: str) -> AbstractContextManager[Step]:
-        """Tell that a step begins and, when it is left, that it has ended, well or not."""
+        """Show the start of a step and, on exit, its end or failure."""

@@ -1,7 +1,7 @@
-"""The patch series: reading, checking and applying it, and exporting it from commits.
+"""Reads, checks and applies the patch series, and exports it from commits.
 
 A patch is one serialised commit (`git format-patch`). The file `series` lists
-the patches in their order, each with the folder that says what it is for.
+the patches in order; the folder of a patch says what it is for.
 """
 
 import hashlib
@@ -65,16 +65,16 @@ class Patch:
 
 @dataclass(frozen=True)
 class FileCheck:
-    """What becomes of a patch in one file.
+    """The result of trying a patch on one file.
 
     Args:
         patch: its name.
-        file: as the tree names it.
-        problem: why it does not apply; None where it does.
-        offset: whether it applies to other lines than the patch says.
-        left_out: why a file that Caffe trains without stays as it is.
-        notes: what goes where, of a patch that is placed.
-        by_hand: lines to put in by hand, each list with its place, where some have none.
+        file: its name in the tree.
+        problem: why the patch does not apply; None if it does.
+        offset: whether it applies at other lines than the patch says.
+        left_out: why an optional file stays unchanged.
+        notes: where each part goes, if the patch is placed.
+        by_hand: lines to add by hand if parts cannot be placed, each list with its place.
     """
 
     patch: str
@@ -88,7 +88,7 @@ class FileCheck:
 
 @dataclass
 class Trial:
-    """Patches tried on a copy: what became of each, file by file, and what the files then hold."""
+    """Patches tried on a copy: a check for each file, and the new contents of the files."""
 
     checks: list[FileCheck] = field(default_factory=list)
     contents: dict[str, bytes] = field(default_factory=dict)
@@ -146,7 +146,7 @@ def check(tree: Path, patches: Sequence[Patch]) -> list[FileCheck]:
 
 
 def attempt(tree: Path, patches: Sequence[Patch]) -> Trial:
-    """The same, with what the files would then hold.
+    """The same, with the new contents of the files.
 
     A patch that does not apply leaves the copy as it is, for the next one.
     """
@@ -209,7 +209,7 @@ def apply_fitting(tree: Path, patches: Sequence[Patch]) -> dict[str, str]:
             continue
         if patch.name == FEATURE:
             apply(tree, [patch])  # which tells why it cannot be
-        left_out[patch.name] = f"{problems[0].file} {problems[0].problem}"
+        left_out[patch.name] = f"{problems[0].file}: {problems[0].problem}"
     return left_out
 
 
@@ -223,7 +223,7 @@ def describe(check: FileCheck, fitting: str = "applies") -> list[str]:
     lines = [f"{check.patch}: {check.file}: {outcome}"]
     lines += [f"    {note}" for note in check.notes]
     for place, added in check.by_hand:
-        lines += [f"    to put in by hand: {place}", *(f"      | {line}" for line in added)]
+        lines += [f"    add by hand: {place}", *(f"      | {line}" for line in added)]
     return lines
 
 
@@ -233,7 +233,7 @@ def is_applied(checks: Sequence[FileCheck]) -> bool:
 
 
 def refused(checks: Sequence[FileCheck]) -> list[FileCheck]:
-    """Those of the patches that neither apply in all files nor are applied in all."""
+    """The checks of patches that neither apply in every file nor are applied in every file."""
     problems: dict[str, set[str | None]] = {}
     for check in checks:
         problems.setdefault(check.patch, set()).add(check.problem)
@@ -241,7 +241,7 @@ def refused(checks: Sequence[FileCheck]) -> list[FileCheck]:
 
 
 def missing(tree: Path, patches: Sequence[Patch]) -> list[str]:
-    """Which patches these build on that are neither among them nor applied, in lines to print."""
+    """The patches that these build on and that are neither given nor applied, as lines to print."""
     names = {patch.name for patch in patches}
     return [
         f"{patch.name} builds on {name}, which is not applied: name both"
@@ -252,17 +252,17 @@ def missing(tree: Path, patches: Sequence[Patch]) -> list[str]:
 
 
 def next_steps(tree: Path, patches: Sequence[Patch]) -> list[str]:
-    """What to do with a tree that patches with policies were applied to, in lines to print."""
+    """What to do after patches with policies were applied, as lines to print."""
     shown = [p.folder / _SOLVER for p in patches if _is_placeable(p)]
     if not shown:
         return []
     ways = {"Makefile": f"make -j4 -C {tree}", "CMakeLists.txt": f"cmake --build {tree}/build"}
     build = " or ".join(way for file, way in ways.items() if (tree / file).is_file())
     return [
-        f"Next, build it as you always do: {build or 'its libraries and tools'}",
-        "To see that it works, run a solver that needs no data:",
+        f"Next, build it as usual: {build or 'its libraries and tools'}",
+        "To test it, run a solver that needs no data:",
         f'    {tree}/build/tools/caffe train --solver={shown[0]} 2>&1 | grep "lr ="',
-        "which must log the rates 1, 2, 3, 4, 5, 4, 3, 2, 1.",
+        "It must log the rates 1, 2, 3, 4, 5, 4, 3, 2, 1.",
     ]
 
 
@@ -299,7 +299,7 @@ def export(repository: Path, folder: Path) -> dict[str, bytes]:
         entry = entries.get(named[1], f"{group / named[1]}.patch")
         group = Path(entry).parent
         if entry in exported:
-            raise ClrError(f"{shown} names a patch that an earlier one names; rename or join them")
+            raise ClrError(f"{shown} names the patch of an earlier commit; rename or squash it")
         exported[entry] = _git(repository, *_EXPORT, identity)
         if not _CHANGED.search(exported[entry].decode("latin-1")):
             raise ClrError(f"{shown} changes no file; drop it")
@@ -392,17 +392,18 @@ def _of_file(patch: Patch, placed: placing.Placement, file: placing.FilePlacemen
         return FileCheck(patch.name, file.file, ALREADY_APPLIED)
     if placed.state == placing.OWN:
         own = "; ".join(part.place for part in parts(placing.OWN))
-        problem = f"{own} of its own; take that out, then run this again" if own else None
+        problem = f"{own}; remove the conflicting code, then run this again" if own else None
         return FileCheck(patch.name, file.file, problem)
     if placed.state == placing.PARTLY:
         here = [part for part in parts(placing.APPLIED, placing.PARTLY) if part.needed]
-        there = tuple(f"there: {part.place}" for part in here)
-        state = "is partly applied; take out what is there, or put in what is not"
+        there = tuple(f"already there: {part.place}" for part in here)
+        state = "is partly applied; remove the code that is there, or add the rest by hand"
         return FileCheck(patch.name, file.file, state, notes=there, by_hand=by_hand)
     lost = "; ".join(part.place for part in parts(placing.LOST))
-    problem = f"no place is found for {lost}" if lost else None
+    problem = f"cannot place {lost}" if lost else None
     if lost == placing.NO_FILE:
-        problem, by_hand = lost, tuple(("wherever else it is", lines) for _, lines in by_hand)
+        problem = lost
+        by_hand = tuple(("wherever this Caffe has this code", lines) for _, lines in by_hand)
     return FileCheck(patch.name, file.file, problem, by_hand=by_hand)
 
 
@@ -413,7 +414,7 @@ def _check_file(scratch: Path, patch: Patch, file: str) -> FileCheck:
     if _git_apply(scratch, patch, f"--include={file}", "--reverse", "--check").returncode == 0:
         return FileCheck(patch.name, file, ALREADY_APPLIED)
     if not (scratch / file).exists():
-        return FileCheck(patch.name, file, "there is no such file")
+        return FileCheck(patch.name, file, placing.NO_FILE)
     failed = re.search(r"patch failed: .*:(\d+)", done.stderr)
     where = f" at line {failed[1]}" if failed else ": the file already exists"
     return FileCheck(patch.name, file, f"does not apply{where}")

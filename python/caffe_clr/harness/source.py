@@ -1,7 +1,7 @@
-"""Upstream Caffe's source: fetched, checked file by file, and unpacked.
+"""Fetches upstream Caffe's source, checks it file by file, and unpacks it.
 
-caffe_patch/upstream.toml says where the pinned revision can be had and
-upstream.sha256 what its files hold. A file that it does not name is left out.
+caffe_patch/upstream.toml lists the places to get the pinned revision from, and
+upstream.sha256 the hashes of its files. Other files are left out.
 """
 
 import hashlib
@@ -83,7 +83,7 @@ def fetch(upstream: Upstream, cache: Path) -> tuple[Path, str]:
     listed = "\n".join(failures)
     raise ClrError(
         f"Caffe's source ({upstream.revision}) could not be fetched:\n{listed}\n"
-        "Run this again with a network, or give a folder or tarball of it: --source PATH"
+        "Connect to a network and run this again, or give a folder or tarball: --source PATH"
     )
 
 
@@ -160,8 +160,8 @@ def _check(
     if len(listed) > _FILES_NAMED:
         listed[_FILES_NAMED:] = [f"  and {len(listed) - _FILES_NAMED} more"]
     raise OtherRevisionError(
-        f"{source} is not Caffe's revision {upstream.revision}; of its {len(upstream.files)} files"
-        f" {len(missing)} are missing and {len(differing)} differ:\n" + "\n".join(listed)
+        f"{source} is not Caffe's revision {upstream.revision}; {len(missing)} of its"
+        f" {len(upstream.files)} files are missing, {len(differing)} differ:\n" + "\n".join(listed)
     )
 
 
@@ -225,7 +225,7 @@ def _from_debian(upstream: Upstream, folder: Path, tarball: Path) -> None:
     _apt([*apt, "source", "--download-only", "--tar-only", debian["package"]], folder)
     downloaded = folder / debian["tarball"]
     if not downloaded.is_file():
-        raise ClrError(f"apt downloaded no {downloaded.name}")
+        raise ClrError(f"apt did not download {downloaded.name}")
     digest = hashlib.sha256(downloaded.read_bytes()).hexdigest()
     if digest != debian["sha256"]:
         raise ClrError(

@@ -1,7 +1,7 @@
-"""What a machine must have to build Caffe, and what it lacks.
+"""Checks that this machine has everything that building Caffe needs.
 
-debian-packages.txt lists the packages and how each is recognised, so that a
-compiler or library that came another way than from Debian counts as well.
+debian-packages.txt lists the packages, each with a test of its content, so that a
+compiler or library from another source than Debian counts as well.
 """
 
 import contextlib

@@ -1,9 +1,9 @@
-"""Packs the built Caffe and this package into a wheel that needs nothing beside Python.
+"""Packs the built Caffe and this package into a wheel that needs only Python.
 
-The library, pycaffe and the tools go in, auditwheel adds the shared libraries
-that a bare system lacks, and the licences of all of it go with them. The
-library takes Python's symbols from the interpreter that imports it; only the
-programs, which have none, use a libpython of the wheel's own.
+The wheel contains the library, pycaffe, the tools, the shared libraries that a bare
+system lacks (added by auditwheel), and the licences of all of them. The library gets
+Python's symbols from the interpreter that imports it. The tools run without an
+interpreter, so they use a libpython in the wheel.
 """
 
 import importlib.metadata
@@ -48,12 +48,12 @@ def pack(out: Path) -> Path:
     """
     root = locations.checkout()
     if root is None:
-        raise ClrError("a wheel is packed in the project's checkout, not from an installed package")
+        raise ClrError("run this in the project's checkout; it cannot pack an installed package")
     lacking = [name for name in _EXTRA if not _is_installed(name)]
     if lacking:
         raise ClrError(
             f"{', '.join(lacking)}: not installed;"
-            f" {sys.executable} -m pip install -e '{root}[wheel]'"
+            f" run {sys.executable} -m pip install -e '{root}[wheel]'"
         )
     prefix = _prefix()
     libraries = _linked(prefix / "lib" / _LIBRARY)
@@ -98,7 +98,7 @@ def _prefix() -> Path:
         raise ClrError("there is no Caffe to pack; run `caffe-clr build`")
     prefix = package.parent.parent
     if not (prefix / "lib" / _LIBRARY).is_file():
-        raise ClrError(f"{prefix} has no lib/{_LIBRARY}: `caffe-clr build` did not make it")
+        raise ClrError(f"{prefix} has no lib/{_LIBRARY}: `caffe-clr build` did not install it")
     return prefix
 
 

@@ -1,4 +1,4 @@
-"""Changes files of a folder: all of them, or none."""
+"""Writes files into a folder: all of them, or none."""
 
 import contextlib
 import os
@@ -12,8 +12,8 @@ from caffe_clr.errors import ClrError
 def write(tree: Path, contents: Mapping[str, bytes]) -> None:
     """Give the files of `tree` these contents, by their paths; new ones are added.
 
-    Everything is written beside the files before the first is exchanged, and
-    what was exchanged is put back if one cannot be.
+    New contents are first written beside the files. If a file cannot be
+    exchanged, the earlier ones are put back.
 
     Raises:
         ClrError: one cannot be written; the folder is as it was.

@@ -1,13 +1,18 @@
 """Places a patch on Caffes that `git apply` does not fit: forks, and older and newer releases.
 
-Each run of changed lines goes where it belongs, not where its line number says:
-where all stands around it that the patch shows, there; else a field to the end
-of SolverParameter, with a number that is free; a policy before the last `else`
-of GetLearningRate; a check to the head of its function; functions before the
-one that calls them; a declaration behind its neighbour; a line for the one that
-does the same in the same function; and other lines beside those that they stand
-beside in the patch. Comments, documentation, tests and what is logged are left
-out where they have no place. Nothing is written here.
+Line numbers do not count. If all the context of a change is there, the change goes
+there. Otherwise its kind decides:
+
+    field            the end of SolverParameter, with a free number
+    policy           before the last `else` of GetLearningRate
+    check            the head of its function
+    function         before the function that calls it
+    declaration      after its neighbour
+    replaced line    in place of the line that does the same in its function
+    other lines      beside the lines that are beside them in the patch
+
+Comments, documentation, tests and log output are left out if they have no place.
+Nothing is written here.
 """
 
 from caffe_clr.harness.placing.files import is_placeable as is_placeable

@@ -1,4 +1,4 @@
-"""Places lines in functions: branches, checks, and lines beside or instead of others."""
+"""Places lines in functions: branches, checks, added lines and replaced lines."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -29,7 +29,7 @@ class Branch:
         return f"  }} else if ({self.condition}) {{", *self.body
 
     def before(self, line: str) -> tuple[str, ...]:
-        """The branch as it goes before the line of an `else`, with braces as that one has them."""
+        """The branch to put before the line of an `else`, with braces in its style."""
         indent = line[: len(line) - len(line.lstrip())]
         if line.lstrip().startswith("}"):
             return f"{indent}}} else if ({self.condition}) {{", *self.body
@@ -49,26 +49,26 @@ def add_branch(work: Work, text: Text, run: Run, branch: Branch) -> Part:
     assert run.function
     function = _function(work, text, run.function)
     called = shown(run.function)
-    place = f"the branch for them before the last `else` of {called}"
+    place = f"the branch for the policies before the last `else` of {called}"
     if function is None:
-        return Part(LOST, f"{place}, which is not found", branch.lines)
+        return Part(LOST, f"{place}, which was not found", branch.lines)
     if work.is_called(function.code, branch.body):
         return Part(APPLIED, place, branch.lines)
     own = work.policies & policies([code.uncommented(function.code)])
     if own:
         listed = ", ".join(f'"{name}"' for name in sorted(own))
-        return Part(OWN, f"{called} has the policies {listed}", branch.lines)
+        return Part(OWN, f"{called} already has the policies {listed}", branch.lines)
     for pattern, lack in _USED_BY_BRANCH.items():
         if not re.search(pattern, function.code):
             return Part(LOST, f"{place}, which has no {lack}", branch.lines)
     at = text.find_exactly(run.sought)
     if at is not None:
         text.replace(at, len(run.removed), run.added)
-        return Part(FITS, f"the branch for them in {called}", run.added)
+        return Part(FITS, f"the branch for the policies in {called}", run.added)
     offset = code.last_else(function.code)
     at = offset and text.line_of(function.start + offset)
     if not at or not text.lines[at].lstrip().startswith(("}", "else")):
-        return Part(LOST, f"{place}, which is not found", branch.lines)
+        return Part(LOST, f"{place}, which was not found", branch.lines)
     text.replace(at, 0, branch.before(text.lines[at]))
     return Part(FITS, place, branch.lines)
 
@@ -79,26 +79,26 @@ def add_check(work: Work, text: Text, run: Run) -> Part:
     place = f"the checks at the head of {shown(run.function)}"
     function = _function(work, text, run.function)
     if function is None:
-        return Part(LOST, f"{place}, which is not found", run.added)
+        return Part(LOST, f"{place}, which was not found", run.added)
     if work.is_called(function.code, run.added):
         return Part(APPLIED, place, run.added)
     at = text.line_of(function.brace)
     if not text.lines[at].endswith("{"):
-        return Part(LOST, f"{place}, which has code beside its brace", run.added)
+        return Part(LOST, f"{place}, which has code on the line of its opening brace", run.added)
     text.replace(at + 1, 0, run.added)
     return Part(FITS, place, run.added)
 
 
 def put_beside(work: Work, text: Text, run: Run, needed: bool = True) -> Part:
-    """Put lines beside those that they stand beside in the patch, or for the one they replace.
+    """Put lines beside their neighbours in the patch, or in place of the line they replace.
 
-    Code goes into its function or class, comments anywhere.
+    Code goes only into its function or class; comments may go anywhere.
     """
     is_code = needed or run.is_printed
     place = _place(run, is_code)
     scope = _scope(work, text, run) if is_code else range(len(text.lines))
     if scope is None:
-        return Part(LOST, f"{place}, which is not found", run.added, needed)
+        return Part(LOST, f"{place}, which was not found", run.added, needed)
     if _is_there(text, run, scope, is_code):
         return Part(APPLIED, place, run.added, needed)
     at = text.find_exactly(run.sought, scope)
@@ -125,7 +125,7 @@ def _place(run: Run, is_code: bool) -> str:
 
 
 def _scope(work: Work, text: Text, run: Run) -> range | None:
-    """The lines of the function or class that a run is in; None where that is not here."""
+    """The lines of the function or class that a run is in; None if it was not found."""
     if run.function:
         function = _function(work, text, run.function)
         return text.span(function.start, function.end) if function else None
@@ -136,7 +136,7 @@ def _scope(work: Work, text: Text, run: Run) -> range | None:
 
 
 def _function(work: Work, text: Text, name: Name) -> code.Function | None:
-    """A function of the tree; one that is declared otherwise than in the patch is noted."""
+    """A function of the tree; notes whether the tree declares it differently from the patch."""
     function = code.function(text.joined, name)
     if function:
         at = text.line_of(function.start)
@@ -147,13 +147,13 @@ def _function(work: Work, text: Text, name: Name) -> code.Function | None:
 
 
 def _is_there(text: Text, run: Run, scope: range, is_code: bool) -> bool:
-    """Whether a text has the lines of a run, and if they are no code, those beside them."""
+    """Whether a text has the lines of a run and, unless they are code, their neighbours."""
     around: Sequence[tuple[str, ...]] = ((), ()) if is_code else (run.before[-1:], run.after[:1])
     return bool(run.added and text.find((*around[0], *run.added, *around[1]), scope))
 
 
 def _exchange(text: Text, exchanged: tuple[str, str], scope: range) -> bool:
-    """Exchange what lines end with, whatever they begin with; returns whether there is one."""
+    """Exchange the ends of lines, whatever they begin with; returns whether there are any."""
     old, new = exchanged
     found = text.ending(old, scope)
     for at in found:

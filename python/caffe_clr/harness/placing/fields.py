@@ -1,4 +1,4 @@
-"""Places fields in SolverParameter, each with a number that is free."""
+"""Places fields in SolverParameter, each with a free number."""
 
 import re
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ _NEXT_ID = re.compile(rf"({_MESSAGE} next available ID:\s*)\d+(\s*\(last added:\
 
 
 def is_next_id(lines: Iterable[str]) -> bool:
-    """Whether lines have the comment that tells the next free number of SolverParameter."""
+    """Whether lines contain the comment with the next free number of SolverParameter."""
     return any(map(_NEXT_ID.search, lines))
 
 
@@ -24,13 +24,13 @@ def solver_message(text: Text) -> code.Message | None:
 
 
 def without_message(diff: FileDiff) -> Part:
-    """All lines of a patch, for a file without the message."""
+    """The result for a file that does not define SolverParameter."""
     lines = tuple(line for run in diff.runs for line in run.added)
-    return Part(LOST, f"message {_MESSAGE}", lines)
+    return Part(LOST, f"the fields of message {_MESSAGE}, which was not found", lines)
 
 
 def choose_numbers(work: Work, message: code.Message, diff: FileDiff) -> None:
-    """Keep the patch's numbers if all are free; else take those above the highest."""
+    """Keep the patch's numbers if all are free; otherwise number after the highest field."""
     names = {f.number: f.name for f in message.fields}
     found = [match for run in diff.runs for match in _fields(run)]
     wanted = {m[2]: int(m[3]) for m in found if m[2] not in names.values()}
@@ -50,7 +50,7 @@ def place_fields(work: Work, text: Text, run: Run, before: code.Message) -> list
         before: the message as it was before the patch.
 
     Returns:
-        What becomes of the run; None where it adds no field.
+        The results for the run; None if it adds no field.
     """
     if is_next_id(run.added):
         return _next_id(work, text, before)
@@ -65,7 +65,7 @@ def _add(work: Work, text: Text, run: Run, before: code.Message) -> Part:
     own = [f for f in there if fields[f.name] != f.type]
     if own:
         kept = ", ".join(f"{f.type} {f.name} = {f.number}" for f in own)
-        return Part(OWN, f"{_MESSAGE} has {kept}", lines)
+        return Part(OWN, f"{_MESSAGE} already has {kept}", lines)
     if there:
         shown = ", ".join(f"{f.name} = {f.number}" for f in there)
         state = APPLIED if len(there) == len(fields) else PARTLY

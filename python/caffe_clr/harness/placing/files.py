@@ -38,7 +38,7 @@ _BINDING, _TESTS_OF_BINDING = "python/caffe/_caffe.cpp", "python/caffe/test/"
 
 
 def is_placeable(diffs: Iterable[FileDiff]) -> bool:
-    """Whether a patch adds policies or fields of the solvers: it is placed, as others are not."""
+    """Whether a patch adds policies or fields to the solvers. Other patches are not placed."""
     added = (run.added for diff in diffs for run in diff.runs)
     return any(is_next_id(lines) or policies(lines) for lines in added)
 
@@ -55,7 +55,7 @@ def place(tree: Path, diffs: list[FileDiff]) -> Placement:
             earlier.content = done.content or earlier.content
     binding = files.get(_BINDING)
     if binding and any(part.state == LOST for part in binding.parts):
-        reason = f"{_BINDING} has not what it tests"
+        reason = f"{_BINDING} lacks what it tests"
         for name in [name for name in files if name.startswith(_TESTS_OF_BINDING)]:
             files[name] = FilePlacement(name, [Part(LOST, reason, (), needed=False)])
     work = placer.work
@@ -63,7 +63,7 @@ def place(tree: Path, diffs: list[FileDiff]) -> Placement:
 
 
 def _work(diffs: list[FileDiff]) -> Work:
-    """What is known of a patch before it is placed."""
+    """The facts of a patch."""
     changed = [run for diff in diffs if not diff.is_new for run in diff.runs]
     added = {policy for run in changed for policy in policies(run.added)}
     removed = {policy for run in changed for policy in policies(run.removed)}
@@ -96,10 +96,10 @@ class _Placer:
         return FilePlacement(file, parts, after if after != before else None)
 
     def _lost(self, diff: FileDiff, needed: bool) -> Part:
-        """What becomes of the changes to a file that the tree does not have."""
+        """The result for a file that the tree does not have."""
         owners = {*diff.classes, *(owner for owner, _ in diff.functions)}
         if owners and not any(has_class(self.tree, owner) for owner in owners):
-            return Part(LOST, f"{NO_FILE}, and no {min(owners)} here", (), needed=False)
+            return Part(LOST, f"{NO_FILE}, and this Caffe has no {min(owners)}", (), needed=False)
         lines = tuple(line for run in diff.runs for line in run.added)
         return Part(LOST, NO_FILE, lines, needed)
 
@@ -113,11 +113,11 @@ class _Placer:
         if path.is_file():
             same = path.read_bytes().split() == content.split()
             state = APPLIED if same else OWN if needed else LOST
-            part = Part(state, "a file of this name is there", (), needed)
+            part = Part(state, "a file of this name already exists", (), needed)
         elif lacking:
-            part = Part(LOST, f"there is no {lacking} here, which it uses", (), needed)
+            part = Part(LOST, f"this Caffe has no {lacking}, which the file uses", (), needed)
         elif otherwise and not needed:
-            part = Part(LOST, f"{otherwise} is declared otherwise here", (), needed)
+            part = Part(LOST, f"this Caffe declares {otherwise} differently", (), needed)
         else:
             return FilePlacement(diff.path, [Part(FITS, "a new file", (), needed)], content)
         return FilePlacement(diff.path, [part])
@@ -137,7 +137,7 @@ class _Placer:
 
     def _run(self, text: Text, diff: FileDiff, run: Run, needed: bool) -> Part:
         if run.owner and not has_class(self.tree, run.owner):
-            return Part(LOST, f"there is no {run.owner} here", (), needed=False)
+            return Part(LOST, f"this Caffe has no {run.owner}", (), needed=False)
         if run.is_comment or not needed:
             return put_beside(self.work, text, run, needed=False)
         if not run.removed and all(line.startswith("#include") for line in run.added):

@@ -1,4 +1,4 @@
-"""Finds the files of a tree in which a patch may have its place, whatever they are called."""
+"""Finds the files of a tree that a patch may change, whatever their names."""
 
 import re
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ _NET = re.compile(r'net: "(.+)"')  # in an example solver
 
 
 def sources(tree: Path) -> set[str]:
-    """The files of a tree in which a patch may find its place, relative to it."""
+    """The files of a tree that a patch may change, relative to it."""
     return {
         path.relative_to(tree).as_posix()
         for folder, suffixes in _SEARCHED.items()
@@ -46,6 +46,7 @@ def find_file(tree: Path, diff: FileDiff) -> str | None:
 
 
 def has_class(tree: Path, name: str) -> bool:
+    """Whether a file of the tree defines a class."""
     files = sorted(sources(tree))
     return any(code.class_((tree / f).read_text("latin-1"), name) for f in files)
 

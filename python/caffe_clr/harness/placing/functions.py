@@ -12,6 +12,7 @@ _DECLARED = re.compile(r"\s+[\w:<>&* ]*[ &*](\w+)\([^;{}]*\)[^;{}]*;$")
 
 
 def add_includes(text: Text, run: Run) -> Part:
+    """Add the includes that a file lacks."""
     lacking = [line for line in run.added if line not in text.lines]
     place = f"{', '.join(line.split()[1] for line in lacking)} among the includes"
     if lacking:
@@ -25,7 +26,7 @@ def add_includes(text: Text, run: Run) -> Part:
 def add_functions(work: Work, text: Text, run: Run, caller: Name | None) -> Part:
     """Define functions before the one that calls them."""
     names = run.defined
-    before = shown(caller) if caller else "what calls them"
+    before = shown(caller) if caller else "the code that calls them"
     place = f"the functions {', '.join(names)} before {before}"
     own = [name for name in names if _is_own(work, text, run, name)]
     if own:
@@ -44,15 +45,15 @@ def add_functions(work: Work, text: Text, run: Run, caller: Name | None) -> Part
 
 
 def is_declaration(run: Run) -> bool:
-    """Whether a run declares a member function behind another one."""
+    """Whether a run declares a member function after another one."""
     return bool(run.owner and _declared(run.added) and _declared(run.before[-1:]))
 
 
 def add_declaration(text: Text, run: Run) -> Part:
-    """Declare a member function behind the one that it stands behind in the patch."""
+    """Declare a member function after the one that it follows in the patch."""
     assert run.owner
     name, neighbour = _declared(run.added), _declared(run.before[-1:])
-    place = f"the declaration of {name} behind {neighbour} in {run.owner}"
+    place = f"the declaration of {name} after {neighbour} in {run.owner}"
     offsets = code.class_(text.joined, run.owner)
     if offsets is None:
         return Part(LOST, place, run.added)
@@ -60,7 +61,7 @@ def add_declaration(text: Text, run: Run) -> Part:
         return Part(APPLIED, place, run.added)
     body = code.masked(text.joined)[slice(*offsets)]
     if re.search(rf"\b{name}\s*\(", body):
-        return Part(FITS, f"{name} is declared in {run.owner}", needed=False)
+        return Part(FITS, f"{run.owner} already declares {name}", needed=False)
     found = [*re.finditer(rf"\b{neighbour}\s*\([^;{{}}]*\)[^;{{}}]*;", body)]
     if len(found) != 1:
         return Part(LOST, place, run.added)
@@ -86,7 +87,7 @@ def _is_own(work: Work, text: Text, run: Run, name: str) -> bool:
 
 
 def _begin_own(text: Text, run: Run, names: list[str]) -> Part:
-    """Let a member function of the tree begin as the patch's does, up to its last line."""
+    """Put the patch's function, but for its last line, at the head of the tree's own one."""
     function = _member(text, run, names[0])
     ends = len(run.added) - 1 - run.added[::-1].index("}")
     head = next(at for at, line in enumerate(run.added) if diffs.defined([line]))
@@ -94,9 +95,9 @@ def _begin_own(text: Text, run: Run, names: list[str]) -> Part:
     at = text.line_of(function.brace) if function else 0
     is_alike = function and re.match(r"[^()]*\(\s*\)", function.code)
     if len(names) > 1 or not is_alike or not begun or not text.lines[at].endswith("{"):
-        return Part(OWN, f"there is a function {', '.join(names)} here", run.added)
+        return Part(OWN, f"this Caffe already has a function {', '.join(names)}", run.added)
     text.replace(at + 1, 0, begun)
-    return Part(FITS, f"what the patch's {names[0]} does at the head of the one here", begun)
+    return Part(FITS, f"the code of {names[0]} at the head of the existing function", begun)
 
 
 def _member(text: Text, run: Run, name: str) -> code.Function | None:

@@ -1,25 +1,25 @@
-"""What becomes of a patch on a tree, part by part."""
+"""The result of placing a patch on a tree, part by part."""
 
 from dataclasses import dataclass, field
 
-# What becomes of a part of a patch, or of all of it
+# the states of a part, and of a patch
 FITS = "fits"
 APPLIED = "is already applied"
 PARTLY = "is partly applied"
-OWN = "collides with what this Caffe has of its own"
-LOST = "has no place"
-NO_FILE = "there is no such file"
+OWN = "conflicts with code of this Caffe"
+LOST = "cannot be placed"
+NO_FILE = "does not exist"
 
 
 @dataclass(frozen=True)
 class Part:
-    """What becomes of a run of changed lines, or of a whole file.
+    """The result for a run of changed lines, or for a whole file.
 
     Args:
         state: FITS, APPLIED, PARTLY, OWN or LOST.
-        place: which lines, and where they go or are, in words.
-        lines: those to put there.
-        needed: whether the policies work only with it.
+        place: a description of the lines and where they go or already are.
+        lines: the lines to add there.
+        needed: whether the policies need it.
     """
 
     state: str
@@ -34,7 +34,7 @@ class Part:
 
 @dataclass
 class FilePlacement:
-    """What a patch does to one file, as the tree names it; None as content leaves it alone."""
+    """The result for one file, by its name in the tree; content None leaves the file alone."""
 
     file: str
     parts: list[Part] = field(default_factory=list)
@@ -50,10 +50,10 @@ class Placement:
     """A patch placed on a tree.
 
     Args:
-        files: what it does, file by file.
-        numbers: of the fields that it adds, by name.
-        taken: the patch's own numbers that other fields of the tree have, with their names.
-        elsewhere: functions that the patch does not know, but has to change as well.
+        files: the result for each file.
+        numbers: the numbers of the fields that it adds, by name.
+        taken: the patch's numbers that other fields of the tree use, with their names.
+        elsewhere: functions that the patch does not know, but that need its change as well.
     """
 
     files: list[FilePlacement]
@@ -63,7 +63,7 @@ class Placement:
 
     @property
     def state(self) -> str:
-        """FITS, or why nothing of it is to be written."""
+        """FITS, or the reason to write none of it."""
         states = {part.state for file in self.files for part in file.parts if part.needed}
         if OWN in states:
             return OWN
@@ -77,9 +77,9 @@ class Placement:
     def reason(self) -> str:
         """Why the fields have these numbers."""
         if not self.taken:
-            return "these numbers are the patch's own, and free here"
-        taken = ", ".join(f"{number} is {name}" for number, name in self.taken.items())
+            return "numbered as in the patch"
+        taken = ", ".join(f"{number} ({name})" for number, name in self.taken.items())
         return (
-            f"the next numbers that are free: of the patch's own, {taken} here (a number matters"
-            " only to binary solver files, which nobody writes)"
+            f"numbered after the highest field, because this Caffe uses {taken}; field numbers"
+            " matter only in binary solver files, which Caffe never writes"
         )

@@ -1,4 +1,4 @@
-"""What all parts of a patch share while it is placed on a tree."""
+"""The state that the parts of a patch share while it is placed on a tree."""
 
 import re
 from collections.abc import Iterable
@@ -9,16 +9,16 @@ _POLICY = re.compile(r"\blr_policy(?:\(\))?\s*==\s*\"(\w+)\"")
 
 @dataclass
 class Work:
-    """What is known of a patch, and what placing it has found so far.
+    """The facts of a patch, and the findings so far.
 
     Args:
-        functions: those that the patch defines.
-        policies: those that it adds.
-        context: the lines that it leaves.
-        numbers: of the fields that it adds, by name.
-        taken: the patch's own numbers that other fields of the tree have, with their names.
-        elsewhere: functions that the patch does not know, but that were changed as well.
-        declared_otherwise: the first function that the tree declares otherwise than the patch.
+        functions: the functions that the patch defines.
+        policies: the policies that it adds.
+        context: the lines that it leaves unchanged.
+        numbers: the numbers of the fields that it adds, by name.
+        taken: the patch's numbers that other fields of the tree use, with their names.
+        elsewhere: functions that the patch does not know, but that got its change as well.
+        declared_otherwise: the first function that the tree declares differently.
     """
 
     functions: list[str]
