@@ -105,7 +105,7 @@ def test_runs_in_one_plot(run_cli: Run, digits: Path, tmp_path: Path) -> None:
     assert "--together both.txt: name a file that ends in .png" in text.stderr
     same = run_cli("plot", "runs/fixed", "runs/fixed", "--together", "same.png")
     assert same.returncode == 2
-    assert "a run is named twice; name each once" in same.stderr
+    assert "a run is given twice; give each one once" in same.stderr
     (tmp_path / "runs" / "fixed" / "run.json").unlink()
     (digits / "moved.prototxt").rename(digits / "train_test.prototxt")
     done = run_cli("plot", "runs/fixed", "runs/triangular2", "--together", "again.png")
@@ -230,7 +230,7 @@ def test_range_test_says_first_that_it_diverged(run_cli: Run, tmp_path: Path) ->
     first = next(line for line in done.stdout.splitlines() if "range test" not in line)
     stopped = re.fullmatch(r"Stopped early: diverged at iteration \d+, rate ([\d.]+): .*", first)
     assert stopped
-    remedy = r"let the range end below ([\d.]+), where the training diverges"
+    remedy = r"end the range below ([\d.]+), where the training diverges"
     failed = re.fullmatch(rf"error: no bounds: .*: {remedy}\n", done.stderr)
     assert failed
     assert float(failed[1]) == pytest.approx(float(stopped[1]), rel=0.01)
@@ -249,8 +249,11 @@ def test_suggest_judges_by_what_it_is_told_to(run_cli: Run, tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
     assert "Judged by: gap (lower is better), 40 values; not by the outputs gate\n" in done.stdout
     for arguments, reason in (
-        (["curve.csv"], "outputs, gap, gate: name one with --output"),
-        (["curve.csv", "--output", "gaps"], "no output gaps; there are gap, gate"),
+        (
+            ["curve.csv"],
+            "outputs (gap, gate) do not tell whether higher or lower is better; choose one with",
+        ),
+        (["curve.csv", "--output", "gaps"], "has no output gaps; use one of gap, gate"),
         (["curve.csv", "--lower-is-better"], "name the output that should fall with --output"),
     ):
         refused = run_cli("suggest", *arguments)
@@ -297,7 +300,7 @@ def test_suggest_prints_bounds_and_draws_them(run_cli: Run, root: Path, tmp_path
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--min-lr", "0.1", "--max-lr", "0.01", "--iterations", "50"], "is not below --max-lr"),
+        (["--min-lr", "0.1", "--max-lr", "0.01", "--iterations", "50"], "first below the second"),
         (["--min-lr", "0.01", "--max-lr", "0.1"], "give --epochs or --iterations"),
         (["--min-lr", "0.01", "--max-lr", "0.1", "--iterations", "3"], "too few for a curve"),
     ],
@@ -386,10 +389,10 @@ def test_data_is_written_into_the_current_folder(tree: Tree, run_cli: Run, tmp_p
     [
         (["--epochs", "nan"], "--epochs nan: give a number above 0"),
         (["--epochs", "inf"], "--epochs inf: give a number above 0"),
-        (["--epochs", "1e300"], "asked for exceed 2,147,483,647, the highest max_iter"),
+        (["--epochs", "1e300"], "exceeds 2,147,483,647 iterations, the highest max_iter"),
         (
             ["--iterations", "99999999999999999999"],
-            "asked for exceed 2,147,483,647, the highest max_iter",
+            "exceeds 2,147,483,647 iterations, the highest max_iter",
         ),
         (["--iterations", "0"], "0 iterations are too few"),
         (["--iterations", "50", "--seed", "4294967296"], "less than or equal to 4294967295"),

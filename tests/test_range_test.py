@@ -195,8 +195,10 @@ def test_1cycle_is_written_where_it_is_asked_for(
     assert (solver.stepsize, solver.max_iter) == (450, 1000)
     assert list(solver.cyclical_momentum) == [np.float32(0.85), 450]
     text = found.solver.read_text()
-    assert "# base_lr: a tenth of max_lr, where there is one cycle (arXiv 1803.09820).\n" in text
-    assert "# stepsize: the cycle is 90% of max_iter, about as in the solver files of" in text
+    assert (
+        "# base_lr: a tenth of max_lr, as advised for a single cycle (arXiv 1803.09820).\n" in text
+    )
+    assert "# stepsize: the cycle takes 90% of max_iter, much as in the solver files" in text
     own = write_solver(lr_policy="1cycle", max_lr=0.1, stepsize=3, max_iter=1000)
     assert range_test(own, tmp_path / "own", Options(**SWEEP, epochs=8)).solver == (
         tmp_path / "own" / "1cycle_solver.prototxt"
@@ -213,7 +215,7 @@ def test_a_policy_that_cannot_be_written_is_refused(
 
     told = "--policy decay: give one of triangular, triangular2, exp_range, 1cycle"
     assert refusal(DIGITS, "decay") == told
-    told = "max_iter is 0; set it: the cycle of 1cycle is 90% of it"
+    told = "max_iter is 0; set it to 3 or more, because the cycle of 1cycle takes 90% of it"
     assert refusal(write_solver(max_iter=None), "1cycle").endswith(told)
     assert not (tmp_path / "out").exists()
 
@@ -244,7 +246,7 @@ def test_a_diverging_sweep_ends_early_and_keeps_its_rows(tmp_path: Path) -> None
 
     assert found.stopped.startswith(f"Stopped early: diverged at iteration {end}, rate ")
     assert ";" not in found.stopped
-    assert "let the range end below" in found.suggestions.max_lr.reason
+    assert "end the range below" in found.suggestions.max_lr.reason
     # at these rates the net learns nothing
     assert found.solver is None
     assert {path.name for path in out.iterdir()} == {*FILES, "seed_1701"}
@@ -388,15 +390,15 @@ def test_tests_that_are_switched_off_stay_off_and_are_told_of(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"min_lr": 0.3, "max_lr": 0.3}, r"--min-lr 0\.3 is not below --max-lr 0\.3"),
-        ({"min_lr": 0.4, "max_lr": 0.3}, r"--min-lr 0\.4 is not below --max-lr 0\.3"),
-        ({"min_lr": -0.1, "max_lr": 0.3}, r"--min-lr -0\.1 .*is negative"),
+        ({"min_lr": 0.3, "max_lr": 0.3}, r"--min-lr 0\.3 --max-lr 0\.3: .* first below the second"),
+        ({"min_lr": 0.4, "max_lr": 0.3}, r"--min-lr 0\.4 --max-lr 0\.3: .* first below the second"),
+        ({"min_lr": -0.1, "max_lr": 0.3}, r"--min-lr -0\.1 .*rates of 0 or more"),
         ({"min_lr": float("nan"), "max_lr": 0.3}, "--min-lr nan"),
-        ({"min_lr": 0, "max_lr": float("inf")}, "--max-lr inf.* infinite"),
-        ({**SWEEP, "iterations": 7}, "7 iterations are too few for a curve; give 8 at least"),
+        ({"min_lr": 0, "max_lr": float("inf")}, "--max-lr inf: give finite rates"),
+        ({**SWEEP, "iterations": 7}, "7 iterations are too few for a curve; give at least 8"),
         ({**SWEEP, "epochs": 0.1}, "3 iterations are too few"),
         ({**SWEEP, "epochs": -1}, "--epochs -1: give a number above 0"),
-        ({**SWEEP, "epochs": None}, "how long to train.*--epochs or --iterations"),
+        ({**SWEEP, "epochs": None}, "length of the test is missing; give --epochs or --iterations"),
     ],
 )
 def test_what_makes_no_range_test_is_refused(
@@ -447,7 +449,9 @@ def test_a_step_without_a_count_is_a_sixth_of_the_run(uncounted: Path, tmp_path:
     assert found.solver is not None
     solver = prototxt.read_solver(found.solver)
     assert (solver.stepsize, solver.max_iter) == (100, 600)
-    assert "a sixth of the run, since the epoch is not known" in found.solver.read_text()
+    assert (
+        "a sixth of the run, because the length of an epoch is unknown" in found.solver.read_text()
+    )
 
 
 def test_another_range_is_refused_before_anything_is_trained(

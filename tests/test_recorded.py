@@ -107,7 +107,7 @@ def test_an_output_is_chosen(write: Callable[..., Path], tmp_path: Path) -> None
     assert (found.metric.name, found.metric.of_test) == ("loss", True)
     assert not found.metric.is_accuracy
     assert bounds(found) == pytest.approx((0.006, 0.019), abs=0.0011)
-    with pytest.raises(UsageError, match="no output top_5; there are accuracy, loss"):
+    with pytest.raises(UsageError, match="has no output top_5; use one of accuracy, loss"):
         read(path, "top_5")
 
 
@@ -156,7 +156,7 @@ def test_an_output_with_a_weight_is_a_loss_whatever_its_name(tmp_path: Path) -> 
 def test_a_run_that_diverged_says_so(tmp_path: Path) -> None:
     found = read(run_folder(tmp_path / "run", LOSSES[:5], "diverged"))
     assert found.diverged_at == RATES[4]
-    assert "let the range end below 0.005" in found.suggestions.max_lr.reason
+    assert "end the range below 0.005" in found.suggestions.max_lr.reason
 
 
 def test_a_cycle_counts_up_to_its_peak(tmp_path: Path) -> None:
@@ -184,20 +184,20 @@ def test_rows_of_tests_and_of_losses_alternate(tmp_path: Path) -> None:
 
 
 def test_what_is_no_range_test_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"fixed\.csv: the rate never rises in it"):
+    with pytest.raises(UsageError, match=r"fixed\.csv: the rate never rises, so this is not"):
         read(table(tmp_path / "fixed.csv", lr=[0.01] * 20, accuracy=range(20)))
-    with pytest.raises(ClrError, match=r"rate\.csv: it has no column lr"):
+    with pytest.raises(ClrError, match=r"rate\.csv: has no column lr"):
         read(table(tmp_path / "rate.csv", rate=RATES, accuracy=ACCURACIES))
     (tmp_path / "words.csv").write_text("lr,accuracy\nlow,high\n")
     with pytest.raises(ClrError, match=r"words\.csv: is not a CSV of numbers"):
         read(tmp_path / "words.csv")
     with pytest.raises(ClrError, match="there is no run in it"):
         read(tmp_path)
-    with pytest.raises(ClrError, match=r"none\.csv: there is no such file"):
+    with pytest.raises(ClrError, match=r"none\.csv: no such file or folder"):
         read(tmp_path / "none.csv")
     for damaged in ("", "[]", '{"seeds": [1]}', '{"seeds": [], "diverged_at": null}'):
         (tmp_path / "range_test.json").write_text(damaged)
-        with pytest.raises(ClrError, match=r"range_test\.json: cannot be read; name the range_te"):
+        with pytest.raises(ClrError, match=r"range_test\.json: cannot be read; give the range_te"):
             read(tmp_path)
 
 
@@ -257,8 +257,8 @@ def test_a_rate_that_falls_again_is_warned_of(tmp_path: Path) -> None:
     cycle = table(tmp_path / "cycle.csv", lr=rates + rates[::-1], accuracy=accuracies * 2)
     found = curves.read(cycle, on_warning=warnings.append)
     assert warnings == [
-        f"{cycle}: the rate falls, as in a cycle or where a stage begins; only its rise from 0 to"
-        " 0.02 is judged, as if it were a range test; for another rise, give its lines alone"
+        f"{cycle}: the rate also falls, as in cycles or between stages; only the rise from 0 to"
+        " 0.02 is judged. To judge another rise, give only its lines"
     ]
     assert found.suggestions == curves.read(rising).suggestions
 
@@ -273,7 +273,7 @@ def test_of_stages_the_highest_rise_is_judged_and_told(tmp_path: Path) -> None:
     found = read(tmp_path / "all.log", on_warning=warnings.append)
     assert found.suggestions == read(tmp_path / "500.log").suggestions
     assert [row["iteration"] for row in found.rows] == list(range(500, 1000, 10))
-    assert "only its rise from 0.001 to 0.05 (iterations 500 to 990) is judged" in warnings[0]
+    assert "only the rise from 0.001 to 0.05 (iterations 500 to 990) is judged" in warnings[0]
 
 
 @pytest.mark.parametrize(("highest", "labels"), [(0.05, 2), (0.0045, 0)])
@@ -305,7 +305,10 @@ def test_an_error_is_to_fall(tmp_path: Path) -> None:
 
 def test_what_no_name_tells_can_be_said(tmp_path: Path) -> None:
     path = table(tmp_path / "curve.csv", lr=RATES, margin=1 - ACCURACIES, gate=RATES)
-    with pytest.raises(UsageError, match=r"margin, gate: name one with --output, and add --lower"):
+    with pytest.raises(
+        UsageError,
+        match=r"\(margin, gate\) do not tell .*; choose one with --output, and add --lower",
+    ):
         read(path)
     found = read(path, "margin", lower_is_better=True)
     assert not found.metric.is_accuracy
@@ -334,7 +337,7 @@ def test_the_training_loss_does_not_confirm_itself(tmp_path: Path) -> None:
 
 def test_few_displays_are_counted_as_such(tmp_path: Path) -> None:
     few = read(table(tmp_path / "few.csv", lr=RATES[:5], loss=LOSSES[:5]))
-    assert "5 displays are too few, it takes 8" in few.suggestions.max_lr.reason
+    assert "5 displays are too few (8 are needed)" in few.suggestions.max_lr.reason
 
 
 def top_k_log(path: Path, *, shows_nets: bool) -> Path:
@@ -425,7 +428,7 @@ def test_without_a_caffe_names_tell_what_to_judge_by(
     found = read(top_k_log(tmp_path / "train.log", shows_nets=True), on_warning=warnings.append)
     assert found.metric.name == "second_acc"
     (warning,) = warnings
-    assert "outputs are judged by their names: no Caffe in this Python environment" in warning
+    assert "so outputs are judged by their names: no Caffe in this Python environment" in warning
 
 
 @pytest.mark.parametrize(

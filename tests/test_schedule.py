@@ -318,7 +318,7 @@ def test_an_undefined_rate_is_told(write: Write, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("ends", "message"),
     [
-        ([0], "solver0.prototxt: max_iter is 0; set it to the iteration at which to end"),
+        ([0], "solver0.prototxt: max_iter is 0; set it to the iteration at which the run ends"),
         ([-1], "solver0.prototxt: max_iter is -1; set"),
         ([20, 10], "solver1.prototxt: max_iter is 10, but the stage before it ends at 20; set it"),
         ([20, 20], "solver1.prototxt: max_iter is 20, but the stage before it ends at 20; set it"),

@@ -68,7 +68,7 @@ def test_super_convergence_is_not_cut_off_at_its_first_dip() -> None:
     assert max_lr > 0.4
     assert found.max_lr.rule == "slows"
     assert (rule(found, "holds").rate or 0) > 2.5
-    assert "holds up to 2.7, so that a larger max_lr is worth a try" in found.max_lr.reason
+    assert "holds up to 2.7; a larger max_lr is worth a try" in found.max_lr.reason
     assert found.max_lr.confidence == "medium"
 
 
@@ -116,8 +116,8 @@ def test_known_bounds_are_found(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_a_flat_curve_has_no_bounds(seed: int) -> None:
     found = suggest(RATES, 0.1 + noise(seed, RATES.size))
-    remedy = "test higher or lower rates, or over more epochs"
-    assert_nothing(found, f"does not rise clearly above where it starts: {remedy}")
+    remedy = "test higher or lower rates, or train for more epochs"
+    assert_nothing(found, f"does not rise clearly above its start: {remedy}")
     assert_nothing(suggest(RATES, np.full(RATES.size, 0.1)), "does not rise clearly")
 
 
@@ -138,7 +138,7 @@ def test_a_curve_that_still_rises_has_no_max_lr(seed: int) -> None:
     assert found.base_lr.rate == pytest.approx(RISES, abs=0.003)
     assert found.max_lr.rate is None
     assert found.max_lr.reason == (
-        "the accuracy still rises at the highest rate: test up to a higher one"
+        "the accuracy still rises at the highest rate: test up to a higher rate"
     )
     assert rule(found, "max/3").rate is None
 
@@ -159,13 +159,14 @@ def test_max_lr_is_below_the_rate_of_divergence() -> None:
     found = suggest(rising, curve(rising), diverged_at=diverged_at)
     assert found.max_lr.rule == "falls"
     assert bounds(found)[1] <= rising[-1]
-    assert found.max_lr.reason.startswith("the training diverges at 0.0185, after 0.01")
+    assert found.max_lr.reason.endswith(", and the training diverges at 0.0185")
+    assert found.max_lr.reason.startswith("the accuracy holds up to 0.01")
 
 
 def test_an_accuracy_risen_at_the_first_test_makes_base_lr_unsure() -> None:
     found = suggest(RATES * 4, curve(RATES * 4))
     assert (found.base_lr.rate, found.base_lr.confidence) == (RATES[1] * 4, "low")
-    assert found.base_lr.reason.endswith("the second rate tested: it may be lower")
+    assert found.base_lr.reason.endswith("the second rate tested; base_lr may be lower")
     found = suggest(RATES * 10, curve(RATES * 10))
     base_lr, max_lr = bounds(found)
     assert (base_lr, found.base_lr.rule, found.base_lr.confidence) == (max_lr / 4, "max/4", "low")
@@ -175,10 +176,12 @@ def test_few_tests_have_no_bounds() -> None:
     few = np.linspace(0.001, 0.05, suggestions.FEWEST_TESTS)
     assert bounds(suggest(few, curve(few)))
     remedy = "test over more iterations, or more often"
-    assert_nothing(suggest(few[1:], curve(few[1:])), f"7 tests are too few, it takes 8: {remedy}")
-    below = "let the range end below 0.06, where the training diverges"
+    assert_nothing(
+        suggest(few[1:], curve(few[1:])), f"7 tests are too few (8 are needed): {remedy}"
+    )
+    below = "end the range below 0.06, where the training diverges"
     found = suggest(few[1:], curve(few[1:]), diverged_at=0.06)
-    assert_nothing(found, f"7 tests are too few, it takes 8: {below}")
+    assert_nothing(found, f"7 tests are too few (8 are needed): {below}")
     lost = np.where(few == few[3], np.nan, curve(few))
     assert_nothing(suggest(few, lost), "7 tests are too few")
     assert_nothing(suggest([], []), "0 tests are too few")
@@ -237,13 +240,13 @@ def test_a_small_rise_that_the_loss_does_not_show_is_none(seed: int) -> None:
 def test_a_net_that_guesses_another_class_has_not_learned() -> None:
     guesses = np.repeat([0.098, 0.1135, 0.1028, 0.1135, 0.1135], 10)
     found = suggest(RATES, guesses, chance=0.1)
-    assert_nothing(found, "the accuracy is 0.114 at best, and 0.1 by guessing: test higher")
+    assert_nothing(found, "the best accuracy, 0.114, is not clearly above chance, 0.1: test higher")
     assert bounds(suggest(RATES, curve(RATES), chance=0.1)) == bounds(suggest(RATES, curve(RATES)))
 
 
 def test_a_few_images_above_chance_are_no_rise() -> None:
     found = suggest(RATES, np.interp(RATES, [RATES[10], RATES[40]], [0.118, 0.131]), chance=0.1)
-    assert_nothing(found, "the accuracy is 0.131 at best, and 0.1 by guessing: test higher")
+    assert_nothing(found, "the best accuracy, 0.131, is not clearly above chance, 0.1: test higher")
 
 
 def test_what_is_ragged_at_chance_is_not_ragged() -> None:

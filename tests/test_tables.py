@@ -93,12 +93,18 @@ def test_columns_that_hold_no_numbers_are_left_out(write: Callable[..., Path]) -
 
 def test_what_cannot_be_read_is_told(write: Callable[..., Path]) -> None:
     for text, message in (
-        (lines().replace("lr", "rate"), "it has no column lr; give the column of the rates that"),
-        (lines().replace("lr", "lr-a").replace("loss", "lr-b"), "lr-a, lr-b may each be the rate"),
-        ("", "it has no column lr"),
-        (lines() + "1,200,0.3,1\n", "1 of its lines cannot be read, as 1 200 0.3 1; part columns"),
-        (lines() + "low,0.3,1\n", "1 of its lines cannot be read, as low 0.3 1; part columns by"),
-        (lines(delimiter=";") + "1,200;0.3;1\n", "as 1,200 0.3 1; part columns by commas, and"),
+        (lines().replace("lr", "rate"), "has no column lr; give the column with the rates that"),
+        (
+            lines().replace("lr", "lr-a").replace("loss", "lr-b"),
+            "several columns may be the rate: lr-a, lr-b; rename",
+        ),
+        ("", "has no column lr"),
+        (lines() + "1,200,0.3,1\n", "1 of its lines cannot be read, such as 1 200 0.3 1; separate"),
+        (lines() + "low,0.3,1\n", "1 of its lines cannot be read, such as low 0.3 1; separate"),
+        (
+            lines(delimiter=";") + "1,200;0.3;1\n",
+            "such as 1,200 0.3 1; separate columns with commas",
+        ),
         ("lr,loss\nlow,2\nhigh,3\n", "is not a CSV of numbers: 2 of its lines cannot be read"),
         ("lr,loss\n" + "1" * 200_000 + ",2\n", "is not a CSV: field larger than field limit"),
     ):
@@ -121,8 +127,8 @@ def test_a_table_of_parse_log_is_read_with_a_warning(file: str, write: Callable[
     assert list(rows[1]) == ["iteration", "seconds", "lr", "accuracy", "loss"]
     found = suggest(path, on_warning=warnings.append)
     assert warnings == [
-        f"{path}: parse_log.py gives each row the rate of the display before it; give the log"
-        " itself"
+        f"{path}: parse_log.py writes the rate of the previous display into each row; give"
+        " the log itself"
     ]
     assert len(found.rows) == 49
     # the losses of a table of tests are no training losses

@@ -1,4 +1,4 @@
-"""Compares solvers: the same net, several policies, the same seeds (paper, section 4)."""
+"""Compares solvers that train the same net with the same seeds (paper, section 4)."""
 
 import math
 import re
@@ -23,14 +23,14 @@ from caffe_clr.runs.status import Status
 
 @dataclass(frozen=True)
 class Options(TrainingOptions):
-    """How solvers are compared: the options of a training, which each run has, and more.
+    """Options of a comparison: those of each training, and how to run them.
 
-    The comparison itself decides on `seed` and `resume`.
+    The comparison sets `seed` and `resume` itself.
 
     Attributes:
-        seeds: how many; each solver is trained with 1, 2, ….
-        jobs: how many runs at a time on this machine.
-        scheduler: the address of a Dask scheduler whose workers train instead.
+        seeds: number of seeds; each solver is trained with the seeds 1 to `seeds`.
+        jobs: number of runs to train at a time on this machine.
+        scheduler: address of a Dask scheduler; its workers then train the runs.
     """
 
     seeds: int = 3
@@ -40,12 +40,16 @@ class Options(TrainingOptions):
 
 @dataclass(frozen=True)
 class TableLine:
-    """A line of the comparison's table.
+    """One line of the comparison table.
 
-    final and best are the mean and the standard deviation over the seeds, None
-    where every seed diverged; reached is the mean of the iterations after which
-    a seed is as good as the first solver in the end, of those that are, and
-    ratio that number over the first solver's own, where every seed is.
+    Attributes:
+        final: mean and standard deviation over the seeds; None if no seed has a result.
+        best: the same for the best value of each seed.
+        reached: mean number of iterations after which a seed is as good as the first
+            solver is at its end, over the seeds that get there; None if none does.
+        reached_by: number of seeds that get there.
+        ratio: `reached` divided by that of the first solver; None unless all seeds of
+            both solvers get there.
     """
 
     name: str
@@ -60,7 +64,7 @@ class TableLine:
 
 
 def default_folder(solver_files: Sequence[Path]) -> Path:
-    """runs/compare-<names>; the same for the same solvers, so that a comparison is resumed."""
+    """The default folder, runs/compare-<names>: the same solvers resume their comparison."""
     return Path("runs") / ("compare-" + "-".join(names(solver_files)))
 
 
@@ -71,22 +75,28 @@ def compare(
     on_progress: Callable[[dict[str, int]], None] = lambda done: None,
     on_warning: Callable[[str], None] = lambda warning: None,
 ) -> list[Entry]:
-    """Train each solver with each of the seeds 1, 2, … and read what came of it.
+    """Train each solver with the seeds 1 to `options.seeds`, and return the results.
 
-    Each run has a folder of its own, out/<solver name>/seed_<n>; one that is
-    finished is not repeated, one that was interrupted goes on.
+    Each run has its own folder, out/<solver name>/seed_<n>. Finished runs are not
+    repeated, and interrupted runs are resumed.
 
     Args:
-        on_progress: called a few times a second with the iterations that are
-            done, over all seeds, by solver name.
-        on_warning: as of training.train.
+        solver_files: the solver prototxts; the first is the baseline.
+        out: the folder of the comparison.
+        options: see Options.
+        on_progress: called a few times a second with the number of iterations done, by
+            solver name, summed over the seeds.
+        on_warning: see training.train.
+
+    Returns:
+        An entry for each solver, in the same order.
 
     Raises:
-        UsageError: the nets have no metric in common, or a run was begun with
-            another solver.
-        ClrError: as training.train. A solver that cannot be trained is refused
-            before the first is; what fails later on does not stop the others.
-            Diverging is no error here.
+        UsageError: the nets have no metric in common, or a run in `out` was started with
+            a different solver.
+        ClrError: see training.train. A solver that cannot be trained is refused before any
+            training starts; a run that fails later does not stop the others. Divergence
+            is not an error.
     """
     if options.seeds < 1:
         raise UsageError(f"--seeds {options.seeds}: give 1 or more")
@@ -142,11 +152,11 @@ def _check(tasks: Sequence[Job]) -> None:
 
 
 def of_runs(folders: Sequence[Path]) -> list[Entry]:
-    """What runs have recorded so far, each under the name of its folder, to be drawn together.
+    """The records of several runs for one plot, named after their folders.
 
     Raises:
-        UsageError: they have no metric in common, or a folder is named twice.
-        ClrError: there is no run in a folder, or nothing is recorded yet.
+        UsageError: the runs have no metric in common, or a folder is given twice.
+        ClrError: a folder holds no run, or nothing is recorded yet.
     """
     entries = []
     for folder, name in zip(folders, _folder_names(folders), strict=True):
@@ -163,7 +173,7 @@ def of_runs(folders: Sequence[Path]) -> list[Entry]:
         )
         if not entry.curve():
             label = entry.metric.label
-            raise ClrError(f"{folder}: no {label} is recorded yet; wait for the first")
+            raise ClrError(f"{folder}: no {label} is recorded yet; try again later")
         entries.append(entry)
     if len({entry.metric for entry in entries}) > 1:
         told = ", ".join(f"{entry.name}: {entry.metric.label}" for entry in entries)
@@ -174,7 +184,7 @@ def of_runs(folders: Sequence[Path]) -> list[Entry]:
 def run_folders(
     solver_files: Sequence[Path], out: Path, seeds: int
 ) -> list[tuple[Path, Path, int]]:
-    """Solver file, run folder and seed of each run, the seeds one after the other."""
+    """The solver file, run folder and seed of each run, in the order of the seeds."""
     return [
         (file, out / name / f"seed_{seed}", seed)
         for seed in range(1, seeds + 1)
@@ -183,7 +193,7 @@ def run_folders(
 
 
 def table(entries: Sequence[Entry]) -> list[TableLine]:
-    """The lines of the comparison; the first solver is what the others are measured by."""
+    """The lines of the comparison table; the first solver is the baseline."""
     first = entries[0]
     finals = first.finals()
     goal = statistics.fmean(finals) if finals else None
@@ -231,17 +241,17 @@ def write(entries: Sequence[Entry], lines: Sequence[TableLine], out: Path) -> No
 
 
 def _folder_names(folders: Sequence[Path]) -> list[str]:
-    """A name for each run: that of its folder, with as many above it as tell it from others."""
+    """A name for each run: its folder, with as many parent folders as make it unique."""
     parts = [folder.resolve().parts for folder in folders]
     for count in range(1, max(map(len, parts)) + 1):
         found = ["/".join(each[-count:]) for each in parts]
         if len(set(found)) == len(found):
             return found
-    raise UsageError("a run is named twice; name each once")
+    raise UsageError("a run is given twice; give each one once")
 
 
 def names(solver_files: Sequence[Path]) -> list[str]:
-    """A name for each solver: of its file, with its folder's where two would be the same."""
+    """A name for each solver: that of its file, with its folder if two would be equal."""
     found = [run_folder.solver_name(file) for file in solver_files]
     if len(set(found)) < len(found):
         pairs = zip(solver_files, found, strict=True)
@@ -263,14 +273,14 @@ def _metrics(solvers: Sequence[SolverFile]) -> dict[str, Metric]:
     for solver in solvers:
         if not found[solver.name].of_test and not solver.parameter.display:
             raise ClrError(
-                f"{solver.name}: display is 0, and there is no test net: nothing is recorded to"
-                " compare by; set display"
+                f"{solver.name}: nothing is recorded to compare, because display is 0 and there is"
+                " no test net; set display"
             )
     labels = {metric.label: name for name, metric in found.items()}
     if len(labels) > 1:
-        told = ", ".join(f"{name} by its {label}" for label, name in labels.items())
+        told = ", ".join(f"{name}: {label}" for label, name in labels.items())
         raise UsageError(
-            f"the solvers have no metric in common: {told}; give nets with the same outputs"
+            f"the solvers have no metric in common ({told}); use nets with the same outputs"
         )
     return found
 

@@ -1,4 +1,4 @@
-"""Range tests that were trained and recorded by whatever means: logs, run folders and CSV."""
+"""Suggests bounds from recorded range tests: logs of `caffe train`, run folders and tables."""
 
 import json
 import math
@@ -53,23 +53,23 @@ def read(
     suggest: Callable[..., Suggestions] = suggestions.suggest,
     on_warning: Callable[[str], None] = lambda warning: None,
 ) -> RangeTest:
-    """Suggest bounds from what was recorded while the rate rose.
+    """Suggest bounds from a recorded training whose rate rises.
 
     Args:
         path: a log of `caffe train`, the folder of a run or of a range test, or a
-            table, such as a CSV, with a column lr, one of an output and, if it was
-            recorded, one of the training loss: loss or train_loss (see tables.read).
-            Where the rate falls again, as after half a cycle, what comes after is left out.
-        output: what to judge by. Default: what range-test judges by, as far as the net is
-            known (see metrics.metric_of_net); otherwise an accuracy by its name, a loss, or
-            the training loss.
-        lower_is_better: `output` is to be lowered, whatever its name.
+            table such as a CSV. A table has the columns lr, an output and, optionally,
+            the training loss as loss or train_loss (see tables.read). Only the rise up
+            to the highest rate is judged.
+        output: the output to judge by. Default: the one that range-test would use, if
+            the net is known (see metrics.metric_of_net); otherwise an output named like
+            an accuracy, else a loss, else the training loss.
+        lower_is_better: lower values of `output` are better, whatever its name.
         suggest: the rules.
-        on_warning: called where something is left out.
+        on_warning: called with a message if part of the data is ignored.
 
     Raises:
-        UsageError: the rate does not rise, there is no such output, or none whose name
-            says whether higher or lower is better.
+        UsageError: the rate does not rise, the output does not exist, or no name of an
+            output tells whether higher or lower is better.
         ClrError: the file cannot be read, or has no rates.
     """
     recorded = _read(path, on_warning)
@@ -78,14 +78,13 @@ def read(
     rates = [row["lr"] for row in test + train]
     if len(set(rates)) < 2 and recorded.diverged_at is None:
         raise UsageError(
-            f"{path}: the rate never rises in it, as it does in a range test: see"
+            f"{path}: the rate never rises, so this is not a range test; run one with"
             " `caffe-clr range-test`"
         )
     if rates and any(_falls(rows) for rows in (recorded.test, recorded.train)):
         on_warning(
-            f"{path}: the rate falls, as in a cycle or where a stage begins; only"
-            f" {_span(test + train)} is judged, as if it were a range test; for another"
-            " rise, give its lines alone"
+            f"{path}: the rate also falls, as in cycles or between stages; only"
+            f" {_span(test + train)} is judged. To judge another rise, give only its lines"
         )
     lost = [row["lr"] for row in train if metrics.is_lost(row["loss"])]
     diverged_at = min(lost, default=recorded.diverged_at)
@@ -107,7 +106,7 @@ def read(
 
 def _read(path: Path, on_warning: Callable[[str], None]) -> _Recorded:
     if not path.exists():
-        raise ClrError(f"{path}: there is no such file or folder")
+        raise ClrError(f"{path}: no such file or folder")
     if path.is_dir():
         if (path / "range_test.json").is_file():
             return _read_range_test(path)
@@ -127,7 +126,9 @@ def _read(path: Path, on_warning: Callable[[str], None]) -> _Recorded:
         window = log.solver.average_loss if log.solver else 1
         metric = _metric_of_nets(log.nets)
     except ClrError as error:
-        on_warning(f"{path}: its nets cannot be read; outputs are judged by their names: {error}")
+        on_warning(
+            f"{path}: the nets in it cannot be read, so outputs are judged by their names: {error}"
+        )
     train = _with_middle_rates(log, window)
     return _Recorded(log.test, train, losses=log.losses, metric=metric)
 
@@ -157,7 +158,7 @@ def _read_range_test(folder: Path) -> _Recorded:
         metric = metrics.recorded_metric(run_folder.read_status(folders[0]))
         histories = [run_folder.read_history(each) for each in folders]
     except (OSError, ValueError, LookupError, TypeError):
-        raise ClrError(f"{path}: cannot be read; name the range_test.csv beside it") from None
+        raise ClrError(f"{path}: cannot be read; give the range_test.csv beside it") from None
     losses = metrics.over_seeds([each.train for each in histories], "loss")
     train = [{**row, "loss": row["mean"]} for row in losses]
     return _Recorded(_tests_over_seeds(histories), train, diverged_at, seeds, metric=metric)
@@ -182,8 +183,8 @@ def _read_csv(path: Path, on_warning: Callable[[str], None]) -> _Recorded:
     table = tables.read(path)
     if table.is_of_parse_log:
         on_warning(
-            f"{path}: parse_log.py gives each row the rate of the display before it; give the log"
-            " itself"
+            f"{path}: parse_log.py writes the rate of the previous display into each row; give"
+            " the log itself"
         )
     rows = _by_rate(table.rows)
     is_of_tests = table.is_of_parse_log and ".test" in path.suffixes
@@ -240,7 +241,7 @@ def _span(rows: Sequence[Row]) -> str:
     rates = [row["lr"] for row in rows]
     iterations = [row["iteration"] for row in rows if "iteration" in row]
     where = f" (iterations {min(iterations):,} to {max(iterations):,})" if iterations else ""
-    return f"its rise from {min(rates):.4g} to {max(rates):.4g}{where}"
+    return f"the rise from {min(rates):.4g} to {max(rates):.4g}{where}"
 
 
 def _falls(rows: Sequence[Row]) -> bool:
@@ -256,7 +257,7 @@ def _named(
         return Metric(name, of_test=True, is_accuracy=not is_loss)
     if _is_training_loss(name) and recorded.train:
         return metrics.TRAINING_LOSS
-    raise UsageError(f"{path}: no output {name}; there are {', '.join(outputs)}")
+    raise UsageError(f"{path}: has no output {name}; use one of {', '.join(outputs)}")
 
 
 def _found(path: Path, rows: Sequence[Row], outputs: list[str], recorded: _Recorded) -> Metric:
@@ -272,8 +273,8 @@ def _found(path: Path, rows: Sequence[Row], outputs: list[str], recorded: _Recor
     metric = metrics.metric_of_outputs(possible, recorded.losses)
     if metric is None and outputs and not recorded.train:
         raise UsageError(
-            f"{path}: whether higher or lower is better is known of none of its outputs,"
-            f" {', '.join(outputs)}: name one with --output, and add --lower-is-better if it is to"
+            f"{path}: the names of its outputs ({', '.join(outputs)}) do not tell whether higher"
+            " or lower is better; choose one with --output, and add --lower-is-better if it should"
             " fall"
         )
     return metric or metrics.TRAINING_LOSS

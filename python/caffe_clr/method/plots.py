@@ -1,4 +1,4 @@
-"""Plots of what a run recorded, as PNG."""
+"""Draws runs, comparisons, range tests and schedules as PNG files."""
 
 import itertools
 import math
@@ -29,10 +29,10 @@ Points = dict[float, float]  # values by iteration
 
 
 def plot_policies(shown: Mapping[str, Mapping[str, float]], path: Path) -> None:
-    """Policies side by side, over 12,000 iterations and up to a rate of 0.0075.
+    """Draw policies side by side, over 12,000 iterations and with rates up to 0.0075.
 
     Args:
-        shown: by a policy's name, the fields of its solver.
+        shown: the solver fields of each policy, by its name.
         path: the PNG to write.
     """
     iterations = np.arange(0, 12_001, 10)
@@ -52,14 +52,14 @@ def plot_policies(shown: Mapping[str, Mapping[str, float]], path: Path) -> None:
 
 
 def plot_comparison(entries: Sequence[Entry], title: str, path: Path) -> None:
-    """What was measured above, the rate below, over the iterations; a line for each solver.
+    """Draw the metric of each solver over the iterations, with its learning rate below.
 
-    The lines are means over the seeds, the bands reach from the lowest seed to the highest.
-    Momenta are drawn at the bottom where they are recorded.
+    Lines are means over the seeds; bands span the lowest to the highest seed. Momenta are
+    drawn at the bottom if they cycle.
 
     Args:
-        entries: the solvers' runs.
-        title: may be empty.
+        entries: the runs of each solver.
+        title: the title of the plot; may be empty.
         path: the PNG to write.
     """
     moving = any(entry.momenta() for entry in entries)
@@ -102,13 +102,13 @@ def plot_comparison(entries: Sequence[Entry], title: str, path: Path) -> None:
 
 
 def plot_range_test(result: RangeTest, title: str, path: Path) -> None:
-    """Accuracy and training loss against the rate, on a linear and on a logarithmic axis.
+    """Draw accuracy and training loss against the rate, on a linear and a logarithmic axis.
 
-    Without a record of the training loss, the accuracy alone.
+    Without recorded training losses, only the accuracy is drawn.
 
     Args:
-        result: what the range test found; its bounds are drawn.
-        title: what was trained, and on what.
+        result: the range test, whose suggested bounds are drawn.
+        title: the title of the plot.
         path: the PNG to write.
     """
     heights = [2, 1] if result.losses else [2]
@@ -226,14 +226,14 @@ def _plain(axes: "Axes") -> None:
 
 
 def plot_log(history: History, title: str, path: Path) -> None:
-    """The losses of a run, its outputs from 0 to 1, such as accuracies, and its learning rate.
+    """Draw the losses of a run, its outputs from 0 to 1, such as accuracies, and its rate.
 
-    Its momentum is drawn at the bottom where it moves.
+    The momentum is drawn at the bottom if it changes.
 
     Args:
-        history: the rows of one run. Outputs that are neither are not shown, and
-            of more than seven in a panel, seven.
-        title: what was trained.
+        history: the rows of one run. Other outputs are not drawn, and a panel has at
+            most seven curves.
+        title: the title of the plot.
         path: the PNG to write.
     """
     losses, shares = _curves(history)
@@ -271,14 +271,14 @@ def plot_log(history: History, title: str, path: Path) -> None:
 def plot_schedule(
     rows: Sequence[Mapping[str, Any]], logged: Mapping[int, float], title: str, path: Path
 ) -> None:
-    """The learning rate over the iterations, each stage in a colour of its own.
+    """Draw the learning rate over the iterations, with a colour for each stage.
 
-    Below it is the momentum where that cycles.
+    The momentum is drawn below if it cycles.
 
     Args:
-        rows: iteration, lr, momentum, stage and cycle, as schedule.schedule gives them.
-        logged: the rates of a log by iteration, to be shown as dots; may be empty.
-        title: the solver files.
+        rows: iteration, lr, momentum, stage and cycle, as schedule.schedule returns them.
+        logged: the rates of a log by iteration, drawn as dots; may be empty.
+        title: the title of the plot.
         path: the PNG to write.
     """
     moving = "momentum" in rows[0]

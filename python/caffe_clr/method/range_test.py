@@ -33,19 +33,20 @@ _CYCLES = range(advice.FEWEST_CYCLES, advice.HALVED_AWAY)  # of that solver
 
 @dataclass(frozen=True)
 class Options(TrainingOptions):
-    """How a range test is made: the options of a training, which each seed has, and more.
+    """Options of a range test: those of each training, and the test's own.
 
     Attributes:
-        min_lr: the rate to begin with.
-        max_lr: the rate to end with.
-        iterations: how long to train.
-        epochs: the same in epochs, where iterations is not given.
-        policy: of the solver that is written, one with cycles; by default the solver's own if
-            that has cycles, else triangular2.
-        seeds: how many, from `seed` or the solver's random_seed or 1 on.
-        jobs: how many of them to train at once.
+        min_lr: the rate at the start.
+        max_lr: the rate at the end.
+        iterations: the length of the test.
+        epochs: the length in epochs, if `iterations` is not given.
+        policy: the policy of the solver that is written; it must have cycles. Default:
+            the solver's own policy if it has cycles, else triangular2.
+        seeds: number of seeds. They count up from `seed`, else from the solver's
+            random_seed, else from 1.
+        jobs: number of seeds to train at a time.
         seed: the first seed.
-        stop_early: as of a training, but true by default.
+        stop_early: as for a training, but true by default.
     """
 
     min_lr: float
@@ -66,27 +67,27 @@ def range_test(
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     on_warning: Callable[[str], None] = lambda warning: None,
 ) -> RangeTest:
-    """Train with a rate that rises linearly from min_lr to max_lr, testing about 50 times.
+    """Train while the rate rises linearly from min_lr to max_lr, testing about 50 times.
 
-    Each seed trains in a process of its own, in a folder of its own under
-    `out`; nothing is snapshot. Writes range_test.csv, range_test.json and,
-    where bounds are suggested, <policy>_solver.prototxt: the solver with those bounds,
-    a stepsize of 4 epochs, and a max_iter at a cycle's end. For 1cycle it has the
-    suggested max_lr, a tenth of it as base_lr, and a cycle of nine tenths of its
-    max_iter. Where the solver's momentum cycles, it does so with the rate, in the
-    range test and in what is written.
+    Each seed trains in its own process and its own folder under `out`, without
+    snapshots at intervals. Writes range_test.csv, range_test.json and, if bounds are
+    suggested, <policy>_solver.prototxt: the solver with those bounds, a stepsize of 4
+    epochs, and a max_iter at the end of a cycle. For 1cycle, that solver has the
+    suggested max_lr, a tenth of it as base_lr, and a cycle that takes nine tenths of its
+    max_iter. If the solver's momentum cycles, it cycles with the rate, both in the range
+    test and in the solver that is written.
 
     Args:
-        solver_file: a solver prototxt; its policy, max_iter and snapshots are
-            not used.
+        solver_file: a solver prototxt; its policy, max_iter and snapshot are ignored.
         out: the folder to write into.
-        on_progress: called a few times a second with the iterations that are
-            done and that there are, over all seeds.
-        on_warning: as of training.train.
+        options: see Options.
+        on_progress: called a few times a second with the number of iterations done and
+            the total, over all seeds.
+        on_warning: see training.train.
 
     Raises:
-        UsageError: the rates or the length make no range test.
-        ClrError: as training.train.
+        UsageError: the rates or the length cannot be used.
+        ClrError: see training.train.
     """
     solver = prototxt.open_solver(solver_file)
     policy = _policy(solver, options.policy)
@@ -160,8 +161,8 @@ def _policy(solver: SolverFile, name: str | None) -> Policy:
         raise UsageError(f"--policy {name}: give one of {', '.join(names)}")
     if policy.cycles == 1 and parameter.max_iter < 3:
         raise UsageError(
-            f"{solver.name}: max_iter is {parameter.max_iter}; set it: the cycle of {policy.name}"
-            f" is {advice.ONE_CYCLE:.0%} of it"
+            f"{solver.name}: max_iter is {parameter.max_iter}; set it to 3 or more, because the"
+            f" cycle of {policy.name} takes {advice.ONE_CYCLE:.0%} of it"
         )
     return policy
 
@@ -170,7 +171,7 @@ def _iterations(solver: SolverFile, options: Options) -> int:
     if options.iterations is not None:
         return options.iterations
     if options.epochs is None:
-        raise UsageError("how long to train? give --epochs or --iterations")
+        raise UsageError("the length of the test is missing; give --epochs or --iterations")
     if not 0 < options.epochs < math.inf:
         raise UsageError(f"--epochs {options.epochs:g}: give a number above 0")
     length = options.epochs * epochs.epoch(solver, images=options.images).iterations
@@ -181,16 +182,18 @@ def _sweep(parameter: Any, min_lr: float, max_lr: float, iterations: int) -> Any
     """The solver whose rate rises linearly over the run: half a cycle."""
     if not 0 <= min_lr < max_lr < math.inf:
         raise UsageError(
-            f"--min-lr {min_lr:g} is not below --max-lr {max_lr:g}, or is negative or infinite"
+            f"--min-lr {min_lr:g} --max-lr {max_lr:g}: give finite rates of 0 or more, the first"
+            " below the second"
         )
     if iterations < suggestions.FEWEST_TESTS:
         raise UsageError(
-            f"{iterations} iterations are too few for a curve; give {suggestions.FEWEST_TESTS}"
-            " at least"
+            f"{iterations} iterations are too few for a curve; give at least"
+            f" {suggestions.FEWEST_TESTS}"
         )
     if iterations > _MAX_ITER:
         raise UsageError(
-            f"the iterations asked for exceed {_MAX_ITER:,}, the highest max_iter; give fewer"
+            f"the length of the test exceeds {_MAX_ITER:,} iterations, the highest max_iter; give"
+            " a shorter one"
         )
     sweep = _with_policy(parameter, policies.RANGE_TEST, min_lr, max_lr, iterations)
     sweep.max_iter = iterations
@@ -259,7 +262,7 @@ def _write_solver(
     solver.snapshot_prefix = str(Path(solver.snapshot_prefix or policy.name).with_name(policy.name))
     path = out / f"{policy.name}_solver.prototxt"
     path.write_text(
-        f"# {given.name} with what caffe-clr range-test suggests.\n"
+        f"# {given.name} with the bounds that caffe-clr range-test suggests.\n"
         + "".join(f"# {remark}.\n" for remark in remarks)
         + text_format.MessageToString(solver),
         errors="surrogateescape",  # a name that is no UTF-8 stays what it is
@@ -277,7 +280,7 @@ def _cycles(
         length = f"{_EPOCHS_A_STEP} epochs"
     except ClrError:
         stepsize = max(1, parameter.max_iter // (2 * _CYCLES[0]))
-        length = "a sixth of the run, since the epoch is not known"
+        length = "a sixth of the run, because the length of an epoch is unknown"
     cycles = min(max(round(parameter.max_iter / (2 * stepsize)), _CYCLES[0]), _CYCLES[-1])
     base_lr, max_lr = _rounded(found.base_lr), _rounded(found.max_lr)
     solver = _with_policy(parameter, policy, base_lr, max_lr, stepsize)
@@ -295,10 +298,10 @@ def _one_cycle(parameter: Any, policy: Policy, bound: Suggestion) -> tuple[Any, 
     stepsize = max(1, round(advice.ONE_CYCLE * parameter.max_iter / 2))
     base_lr = float(f"{max_lr / 10:.2g}")
     return _with_policy(parameter, policy, base_lr, max_lr, stepsize), [
-        "base_lr: a tenth of max_lr, where there is one cycle (arXiv 1803.09820)",
+        "base_lr: a tenth of max_lr, as advised for a single cycle (arXiv 1803.09820)",
         _remark("max_lr", bound),
-        f"stepsize: the cycle is {advice.ONE_CYCLE:.0%} of max_iter, about as in the solver files"
-        " of that report; the rest is far below base_lr",
+        f"stepsize: the cycle takes {advice.ONE_CYCLE:.0%} of max_iter, much as in the solver files"
+        " of that report; after it, the rate stays far below base_lr",
     ]
 
 

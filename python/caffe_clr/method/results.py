@@ -1,4 +1,4 @@
-"""What plots draw: what a comparison and a range test found."""
+"""The results of comparisons and range tests, which plots draw."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,9 +13,12 @@ from caffe_clr.runs.metrics import Metric
 
 @dataclass(frozen=True)
 class Entry:
-    """The runs of one solver: what was recorded, and where it diverged, by seed.
+    """The runs of one solver.
 
-    schedule has iteration, lr, and momentum where that cycles, as schedule.rows gives them.
+    Attributes:
+        histories: the records of each run, by seed.
+        diverged: the messages of the runs that diverged, by seed.
+        schedule: iteration, lr, and momentum if it cycles, as schedule.rows returns them.
     """
 
     name: str
@@ -26,16 +29,16 @@ class Entry:
     schedule: Sequence[Mapping[str, Any]]
 
     def curve(self) -> list[Row]:
-        """The metric over the seeds where all have it: iteration, lr, mean, low, high."""
+        """Rows with iteration, lr, mean, low and high, where all seeds have the metric."""
         seeds = [self.metric.rows(history) for history in self.histories.values()]
         return metrics.over_seeds(seeds, self.metric.name)
 
     def rates(self) -> dict[float, float]:
-        """The learning rate by iteration, as far as the seed that came furthest."""
+        """The learning rate by iteration, up to the last iteration that any seed recorded."""
         return self._scheduled("lr")
 
     def momenta(self) -> dict[float, float]:
-        """The same of the momentum; empty where that does not cycle."""
+        """The momentum by iteration, likewise; empty if it does not cycle."""
         return self._scheduled("momentum")
 
     def _scheduled(self, name: str) -> dict[float, float]:
@@ -60,7 +63,7 @@ class Entry:
         return [self.metric.best(self._values(seed)) for seed in self._whole()]
 
     def reached(self, value: float) -> list[int]:
-        """The iterations after which each seed is as good as `value`, of those that ever are."""
+        """The iteration at which each seed first is as good as `value`, if it ever is."""
         found = []
         for history in self.histories.values():
             for row in self.metric.rows(history):
@@ -84,14 +87,17 @@ class Entry:
 
 @dataclass(frozen=True)
 class RangeTest:
-    """What a range test found.
+    """The result of a range test.
 
-    `rows` has a row for each test: iteration, lr, the metric (a mean over the
-    seeds) and, of several seeds, its lowest and highest value as metric_low
-    and metric_high. `losses` has the mean training loss at each display, with
-    its lr. diverged_at is the lowest rate at which a seed diverged, and stopped
-    says so. solver is the solver file with what was suggested, and others are the
-    outputs of the tests beside the metric.
+    Attributes:
+        rows: one row for each test: iteration, lr, the metric (the mean over the seeds)
+            and, with several seeds, its lowest and highest value as <metric>_low and
+            <metric>_high.
+        losses: the mean training loss at each display, with its lr.
+        diverged_at: the lowest rate at which a seed diverged, if one did.
+        solver: the solver file that was written with the bounds, if any.
+        stopped: a message if a seed diverged, else empty.
+        others: the outputs of the tests that are not judged.
     """
 
     metric: Metric

@@ -47,27 +47,25 @@ class Stage:
         return self.policy.cycles > 0
 
     def cycles(self, iteration: int) -> float:
-        """How many cycles are done before an iteration."""
+        """The number of cycles finished before an iteration."""
         elapsed = max(0, iteration - int(self.solver.start_lr_policy))
         return min(self.policy.cycles, elapsed / (2 * int(self.solver.stepsize)))
 
 
 def schedule(solver_files: Sequence[Path]) -> list[dict[str, Any]]:
-    """The rate and the momentum at each iteration of a run, as its solvers set them.
+    """Compute the learning rate and the momentum over a run from its solvers.
 
-    Several solvers are stages (the paper's Table 2): each goes on, as with
-    `caffe train --snapshot`, from the max_iter of the one before to its own.
-    The last iteration is max_iter - 1, the last that changes the weights.
+    Several solvers are the stages of one run (the paper's Table 2): each continues from
+    the max_iter of the one before, as with `caffe train --snapshot`. The last row is at
+    max_iter - 1, the last iteration that changes the weights.
 
-    A run of more than 10,000 iterations is thinned to about as many at equal
-    distance; first and last iterations of stages and the ends and peaks of
-    cycles are always there, unless there are more than 10,000 of these in a
-    stage: then each is of a cycle in so many.
+    A run of more than 10,000 iterations is thinned to about that many, evenly spaced. The
+    first and last iterations of each stage and the ends and peaks of cycles are always
+    included, unless a stage has more than 10,000 of them; then every n-th cycle has them.
 
     Returns:
-        Rows with iteration, lr, momentum where that cycles in the run, stage (from
-        1) and cycle: the number of cycles finished in the run, or None for policies
-        without cycles.
+        Rows with iteration, lr, momentum (if it cycles in the run), stage (from 1) and
+        cycle: the number of cycles finished, or None if the policy has no cycles.
 
     Raises:
         ClrError: a solver file cannot be used, or a stage has no iterations.
@@ -76,7 +74,7 @@ def schedule(solver_files: Sequence[Path]) -> list[dict[str, Any]]:
 
 
 def read_stages(solver_files: Sequence[Path]) -> list[Stage]:
-    """The stages of a run, one for each solver file; for errors see schedule."""
+    """Read the stages of a run, one for each solver file; for errors see `schedule`."""
     stages: list[Stage] = []
     first, step = 0, 0
     for number, file in enumerate(solver_files, start=1):
@@ -85,7 +83,9 @@ def read_stages(solver_files: Sequence[Path]) -> list[Stage]:
         solver = opened.parameter
         if solver.max_iter <= 0:
             value = solver.max_iter if solver.HasField("max_iter") else "not set"
-            raise ClrError(f"{file}: max_iter is {value}; set it to the iteration at which to end")
+            raise ClrError(
+                f"{file}: max_iter is {value}; set it to the iteration at which the run ends"
+            )
         if solver.max_iter <= first:
             raise ClrError(
                 f"{file}: max_iter is {solver.max_iter}, but the stage before it ends at {first};"

@@ -1,4 +1,4 @@
-"""The stepsize that is so many epochs.
+"""Converts epochs into a stepsize.
 
 The paper (L. N. Smith, arXiv 1506.01186, section 3.2) advises 2 to 10.
 """
@@ -20,27 +20,28 @@ _MAX_ITER = 2**31 - 1  # an int32 in caffe.proto
 def stepsize(
     solver_file: Path, epochs: float = 4, *, images: int | None = None, gpus: int = 1
 ) -> dict[str, Any]:
-    """The stepsize of so many epochs, and where whole cycles end.
+    """Convert epochs into a stepsize, and list where whole cycles end.
 
     The solver needs no stepsize yet: only its nets, iter_size and
     start_lr_policy are read.
 
     Args:
         solver_file: a solver prototxt.
-        epochs: in half a cycle, a fraction if need be. The paper advises 2 to 10.
-        images: replaces the count of those in the train net's data.
-        gpus: as many as `caffe train` will be given.
+        epochs: length of half a cycle; may be a fraction. The paper advises 2 to 10.
+        images: size of the training set; None to count the images of the train net.
+        gpus: number of GPUs that `caffe train` will use.
 
     Returns:
-        images, batch_size, iter_size, gpus and start_lr_policy; epochs as given;
-        in iterations, epoch, stepsize (the nearest to epochs * epoch, a half
-        rounded up, at least 1) and cycle; and max_iter, a dict from a number of
-        cycles to the iteration at which the last of them ends.
+        A dict with images, batch_size, iter_size, gpus, start_lr_policy and epochs; in
+        iterations, epoch, stepsize (epochs * epoch rounded to the nearest integer, a half
+        up, at least 1) and cycle; and max_iter, which maps a number of cycles to the
+        iteration at which the last of them ends.
 
     Raises:
-        UsageError: epochs, images or gpus is not above 0, or there are more
-            iterations than Caffe counts.
-        ClrError: the prototxt or the data cannot be read, or do not tell.
+        UsageError: epochs, images or gpus is not above 0, or the cycles have more
+            iterations than Caffe can count.
+        ClrError: the prototxt or the data cannot be read, or do not tell the size of an
+            epoch.
     """
     if not 0 < epochs < math.inf:
         raise UsageError(f"--epochs {epochs:g}: give a number above 0")
@@ -52,8 +53,8 @@ def stepsize(
     max_iter = {cycles: start + cycles * 2 * half for cycles in CYCLES}
     if max_iter[CYCLES[-1]] > _MAX_ITER:
         raise UsageError(
-            f"--epochs {epochs:g}: with {one.iterations:,} iterations an epoch, {CYCLES[-1]} cycles"
-            f" exceed {_MAX_ITER:,}, the highest max_iter; give fewer"
+            f"--epochs {epochs:g}: with {one.iterations:,} iterations per epoch, {CYCLES[-1]}"
+            f" cycles exceed {_MAX_ITER:,}, the highest max_iter; give fewer"
         )
     return {
         **asdict(one),

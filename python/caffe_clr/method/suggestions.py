@@ -1,36 +1,37 @@
-"""Bounds for a cyclical learning rate, read off an LR range test (paper, section 3.3).
+"""Suggests bounds for a cyclical learning rate from an LR range test (paper, section 3.3).
 
-The paper takes two rates from the plot of accuracy against rate: base_lr where
-the accuracy starts to increase, max_lr where it slows, becomes ragged or starts
-to fall. Each is a rule here, on a curve smoothed by a running median, so that
-one bad test decides nothing. Heights are shares of the gain: from the median of
-the tests before the rise to the best of the smoothed curve. A gain that does
-not stand out of the noise is none.
+The paper reads two rates off the plot of accuracy against rate: base_lr, where the
+accuracy starts to increase, and max_lr, where the increase slows, becomes ragged or turns
+into a fall. Each of these is a rule here. The rules use a curve smoothed by a running
+median, so that a single bad test decides nothing. They measure heights as shares of the
+gain: the distance from the median of the tests before the rise to the best of the smoothed
+curve. A gain that does not stand out from the noise does not count.
 
-    rises    the rate that parts the tests best: those before it below a fourteenth of the gain,
-             those from it to the top above; a bump and the way back decide nothing
-    slows    the first rate at which the smoothed curve has nine tenths of the gain, unless
-             that is in the last fifth of the range
-    ragged   the first rate, once half is gained, after which two of five tests fall below the
-             best of the smoothed curve before them by more than a tenth of the gain and the noise
+    rises    the rate that best separates the tests below a fourteenth of the gain from the
+             tests above it, up to the top; a bump that falls back decides nothing
+    slows    the first rate at which the smoothed curve has nine tenths of the gain, unless it
+             is in the last fifth of the range
+    ragged   the first rate, after half the gain, behind which two of five tests fall below the
+             best of the smoothed curve so far, by more than a tenth of the gain and the noise
     holds    the last rate at which the smoothed curve has nine tenths of the gain
-    falls    the same, if the smoothed curve ends a fifth of the gain lower, or the run diverged
+    falls    the same rate, if the smoothed curve ends a fifth of the gain lower, or the run
+             diverged
 
-The training loss, upside down, is a second witness by the same rules:
+The same rules judge the training loss, upside down, for confirmation:
 
-    learns   where it parts as in rises
+    learns   like rises
     loss     the rate of the lowest smoothed loss
 
-base_lr is by rises or learns, whichever curve stands out of its noise more. max_lr is
-the lower of slows and falls, of the accuracy, or of the loss where the accuracy
-hardly stands out of its noise. A ragged curve that holds its height, as those of
-super-convergence do (Smith and Topin, arXiv 1708.07120), is no reason to stay
-below; ragged decides where the others say nothing. The paper's rule of thumb for
-base_lr, a third or a quarter of max_lr, is given beside.
+base_lr comes from rises or learns, whichever curve stands out more from its noise. max_lr is
+the lower of slows and falls of the accuracy, or of the loss if the accuracy hardly stands
+out from its noise. A ragged curve that keeps its height, as in super-convergence (Smith and
+Topin, arXiv 1708.07120), is no reason for a lower bound, so ragged decides only if slows and
+falls find nothing. The rules also list the paper's rule of thumb for base_lr, a third or a
+quarter of max_lr.
 
-A bound is of high confidence if its curve stands out of the noise and the other
-curve says the same; low if the other says something else. How often each rule and
-each confidence is right: `python -m benchmarks suggestions`.
+The confidence in a bound is high if its curve stands out from the noise and the other curve
+agrees, and low if the other curve disagrees. `python -m benchmarks suggestions` measures how
+often each rule and each confidence is right.
 """
 
 import math
@@ -59,12 +60,12 @@ _AGREE = 2  # rates within this factor say the same
 _ROUNDS = 2  # start and rise depend on each other
 _GUESS = 0.2  # of the standard deviation of a guess: an uneven share of classes gives less
 _MORE = "test over more iterations, or more often"
-_OTHER = "test higher or lower rates, or over more epochs"
+_OTHER = "test higher or lower rates, or train for more epochs"
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What one rule says of base_lr or max_lr: a rate, or None with the reason why not."""
+    """The result of one rule for base_lr or max_lr: a rate or None, and the reason."""
 
     field: str
     name: str
@@ -74,7 +75,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Suggestion:
-    """A bound, the rule it is by, how sure that is (high, medium or low), and why."""
+    """A suggested bound, its rule, the confidence (high, medium or low), and the reason."""
 
     rate: float | None
     rule: str
@@ -84,7 +85,7 @@ class Suggestion:
 
 @dataclass(frozen=True)
 class Suggestions:
-    """Both bounds, and what every rule says."""
+    """Both suggested bounds, and the results of all rules."""
 
     base_lr: Suggestion
     max_lr: Suggestion
@@ -92,7 +93,7 @@ class Suggestions:
 
     @property
     def bounds(self) -> dict[str, Suggestion]:
-        """Both by the solver's field."""
+        """Both suggestions, by the name of the solver's field."""
         return {"base_lr": self.base_lr, "max_lr": self.max_lr}
 
 
@@ -110,19 +111,18 @@ def suggest(
 
     Args:
         rates: the learning rates of the tests, rising, shape (tests,).
-        accuracies: the accuracy at each, same shape, a mean over seeds where
-            there are several; values that are not finite are left out. Of
-            fewer than 8 tests, or none, the training loss is judged instead, and
-            then there is no second witness.
+        accuracies: the accuracy of each test, of the same shape; the mean if there are
+            several seeds. Values that are not finite are ignored. With fewer than 8
+            values, only the training loss is judged.
         loss_rates: the rates at which the training loss was recorded, rising.
         losses: the training loss at each of them.
         diverged_at: the rate at which the training diverged, if it did.
-        is_loss: `accuracies` are losses, of which lower is better.
-        chance: the accuracy of a guess, where it is known: 1 / classes.
+        is_loss: `accuracies` are losses, so lower is better.
+        chance: the accuracy of guessing, 1 / classes, if it is known.
 
     Returns:
-        The suggestions. A bound that the curve does not support has the rate
-        None and says why.
+        The suggestions. A bound that the curve does not support has the rate None, and
+        its reason says why.
     """
     test = _curve(rates, accuracies, _TEST_LOSS if is_loss else _ACCURACY)
     loss = _curve(loss_rates, losses, _TRAINING_LOSS)
@@ -130,7 +130,7 @@ def suggest(
     if curve is None:
         given = accuracies if np.size(accuracies) or not np.size(losses) else losses
         found = f"{_finite(given)} {'displays' if given is losses else 'tests'}"
-        return _none(f"{found} are too few, it takes {FEWEST_TESTS}", diverged_at, _MORE)
+        return _none(f"{found} are too few ({FEWEST_TESTS} are needed)", diverged_at, _MORE)
     if witness and curve.clearness < min(_SURE, witness.clearness):
         curve, witness = witness, curve
     if reason := _not_learned(curve, witness, chance):
@@ -157,12 +157,12 @@ def of_rows(
     """Suggest base_lr and max_lr from the rows of a range test, each with its lr.
 
     Args:
-        metric: the output to judge by. The training loss is no test: it is judged
-            alone, and does not confirm itself.
-        rows: those with the metric.
-        losses: those with the training loss, as `loss`.
-        diverged_at, chance: as of `suggest`.
-        rules: in place of `suggest`.
+        metric: the output to judge by. If it is the training loss, no second curve
+            confirms it.
+        rows: the rows of the tests, with the metric.
+        losses: the rows of the training, with `loss`.
+        diverged_at, chance: see `suggest`.
+        rules: called instead of `suggest`.
     """
     tests = rows if metric.of_test else ()
     return rules(
@@ -274,7 +274,7 @@ class _Curve:
         rate = self.holds().rate
         name, fall = self.words.name, self.words.fall
         if diverged_at is not None:
-            reason = f"the training diverges at {diverged_at:.3g}, after {rate:.3g}"
+            reason = f"{self.holds().reason}, and the training diverges at {diverged_at:.3g}"
             return Rule("max_lr", "falls", rate, reason)
         if self.smooth[-1] < self.level(1 - _FALLEN):
             return Rule("max_lr", "falls", rate, f"the {name} {fall}s for good after {rate:.3g}")
@@ -291,11 +291,11 @@ def _max_lr(
     found = [rule for rule in (slows, falls) if rule.rate is not None] or [ragged]
     chosen = min(found, key=lambda rule: rule.rate or math.inf)
     if chosen.rate is None:
-        return Suggestion(None, "", "low", f"{slows.reason}: test up to a higher one")
+        return Suggestion(None, "", "low", f"{slows.reason}: test up to a higher rate")
     reason = chosen.reason
     lasts = holds.rate is not None and holds.rate > _AGREE * chosen.rate
     if lasts:
-        reason += f"; {holds.reason}, so that a larger max_lr is worth a try"
+        reason += f", but {holds.reason}; a larger max_lr is worth a try"
     seen = (witness.slows().rate or float(witness.rates[-1])) if witness else None
     confidence = _confidence(chosen.rate, seen, curve)
     if confidence == "high" and (lasts or chosen is ragged):
@@ -309,10 +309,10 @@ def _base_lr(curve: _Curve, witness: _Curve | None, max_lr: Suggestion) -> Sugge
         chosen, other = witness, curve
     rises, rate = chosen.rises(), float(chosen.rates[chosen.begins])
     if max_lr.rate is not None and rate >= max_lr.rate:
-        reason = f"{rises.reason}, no lower than max_lr: a quarter of that"
+        reason = f"{rises.reason}, which is not below max_lr; this is a quarter of max_lr"
         return Suggestion(max_lr.rate / 4, "max/4", "low", reason)
     if chosen.begins <= 1:
-        reason = f"{rises.reason}, the second rate tested: it may be lower"
+        reason = f"{rises.reason}, the second rate tested; base_lr may be lower"
         return Suggestion(rate, rises.name, "low", reason)
     seen = other.rises().rate if other else None
     return Suggestion(rate, rises.name, _confidence(rate, seen, chosen), rises.reason)
@@ -342,20 +342,20 @@ def _not_learned(curve: _Curve, witness: _Curve | None, chance: float | None) ->
     """Why a curve has no bounds, if it has none."""
     words = curve.words
     if curve.clearness < _CLEAR:
-        return f"the {words.name} does not {words.rise} clearly {words.above} where it starts"
+        return f"the {words.name} does not {words.rise} clearly {words.above} its start"
     if witness and witness.clearness < _CLEAR and curve.clearness < _SURE:
-        return f"the {words.name} {words.rise}s little, and the {witness.words.name} shows nothing"
+        return f"the {words.name} hardly {words.rise}s, and the {witness.words.name} shows nothing"
     best = float(curve.smooth.max())
     if words is not _ACCURACY or chance is None:
         return None
     if best >= chance + _GUESS * math.sqrt(chance * (1 - chance)):
         return None
-    return f"the accuracy is {best:.3g} at best, and {chance:.3g} by guessing"
+    return f"the best accuracy, {best:.3g}, is not clearly above chance, {chance:.3g}"
 
 
 def _none(reason: str, diverged_at: float | None, remedy: str) -> Suggestions:
     if diverged_at is not None:
-        remedy = f"let the range end below {diverged_at:.3g}, where the training diverges"
+        remedy = f"end the range below {diverged_at:.3g}, where the training diverges"
     nothing = Suggestion(None, "", "low", f"{reason}: {remedy}")
     return Suggestions(nothing, nothing, ())
 

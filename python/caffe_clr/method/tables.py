@@ -1,4 +1,4 @@
-"""Reads tables that other programs wrote: spreadsheets, Caffe's parse_log.py, other frameworks."""
+"""Reads tables of other programs: spreadsheets, Caffe's parse_log.py, other frameworks."""
 
 import codecs
 import csv
@@ -28,9 +28,9 @@ class Table:
     """The numbers of a table.
 
     Attributes:
-        rows: without what is empty, and without columns that have no name or no
-            number; the rate is `lr`.
-        is_of_parse_log: whether parse_log.py of Caffe wrote it.
+        rows: the rows, without empty cells and without columns that lack a name or have
+            no numbers; the rate is named `lr`.
+        is_of_parse_log: whether Caffe's parse_log.py wrote the table.
     """
 
     rows: list[Row]
@@ -38,7 +38,7 @@ class Table:
 
 
 def is_table(path: Path) -> bool:
-    """Whether a file is a table with rates, by its extension or else by its first line.
+    """Whether a file is a table with rates, judged by its extension, else by its first line.
 
     Raises:
         ClrError: it cannot be read.
@@ -51,16 +51,16 @@ def is_table(path: Path) -> bool:
 
 
 def read(path: Path) -> Table:
-    """The rows of a table in UTF-8 or UTF-16.
+    """Read a table in UTF-8 or UTF-16.
 
-    Commas, semicolons or tabs part its columns. With the latter two, numbers may
-    have a decimal comma, if none in the table has a point. The rate may be called
-    lr, learning_rate and the like, as in `lr-SGD` or `run 1 - lr`; of several,
-    it is `lr`.
+    Commas, semicolons or tabs separate its columns. With semicolons or tabs, numbers may
+    have a decimal comma, if no number in the table has a point. The column of the rate may
+    be called lr, learning_rate and the like, as in `lr-SGD` or `run 1 - lr`; if there are
+    several, it is the one called lr.
 
     Raises:
-        ClrError: it cannot be read, has no column of rates or several, or a line
-            of it is not one of numbers.
+        ClrError: the file cannot be read, has no column of rates or several, or has lines
+            that hold something other than numbers.
     """
     text = _text(path)
     try:
@@ -90,9 +90,9 @@ def read(path: Path) -> Table:
     ]
     if wrong:
         raise ClrError(
-            f"{path}: is not a CSV of numbers: {len(wrong)} of its lines cannot be read, as"
-            f" {' '.join(wrong[0])[:_LONGEST_EXAMPLE]}; part columns by commas, and write numbers"
-            " with a point"
+            f"{path}: is not a CSV of numbers: {len(wrong)} of its lines cannot be read, such as"
+            f" {' '.join(wrong[0])[:_LONGEST_EXAMPLE]}; separate columns with commas, and write"
+            " numbers with a decimal point"
         )
     numbers = [{name: number(cell) for name, cell in row.items()} for row in rows]
     return Table([row for row in numbers if row], _ITERATION in header)
@@ -124,10 +124,10 @@ def _names(path: Path, header: Cells) -> Cells:
     rates = [name for name in header if _is_rate(name)]
     rate = "lr" if "lr" in rates else "".join(rates[:1])
     if not rates:
-        raise ClrError(f"{path}: it has no column lr; give the column of the rates that name")
+        raise ClrError(f"{path}: has no column lr; give the column with the rates that name")
     if rate != "lr" and len(rates) > 1:
         raise ClrError(
-            f"{path}: {', '.join(rates)} may each be the rate; give the right one the name lr"
+            f"{path}: several columns may be the rate: {', '.join(rates)}; rename the right one lr"
         )
     names = ["lr" if name == rate else _OWN.get(name.lstrip("# "), name) for name in header]
     return ["" if name.endswith(_BANDS) else name for name in names]
