@@ -114,7 +114,9 @@ def test_runs_in_one_plot(run_cli: Run, digits: Path, tmp_path: Path) -> None:
     (tmp_path / "runs" / "fixed" / "solver_1.prototxt").unlink()
     done = run_cli("plot", "runs/fixed", "--together", "again.png")
     assert done.returncode == 1
-    assert "runs/fixed/solver_1.prototxt: is missing; draw this run alone" in done.stderr
+    assert (
+        "runs/fixed/solver_1.prototxt: is missing; plot this run without --together" in done.stderr
+    )
     assert run_cli("plot", "runs/fixed").returncode == 0
     shutil.copy(digits / "fixed_solver.prototxt", tmp_path / "runs/fixed/solver_1.prototxt")
     (tmp_path / "runs" / "fixed" / "test.csv").unlink()
@@ -367,14 +369,14 @@ def test_an_out_that_cannot_be_written(run_cli: Run, tmp_path: Path) -> None:
 def test_a_gpu_asked_of_a_cpu_build(run_cli: Run, tmp_path: Path) -> None:
     done = run_cli("train", "models/digits/fixed_solver.prototxt", "--gpu", "0")
     assert done.returncode == 1
-    assert "GPU 0: this Caffe is built for the CPU alone" in done.stderr
+    assert "GPU 0: this Caffe is built for the CPU only" in done.stderr
     assert not any(map(run_folder.is_run, (tmp_path / "runs").iterdir()))
 
 
 def test_plot_of_what_is_no_run(tree: Tree, run_cli: Run, tmp_path: Path) -> None:
     done = run_cli("plot", str(tmp_path))
     assert done.returncode == 1
-    assert f"error: {tmp_path}: there is no run in it" in done.stderr
+    assert f"error: {tmp_path} is not a run folder" in done.stderr
 
 
 def test_data_is_written_into_the_current_folder(tree: Tree, run_cli: Run, tmp_path: Path) -> None:
@@ -444,7 +446,7 @@ def test_names_that_are_no_utf_8_are_no_traceback(run_cli: Run, tmp_path: Path) 
     refused = run_cli("train", solver)
     assert refused.returncode == 1
     assert "a\\udcff-" in refused.stderr
-    assert "is not UTF-8, which Caffe needs; name another --out" in refused.stderr
+    assert "Caffe needs a path in UTF-8; name another --out" in refused.stderr
     rates = ("--min-lr", "0.001", "--max-lr", "0.3", "--iterations", "100")
     done = run_cli("range-test", solver, *rates, "--out", "run")
     assert (done.returncode, done.stderr) == (0, "")

@@ -212,7 +212,7 @@ def test_a_changed_solver_is_refused_before_anything_is_trained(
     comparison.compare(digits, out, Options(seeds=1))
     before = times(out)
     digits[1].write_text(digits[1].read_text().replace("max_lr: 0.1", "max_lr: 0.2"))
-    with pytest.raises(UsageError, match="begun with another max_lr"):
+    with pytest.raises(UsageError, match="started with another max_lr"):
         comparison.compare(digits, out, Options(seeds=2))
     assert times(out) == before
 

@@ -147,7 +147,7 @@ def test_the_command_says_what_is_damaged(
     (folder / "run.json").write_text("[1, 2")
     done = run_cli("train", interrupted / "solver.prototxt", "--out", folder, "--resume")
     assert done.returncode == 0, done.stderr
-    said = f"warning: {folder}/run.json: cannot be read; what it said is not used\n"
+    said = f"warning: {folder}/run.json: cannot be read; continuing without it\n"
     assert done.stdout.count(said) == 1
 
 
@@ -165,8 +165,8 @@ def test_what_is_missing_is_said(interrupted: Path, tmp_path: Path) -> None:
         on_warning=said.append,
     )
     assert said == [
-        f"{folder}/train.csv: 1 line damaged or twice there, and left out",
-        f"{folder}/test.csv: 1 line damaged or twice there, and left out",
+        f"{folder}/train.csv: skipped 1 damaged or duplicate line",
+        f"{folder}/test.csv: skipped 1 damaged or duplicate line",
         f"{folder}/train.csv: 2 of the 25 rows before iteration 25 are missing",
         f"{folder}/test.csv: 2 of the 4 rows before iteration 25 are missing",
     ]
@@ -187,8 +187,8 @@ def test_a_snapshot_that_has_changed_is_passed_over_and_said(
         on_warning=said.append,
     )
     assert said == [
-        f"{model}: has changed since it was written; an earlier snapshot is used",
-        f"{folder}/snapshots/solver_iter_20.solverstate: is missing; an earlier snapshot is used",
+        f"{model}: has changed since it was written; using an earlier snapshot",
+        f"{folder}/snapshots/solver_iter_20.solverstate: is missing; using an earlier snapshot",
     ]
     assert weights(folder) == weights(interrupted / "whole")
 

@@ -66,7 +66,7 @@ def test_the_demo_begins_over_nothing(
     mine.write_text("mine")
     done = run_cli("demo", "--out", "demo")
     assert (done.returncode, mine.read_text()) == (2, "mine")
-    assert f"{mine} is there already, and would be replaced" in done.stderr
+    assert f"{mine} already exists and would be overwritten" in done.stderr
 
 
 def test_digits_are_split_and_stored_as_caffe_reads_them(tree: Tree, tmp_path: Path) -> None:

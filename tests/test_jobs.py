@@ -228,10 +228,13 @@ def test_a_python_layers_exception_is_an_error_here(
     [
         (
             'type: "Poling"',
-            'layer "odd": this Caffe has no type "Poling"; it may be of another version of Caffe;'
-            ' did you mean "Pooling"',
+            'layer "odd": this Caffe has no layer type "Poling"; it may belong to another version of'
+            ' Caffe; did you mean "Pooling"',
         ),
-        ('type: "AnnotatedData"', 'layer "odd": this Caffe has no type "AnnotatedData"; it may be'),
+        (
+            'type: "AnnotatedData"',
+            'layer "odd": this Caffe has no layer type "AnnotatedData"; it may',
+        ),
         (
             'type: "Python" python_param { module: "none.here" layer: "Here" }',
             'layer "odd": there is no Python module "none.here"; add its folder to PYTHONPATH',
@@ -258,7 +261,7 @@ def test_a_diverging_job_says_where(write_solver: Callable[..., Path], tmp_path:
 def test_a_gpu_is_refused_by_a_caffe_without(
     write_solver: Callable[..., Path], tmp_path: Path
 ) -> None:
-    with pytest.raises(ClrError, match="GPU 0: this Caffe is built for the CPU alone"):
+    with pytest.raises(ClrError, match="GPU 0: this Caffe is built for the CPU only"):
         jobs.run(job(write_solver(), tmp_path / "run", gpu=0))
 
 
@@ -333,7 +336,7 @@ def test_an_interrupted_command_says_how_to_go_on(
     done = subprocess.run(
         [sys.executable, "-m", "caffe_clr", *arguments], check=True, capture_output=True, text=True
     )
-    assert "the run was begun with" not in done.stdout
+    assert "the run was started with" not in done.stdout
     jobs.run(job(file, tmp_path / "whole", seed=3))
     assert weights(out, LONG["max_iter"]) == weights(tmp_path / "whole", LONG["max_iter"])
 
@@ -379,10 +382,10 @@ def test_another_gpu_or_number_of_threads_is_said(
     call_interrupted(out, gpu=1, threads="7")
     said: list[str] = []
     jobs.run(job(file, out, resume=True, threads=3), on_warning=said.append)
-    unequal = ": its bits are not those of an uninterrupted one"
+    unequal = "; the result will not be bit-identical to an uninterrupted run"
     assert said == [
-        f"{out}: the run was begun with --gpu 1, and goes on with the CPU{unequal}",
-        f"{out}: the run was begun with OMP_NUM_THREADS=7, and goes on with"
+        f"{out}: the run was started with --gpu 1 and continues with the CPU{unequal}",
+        f"{out}: the run was started with OMP_NUM_THREADS=7 and continues with"
         f" OMP_NUM_THREADS=3{unequal}",
     ]
 
@@ -403,7 +406,7 @@ def test_a_net_that_was_changed_is_said(
     mine.write_text(net.read_text().replace("scale: 0.00390625", "scale: 0.5"))
     jobs.run(job(file, out, resume=True), on_warning=said.append)
     assert said == [
-        f"{out}: the net of stage 1 has changed since the run was begun: the result is not that of"
+        f"{out}: the net of stage 1 has changed since the run started; the result will differ from"
         " an uninterrupted run"
     ]
 
@@ -437,8 +440,8 @@ def test_data_that_was_exchanged_is_said(
         call_interrupted(out)
         jobs.run(job(file, out, resume=True), on_warning=said.append)
     change = (
-        f"{out}: the data of stage 1 has changed since the run was begun: the result is not that"
-        " of an uninterrupted run"
+        f"{out}: the data of stage 1 has changed since the run started; the result will differ"
+        " from an uninterrupted run"
     )
     assert said == [change, change]
 

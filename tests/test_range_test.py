@@ -320,7 +320,7 @@ def test_an_easy_first_batch_is_no_measure_of_divergence(
     diverging = Options(**sweep | {"max_lr": 2})
     found = range_test(solver, tmp_path / "diverging", diverging)
     assert found.diverged_at is not None
-    assert "times the largest of the first 20 iterations (with --keep-going" in found.stopped
+    assert "times the largest of the first 20 iterations (with --keep-going," in found.stopped
 
 
 def test_a_negative_loss_is_no_divergence(
@@ -459,6 +459,6 @@ def test_another_range_is_refused_before_anything_is_trained(
 ) -> None:
     file, out = write_solver(), tmp_path / "out"
     range_test(file, out, Options(0.001, 0.3, iterations=20))
-    with pytest.raises(UsageError, match="begun with another max_lr"):
+    with pytest.raises(UsageError, match="started with another max_lr"):
         range_test(file, out, Options(0.001, 0.6, iterations=20, seeds=2, resume=True))
     assert [folder.name for folder in out.glob("seed_*")] == ["seed_1701"]

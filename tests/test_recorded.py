@@ -191,7 +191,7 @@ def test_what_is_no_range_test_is_refused(tmp_path: Path) -> None:
     (tmp_path / "words.csv").write_text("lr,accuracy\nlow,high\n")
     with pytest.raises(ClrError, match=r"words\.csv: is not a CSV of numbers"):
         read(tmp_path / "words.csv")
-    with pytest.raises(ClrError, match="there is no run in it"):
+    with pytest.raises(ClrError, match="is not a run folder"):
         read(tmp_path)
     with pytest.raises(ClrError, match=r"none\.csv: no such file or folder"):
         read(tmp_path / "none.csv")

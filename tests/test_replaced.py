@@ -41,7 +41,7 @@ def test_a_run_does_not_begin_over_files(
 ) -> None:
     out = tmp_path / "out"
     before = put(out, name, "notes.txt")
-    with pytest.raises(UsageError, match=f"{out}/{name} is there already, and would be replaced"):
+    with pytest.raises(UsageError, match=f"{out}/{name} already exists and would be overwritten"):
         training.train(write_solver(max_iter=2), out, TrainingOptions(resume=resume))
     assert {file: content for file, content in contents(out).items() if file in before} == before
 
@@ -75,7 +75,7 @@ def test_a_range_test_does_not_begin_over_files(
     out = tmp_path / "out"
     before = put(out, name)
     options = range_test.Options(min_lr=0.001, max_lr=0.1, iterations=20)
-    with pytest.raises(UsageError, match=f"{out}/{name} is there already"):
+    with pytest.raises(UsageError, match=f"{out}/{name} already exists"):
         range_test.range_test(write_solver(), out, options)
     assert contents(out) == before
 
@@ -86,7 +86,7 @@ def test_a_comparison_does_not_begin_over_files(
 ) -> None:
     out = tmp_path / "out"
     before = put(out, name)
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="already exists"):
         comparison.compare([write_solver("a[1]")], out, comparison.Options(seeds=1))
     assert contents(out) == before
 
@@ -107,7 +107,7 @@ def test_results_of_a_log_replace_nothing_but_such(run_cli: Run, tmp_path: Path)
         before = put(tmp_path / name, name)
         done = run_cli("log", "train.log", "--out", name)
         assert done.returncode == 2
-        assert f"{name}/{name} is there already" in done.stderr
+        assert f"{name}/{name} already exists" in done.stderr
         assert contents(tmp_path / name) == before
 
 
@@ -131,7 +131,7 @@ def test_a_schedule_replaces_nothing_but_such(
     before = put(tmp_path / "other", "schedule.csv")
     done = run_cli("schedule", file, "--out", "other")
     assert done.returncode == 2
-    assert "other/schedule.csv is there already" in done.stderr
+    assert "other/schedule.csv already exists" in done.stderr
     assert contents(tmp_path / "other") == before
 
 

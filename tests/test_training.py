@@ -280,7 +280,7 @@ def test_a_run_folder_is_not_trained_in_twice(
     )
     assert again == []
     other = write_solver(stepsize=11, max_iter=90)
-    with pytest.raises(UsageError, match="begun with another stepsize;"):
+    with pytest.raises(UsageError, match="started with another stepsize;"):
         training.train(other, tmp_path / "run", TrainingOptions(resume=True))
     longer = write_solver(max_iter=100)
     training.train(
@@ -299,7 +299,7 @@ def test_a_run_of_stages_is_not_resumed_with_fewer(
     folder = tmp_path / "run"
     with pytest.raises(Interrupted):
         training.train(files, folder, **stop_at(40))
-    told = f"begun with more stages; give all of them: {files[0]} {files[1]}$"
+    told = f"has a run with more stages; give all of them: {files[0]} {files[1]}$"
     with pytest.raises(UsageError, match=told):
         training.train(files[0], folder, TrainingOptions(resume=True))
     assert training.train(files, folder, TrainingOptions(resume=True)).train[-1]["iteration"] == 119
@@ -516,7 +516,7 @@ def test_run_json_says_what_is_trained(write_solver: Callable[..., Path], tmp_pa
 def test_a_folder_in_which_nothing_was_trained_is_started_again(
     write_solver: Callable[..., Path], tmp_path: Path
 ) -> None:
-    with pytest.raises(ClrError, match="GPU 0: this Caffe is built for the CPU alone"):
+    with pytest.raises(ClrError, match="GPU 0: this Caffe is built for the CPU only"):
         training.train(write_solver(), tmp_path / "run", TrainingOptions(gpu=0))
     training.train(write_solver(stepsize=11), tmp_path / "run")
     assert run_folder.read_status(tmp_path / "run")["status"] == "finished"

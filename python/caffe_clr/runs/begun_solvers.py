@@ -1,4 +1,4 @@
-"""The solvers that a run was begun with: those of another may not go on with it."""
+"""Checks that a run is resumed with the solvers it was started with."""
 
 import itertools
 from collections.abc import Sequence
@@ -19,20 +19,20 @@ _CHANGEABLE = (
 
 
 def solver_file(folder: Path, stage: int) -> Path:
-    """The solver of a stage, counted from 0, in a run folder."""
+    """The solver file of a stage, counted from 0, in a run folder."""
     return folder / f"solver_{stage + 1}.prototxt"
 
 
 def solver_files(folder: Path) -> list[Path]:
-    """Those of all stages.
+    """The solver files of all stages in a run folder.
 
     Raises:
-        ClrError: there is none.
+        ClrError: there are none.
     """
     named = (solver_file(folder, stage) for stage in itertools.count())
     files = list(itertools.takewhile(Path.is_file, named))
     if not files:
-        raise ClrError(f"{solver_file(folder, 0)}: is missing; draw this run alone")
+        raise ClrError(f"{solver_file(folder, 0)}: is missing; plot this run without --together")
     return files
 
 
@@ -43,13 +43,16 @@ def write(folder: Path, stages: Sequence[Any]) -> None:
 
 
 def check(folder: Path, stages: Sequence[Any]) -> list[str]:
-    """Refuse other stages than those of a run; says which of those cannot be read.
+    """Refuse stages that differ from those of the run in a folder.
 
     Args:
         stages: the SolverParameter of each.
 
+    Returns:
+        A message for each solver file in the folder that cannot be read.
+
     Raises:
-        UsageError: says what is another.
+        UsageError: names the fields that differ.
     """
     problems = [
         _check_same(solver_file(folder, index), stage) for index, stage in enumerate(stages)
@@ -64,7 +67,7 @@ def _check_same(begun_file: Path, stage: Any) -> str | None:
     except FileNotFoundError:
         return None
     except (OSError, TextError):
-        return f"{begun_file}: cannot be read; written again from the solver that was given"
+        return f"{begun_file}: cannot be read; replaced by the solver that you gave"
     differing = [
         name
         for name in stage.DESCRIPTOR.fields_by_name
@@ -73,12 +76,12 @@ def _check_same(begun_file: Path, stage: Any) -> str | None:
     if differing == ["random_seed"]:
         seed = f"with --seed {begun.random_seed}" if begun.random_seed >= 0 else "without --seed"
         raise UsageError(
-            f"{begun_file}: the run was begun with another random_seed; go on {seed}, or name"
-            " another --out"
+            f"{begun_file}: the run was started with another random_seed; continue {seed}, or"
+            " name another --out"
         )
     if differing:
         raise UsageError(
-            f"{begun_file}: the run was begun with another {', '.join(differing)};"
+            f"{begun_file}: the run was started with another {', '.join(differing)};"
             " change it back, or name another --out"
         )
     return None

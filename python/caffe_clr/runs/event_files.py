@@ -1,4 +1,4 @@
-"""Writes what a run records as TensorBoard's event files, while it is trained."""
+"""Writes the records of a run as TensorBoard event files, while it trains."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -29,13 +29,13 @@ def check() -> None:
 
 @contextmanager
 def written(run: RunWriter, stages: Sequence[Any]) -> Iterator[None]:
-    """Write an event file into the folder of a run while it is trained.
+    """Write an event file into the folder of a run while it trains.
 
-    What the run has recorded before it was resumed is written first, in place of its
-    earlier event files; those of others stay.
+    It begins with the earlier records of a resumed run, and replaces the event files that
+    this package wrote before. Other event files stay.
 
     Args:
-        stages: the SolverParameter of each; shown as text.
+        stages: the SolverParameter of each stage; shown as text.
     """
     from tensorboardX import SummaryWriter
 
@@ -64,9 +64,9 @@ def written(run: RunWriter, stages: Sequence[Any]) -> Iterator[None]:
 class _Board:
     """The event file of a run.
 
-    Rate, momentum and each output are there by iteration, as `lr`, `loss/train` or
-    `accuracy/test`; those of a range test by rate, too, in millionths, since a step
-    of TensorBoard's is a whole number.
+    It has rate, momentum and each output by iteration, as `lr`, `loss/train` or
+    `accuracy/test`. The outputs of a range test are also there by rate, in millionths,
+    because TensorBoard's steps are integers.
     """
 
     def __init__(self, writer: Any, by_rate: bool, began: float) -> None:

@@ -1,4 +1,4 @@
-"""What a run records: rows of numbers, in memory and as CSV."""
+"""The records of a run: rows of numbers, in memory and as CSV."""
 
 import csv
 import math
@@ -13,7 +13,7 @@ OWN_COLUMNS = ("iteration", "epoch", "lr", "lr_computed", "momentum", "seconds")
 
 
 class Phase(StrEnum):
-    """What a row is of; also the name of its file, without .csv."""
+    """The kind of a row, which is also the name of its file without .csv."""
 
     TRAIN = "train"
     TEST = "test"
@@ -21,15 +21,16 @@ class Phase(StrEnum):
 
 @dataclass
 class History:
-    """What a run recorded: two lists of rows, each a dict with its iteration and its rate.
+    """The records of a run: two lists of rows, each a dict with its iteration and rate.
 
-    `train` has a row for each `display` of the solver: iteration, epoch where
-    the data set's size is known, lr, momentum where that cycles in the run, loss
-    (the mean since the row before), the outputs of the train net, and seconds
-    since the run began. `test` has one for each `test_interval`, with the mean of
-    every output of the test nets (of a second test net as name#1). The rate, `lr`,
-    and the momentum are those of the same iteration. `losses` are the outputs that
-    are known to be losses, since they have a weight.
+    Attributes:
+        train: a row for each `display` of the solver: iteration, epoch (if the size of
+            the data set is known), lr, momentum (if it cycles in the run), loss (the
+            mean since the previous row), the outputs of the train net, and seconds since
+            the run started. lr and momentum are those of the same iteration.
+        test: a row for each `test_interval`, with the mean of each output of the test
+            nets instead; outputs of a second test net are called name#1.
+        losses: the outputs that are known to be losses, because they have a weight.
     """
 
     train: list[Row] = field(default_factory=list)
@@ -40,11 +41,11 @@ class History:
         return self.train if phase is Phase.TRAIN else self.test
 
     def rates(self) -> dict[float, float]:
-        """The rate by iteration, in order, from rows of both kinds; nan and inf are left out."""
+        """The rate by iteration, in order, from all rows; nan and inf are left out."""
         return self._by_iteration("lr")
 
     def momenta(self) -> dict[float, float]:
-        """The same of the momentum; empty where none is recorded."""
+        """The momentum by iteration, likewise; empty if none is recorded."""
         return self._by_iteration("momentum")
 
     def _by_iteration(self, name: str) -> dict[float, float]:
@@ -54,10 +55,10 @@ class History:
 
 
 def column(output: str, net: int = 0) -> str:
-    """The column for an output of a net, which is its name where that is free.
+    """The column for an output of a net: its name, unless that is taken.
 
     Args:
-        net: its number among the test nets.
+        net: the number of the net among the test nets.
 
     >>> column("accuracy"), column("accuracy", 1), column("lr")
     ('accuracy', 'accuracy#1', 'lr#0')
@@ -66,13 +67,13 @@ def column(output: str, net: int = 0) -> str:
 
 
 def outputs(rows: Iterable[Row]) -> list[str]:
-    """The columns of rows that are outputs of a net."""
+    """The columns that hold outputs of a net."""
     names = dict.fromkeys(name for row in rows for name in row)
     return [name for name in names if name and name not in OWN_COLUMNS]
 
 
 def write_csv(rows: Sequence[Row], path: Path) -> None:
-    """Write rows, a column for each key of any of them; a row that lacks it has it empty."""
+    """Write rows as CSV, with a column for each key of any row; missing values are empty."""
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, dict.fromkeys(key for row in rows for key in row))
         writer.writeheader()
@@ -80,10 +81,10 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
 
 
 def read_table(path: Path) -> tuple[list[Row], int]:
-    """The rows that write_csv or a run wrote, and how many other lines there are.
+    """Read the rows that write_csv or a run wrote, and count the lines that are damaged.
 
-    A row has a number, or nothing, for each column. A last line that is not
-    ended is neither: it is still being written, or was when the run was killed.
+    A row has a number, or nothing, for each column. A last line without a newline does
+    not count: it is still being written, or was when the run was killed.
     """
     header, *lines = whole_lines(path) or [""]
     columns = cells_of(header)
@@ -92,7 +93,7 @@ def read_table(path: Path) -> tuple[list[Row], int]:
 
 
 def whole_lines(path: Path) -> list[str]:
-    """The lines of a file, if there is one, without a last one that is not yet ended."""
+    """The complete lines of a file; none if the file does not exist."""
     if not path.is_file():
         return []
     with path.open(newline="", errors="replace") as file:
@@ -100,7 +101,7 @@ def whole_lines(path: Path) -> list[str]:
 
 
 def cells_of(line: str) -> list[str]:
-    """The cells of a line of CSV; none where it is no such line."""
+    """The cells of a CSV line; none if it is not one."""
     try:
         return next(csv.reader([line]), [])
     except csv.Error:
@@ -118,10 +119,10 @@ def _row(columns: list[str], cells: list[str]) -> Row:
 
 
 def number(text: str) -> float:
-    """The number in a cell; an int where it is whole.
+    """The number in a cell; an int if it is whole.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the cell does not hold a number.
     """
     value = float(text)
     return int(text) if text.lstrip("-").isdecimal() else value

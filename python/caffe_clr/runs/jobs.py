@@ -1,7 +1,7 @@
-"""Runs trainings in subprocesses: one that is watched, or several at once.
+"""Runs trainings in subprocesses, one or several at a time.
 
-A check that fails inside Caffe ends such a process, not this one, and Caffe's
-whole log goes to caffe.log in the run folder.
+A failed CHECK in Caffe ends only the subprocess. Caffe's log goes to caffe.log in the run
+folder.
 """
 
 import json
@@ -29,8 +29,8 @@ LOG = "caffe.log"
 _FATAL = re.compile(r"^F\d{4,8} [^\]]*\] (.*)$", re.MULTILINE)
 _PREFIX = re.compile(r"^[IWEF]\d{4,8} [^\]]*\] ")
 _SIGNALS = {
-    int(signal.SIGKILL): "; the system does that where memory runs out: try a smaller batch_size",
-    int(signal.SIGBUS): "; a file that it had mapped was cut off: is the data set whole?",
+    int(signal.SIGKILL): "; the system does that if memory runs out: try a smaller batch_size",
+    int(signal.SIGBUS): "; a file that it was reading was truncated: is the data set complete?",
 }
 _LAST_BYTES = 10_000  # of the log, in which its last line is looked for
 _NOT_WRITTEN = "SerializeToOstream"  # in the check of io.cpp on a snapshot
@@ -40,9 +40,9 @@ KEPT = "records and snapshots are kept"
 
 @dataclass(frozen=True)
 class Job:
-    """A call of training.train; its arguments, and the folder that paths start from.
+    """The arguments of training.train for a subprocess, and its working directory.
 
-    With only_check it is a call of training.check.
+    With only_check, the subprocess calls training.check instead.
     """
 
     solver_files: tuple[str, ...]
@@ -65,7 +65,7 @@ WorkerReport = dict[str, Any]
 
 
 class Failure(StrEnum):
-    """What ended a training early, in the last report of its process."""
+    """Why a training ended early, in the last report of its process."""
 
     DIVERGED = "diverged"
     INTERRUPTED = "interrupted"
@@ -74,7 +74,7 @@ class Failure(StrEnum):
 
 
 class Processes:
-    """The trainings under way in this process, so that all of them can be asked to end."""
+    """The trainings that this process has started, which it can ask to end together."""
 
     def __init__(self) -> None:
         self._running: set[subprocess.Popen[str]] = set()
@@ -82,7 +82,7 @@ class Processes:
         self._ended: int | None = None
 
     def end(self, signal_number: int) -> None:
-        """Have all of them snapshot and end, and begin no more."""
+        """Ask all of them to take a snapshot and end, and start no more."""
         with self._lock:
             self._ended = signal_number
             for process in self._running:
@@ -94,15 +94,15 @@ class Processes:
         on_report: Callable[[WorkerReport], None] = lambda report: None,
         on_warning: Callable[[str], None] = lambda warning: None,
     ) -> None:
-        """Train in a process of its own; returns when that has ended.
+        """Train in a subprocess, and return when it has ended.
 
         Args:
-            on_report: called with what the training says of itself some ten
-                times a second: iteration, lr, and the newest row of train and test.
-            on_warning: as of training.train.
+            on_report: called about ten times a second with a dict: iteration, lr, speed
+                in iterations per second, and the newest row of train and of test.
+            on_warning: see training.train.
 
         Raises:
-            DivergedError, ClrError: as training.train.
+            DivergedError, ClrError: see training.train.
             DiedError: Caffe aborted, or the process was killed.
             Interrupted: it was asked to end.
         """
@@ -153,7 +153,7 @@ def run(
     on_report: Callable[[WorkerReport], None] = lambda report: None,
     on_warning: Callable[[str], None] = lambda warning: None,
 ) -> None:
-    """Train in a process of its own, as Processes.run does; an interruption is passed on to it."""
+    """Train in a subprocess, as Processes.run does, and pass an interruption on to it."""
     processes = Processes()
     with ThreadPoolExecutor(1) as executor:
         _wait([executor.submit(processes.run, job, on_report, on_warning)], processes)[0].result()
@@ -166,17 +166,17 @@ def run_all(
     on_wait: Callable[[], None] = lambda: None,
     on_warning: Callable[[str], None] = lambda warning: None,
 ) -> list[ClrError | None]:
-    """Train several times, each in a process of its own.
+    """Train several jobs, each in its own subprocess.
 
     Args:
-        jobs: how many of them at a time on this machine.
-        scheduler: the address of a Dask scheduler: its workers train instead.
-            They must see the same folders, and have this package and Caffe.
+        jobs: number of jobs at a time on this machine.
+        scheduler: address of a Dask scheduler; its workers then train the jobs. They
+            must see the same folders, and have this package and Caffe.
         on_wait: called a few times a second.
-        on_warning: as of training.train; what Dask's workers warn of is in their logs alone.
+        on_warning: see training.train. Warnings of Dask workers are only in their logs.
 
     Returns:
-        What ended each of them early, None for one that reached its end.
+        The error that ended each job early, or None if it reached its end.
 
     Raises:
         ClrError: the scheduler cannot be reached.
@@ -193,15 +193,15 @@ def run_all(
 
 
 def run_job(job: Job) -> None:
-    """Train in a process of its own; what a Dask worker is given to do."""
+    """Train in a subprocess; Dask workers call this."""
     Processes().run(job)
 
 
 def threads(jobs: int) -> int | None:
-    """How many threads each of several trainings gets, None where it may decide.
+    """The number of threads for each of several trainings; None if OpenMP may decide.
 
-    One may have a thread for each processor of the affinity mask, as OpenMP has it,
-    unless a control group grants fewer.
+    OpenMP uses a thread for each processor of the affinity mask. A single training may do
+    so, unless a control group grants fewer processors.
     """
     usable = processors.count()
     if jobs == 1 and usable == processors.affine():
@@ -300,7 +300,7 @@ def _reason(status: int, log: Path, before: int) -> str:
     if fatal := _FATAL.findall(written):
         reason = f"Caffe gave up: {fatal[-1].strip()}"
         if _NOT_WRITTEN in reason:
-            reason += "\na file cannot be written whole: is the disk full?"
+            reason += "\na file could not be written completely: is the disk full?"
         return reason
     lines = written[-_LAST_BYTES:].strip().splitlines()
     last = f"; Caffe last wrote: {_PREFIX.sub('', lines[-1])}" if lines else ""

@@ -44,7 +44,7 @@ class Losses:
             return None
         return (
             f"the loss is {mean:.6g}, over {_RISE} times the largest of the first {self._early}"
-            " iterations (with --keep-going the range test goes on)"
+            " iterations (with --keep-going, the range test continues)"
         )
 
     @property

@@ -1,4 +1,4 @@
-"""Which of a net's outputs tells how good it is: its accuracy, under whatever name."""
+"""Chooses the output that a net is judged by: its accuracy, whatever its name, or a loss."""
 
 import math
 import re
@@ -49,7 +49,7 @@ class Metric:
         return _net_number(self.name)
 
     def rows(self, history: History) -> list[Row]:
-        """The rows that have it; nan is none, nor is an accuracy of no scores."""
+        """The rows that have the metric, without nan and accuracies of lost scores."""
         rows = history.test if self.of_test else history.train
         return [
             row
@@ -62,10 +62,10 @@ class Metric:
         return f"{value:.2%}" if self.scale(value) == 100 else f"{value:.4g}"
 
     def scale(self, highest: float) -> int:
-        """What to multiply values by to show them: accuracies are shown in percent.
+        """The factor to show values with: accuracies are shown in percent.
 
         Args:
-            highest: of the values; some layers give percent themselves.
+            highest: the highest of the values; some layers report percent already.
         """
         return 100 if self.is_accuracy and highest <= 1 else 1
 
@@ -78,7 +78,7 @@ TRAINING_LOSS = Metric("loss", of_test=False, is_accuracy=False)
 
 
 def recorded_metric(about: Mapping[str, Any]) -> Metric | None:
-    """The metric that a run.json names; those of earlier versions name none."""
+    """The metric in a run.json; None if an earlier version wrote it."""
     try:
         return Metric(**about["metric"])
     except (KeyError, TypeError):
@@ -88,8 +88,8 @@ def recorded_metric(about: Mapping[str, Any]) -> Metric | None:
 def metric_of(solver: SolverFile) -> Metric:
     """The output that the runs of a solver are judged by.
 
-    It is one of the test net that `judged_net` names (see `metric_of_net`). Where nothing
-    is tested, it is the training loss.
+    It belongs to the test net that `judged_net` chooses (see `metric_of_net`). If the
+    solver tests nothing, it is the training loss.
     """
     judged = _judged_net_of(solver)
     return (judged and metric_of_net(*judged)) or TRAINING_LOSS
@@ -107,13 +107,13 @@ def _judged_net_of(solver: SolverFile) -> tuple[Any, int] | None:
 def judged_net(tested: Mapping[int, Any], trained: Any | None) -> int:
     """The number of the test net that a solver is judged by.
 
-    It is the first that reads other data than the train net: solvers with two test nets,
-    BVLC's autoencoder among them, may test on the training set first. If there is no such
-    net, it is the first.
+    It is the first that reads other data than the train net, because some solvers, such
+    as BVLC's autoencoder, test on the training set first. If there is no such net, it is
+    the first.
 
     Args:
         tested: the NetParameters of the test nets, by number.
-        trained: that of the train net, if it is known.
+        trained: the NetParameter of the train net, if it is known.
     """
     own = _sources(trained) if trained is not None else set()
     others = (number for number, net in tested.items() if _sources(net) - own)
@@ -121,13 +121,13 @@ def judged_net(tested: Mapping[int, Any], trained: Any | None) -> int:
 
 
 def metric_of_net(net: Any, number: int) -> Metric | None:
-    """The output of a test net that tells how good it is; None if there is no such output.
+    """The output that a test net is judged by; None if it has no suitable one.
 
-    That is the first top of an Accuracy layer with a top_k of 1, or else of any: top 5 is
-    for reading beside top 1. Of several it is the one of the scores whose loss weighs most,
-    and then the last: the auxiliary classifiers of GoogLeNet weigh less than its own. Of a
-    net without such a layer it is the output whose name is that of an accuracy, or else
-    the loss that weighs most, and then the last.
+    It is the first top of an Accuracy layer, preferably one with a top_k of 1. If there
+    are several, it is the one on the scores with the largest loss weight, and of equals
+    the last: the auxiliary classifiers of GoogLeNet have smaller weights. A net without an
+    Accuracy layer is judged by an output named like an accuracy, or else by the loss with
+    the largest weight, and of equals the last.
 
     Args:
         net: its NetParameter.
@@ -147,14 +147,15 @@ def metric_of_net(net: Any, number: int) -> Metric | None:
 
 
 def metric_of_outputs(names: Sequence[str], weighted: Container[str] = ()) -> Metric | None:
-    """The output to judge by among recorded ones, where nothing but their names is known.
+    """The recorded output to judge by, if only the names of outputs are known.
 
-    It is an accuracy, or else the last loss: GoogLeNet's own comes after its auxiliary
-    ones. Of several test nets it is one of the first. None if no name is of either kind.
+    It is an accuracy, or else the last loss, because GoogLeNet's main loss comes after its
+    auxiliary ones. With several test nets, the first that has either counts. None if no
+    name is that of an accuracy or a loss.
 
     Args:
-        names: of the columns.
-        weighted: those that are known to be losses.
+        names: the names of the columns.
+        weighted: the names that are known to be losses.
     """
     for number in sorted({_net_number(name) for name in names}):
         own = [name for name in names if _net_number(name) == number]
@@ -242,9 +243,9 @@ def _sources(net: Any) -> set[str]:
 
 
 def chance(solver: SolverFile) -> float | None:
-    """The accuracy of a guess: top_k / classes, where the layer that scores these is found.
+    """The accuracy of guessing, top_k / classes.
 
-    None of a solver that is not judged by an accuracy.
+    None if the solver is not judged by an accuracy, or its classes cannot be counted.
     """
     net, _ = _judged_net_of(solver) or (None, 0)
     accuracy = _accuracy_of(net) if net else None
@@ -262,9 +263,9 @@ def chance(solver: SolverFile) -> float | None:
 
 
 def over_seeds(seeds: Sequence[list[Row]], name: str) -> list[Row]:
-    """The values under `name` where all seeds have one: iteration, lr, mean, low, high.
+    """Rows with iteration, lr, mean, low and high of `name`, where all seeds have a value.
 
-    The momentum stands behind lr where it is recorded.
+    If the momentum is recorded, it follows lr.
     """
     rows = []
     others = [{row["iteration"]: row[name] for row in rows} for rows in seeds[1:]]
@@ -280,14 +281,15 @@ def over_seeds(seeds: Sequence[list[Row]], name: str) -> list[Row]:
 
 
 def is_lost(loss: float) -> bool:
-    """Whether a loss is of scores that are not finite: nan, inf, or SoftmaxWithLoss's 87.3365."""
+    """Whether a loss comes from lost scores: nan, inf, or SoftmaxWithLoss's 87.3365."""
     return not math.isfinite(loss) or abs(loss - _SOFTMAX_LOST) < _DIGITS
 
 
 def has_scores(row: Row, accuracy: str, weighted: Container[str] = ()) -> bool:
-    """Whether an accuracy is one of scores: not where all losses of its test net are lost.
+    """Whether an accuracy comes from finite scores: some loss of its test net is not lost.
 
-    For Caffe's Accuracy layer nan is right: a ResNet before its first iteration has 1.
+    Caffe's Accuracy layer counts nan as correct: a ResNet before its first iteration has
+    an accuracy of 1.
 
     Args:
         weighted: outputs that are known to be losses.
@@ -301,15 +303,15 @@ def has_scores(row: Row, accuracy: str, weighted: Container[str] = ()) -> bool:
 
 
 def is_loss(output: str, weighted: Container[str] = ()) -> bool:
-    """Whether an output is one to be lowered, by its weight or its name.
+    """Whether lower values of an output are better, judged by its weight or its name.
 
-    Of loss3/top-1 it is top-1 that tells, and of loss/test the whole.
+    In loss3/top-1 the last part decides; in loss/test it does not tell, so the whole does.
     """
     return output in weighted or _kind(output) is _LOSS
 
 
 def is_accuracy(output: str, weighted: Container[str] = ()) -> bool:
-    """Whether an output is one to be raised, by its name; of many names it is not known."""
+    """Whether higher values of an output are better, as far as its name tells."""
     return output not in weighted and _kind(output) is _ACCURACY
 
 

@@ -1,4 +1,4 @@
-"""Plans a run: its solvers as they are to be trained, checked."""
+"""Plans a run: reads its solvers, adapts them to the run folder, and checks them."""
 
 import os
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ _MOST_BYTES_OF_PATH = 4095
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be trained: the solvers of the stages as they are trained, and remarks."""
+    """A checked run: the solvers of its stages as they will be trained, and warnings."""
 
     solvers: Sequence[SolverFile]
     folder: Path
@@ -43,18 +43,15 @@ def plan(
     Arguments and errors are those of `train`.
 
     Returns:
-        The plan; its warnings are what the paper advises against, and what
-        Caffe does without a word. epoch is the iterations of one, None where
-        the size of the data set is not known.
+        The plan. Its warnings name what the paper advises against, and what Caffe does
+        silently. Its epoch is in iterations; None if the size of the data set is unknown.
     """
     folder = (out or run_folder.default_folder(solver_files[0])).resolve()
     stages = []
     warnings = []
     for file in solver_files:
         if file.is_fifo():
-            raise ClrError(
-                f"{file}: is a pipe, but has to be read twice; write the solver to a file"
-            )
+            raise ClrError(f"{file} is a pipe, but must be read twice; write the solver to a file")
         solver = prototxt.open_solver(file)
         parameter = solver.parameter
         parameter.snapshot_prefix = _snapshot_prefix(solver, file, folder)
@@ -91,7 +88,7 @@ def _snapshot_prefix(solver: SolverFile, file: Path, folder: Path) -> str:
     try:
         prefix.encode()
     except UnicodeEncodeError:
-        raise ClrError(f"{folder}: is not UTF-8, which Caffe needs; name another --out") from None
+        raise ClrError(f"{folder}: Caffe needs a path in UTF-8; name another --out") from None
     if len(os.fsencode(prefix)) + len(longest) > _MOST_BYTES_OF_PATH:
         raise ClrError(f"{folder}: the path is too long for its snapshots; name another --out")
     return prefix

@@ -21,7 +21,7 @@ class Recorder:
         self._began = time.monotonic() - max((row.get("seconds", 0) for row in rows), default=0)
 
     def begin(self, solver: Any, parameter: Any) -> Row:
-        """What a row has of a solver at its iteration, before it steps."""
+        """The first columns of a row: a solver's iteration, epoch and rate before it steps."""
         iteration = int(solver.iter)
         epoch = {"epoch": round(iteration / self._epoch, 4)} if self._epoch else {}
         row = {"iteration": iteration, **epoch, "lr": solvers.rate(solver, parameter)}
@@ -30,6 +30,6 @@ class Recorder:
         return row
 
     def add(self, phase: Phase, row: Row) -> None:
-        """Record a row, at this time."""
+        """Record a row with the present time."""
         seconds = round(time.monotonic() - self._began, 3)
         self._records.add(phase, {**row, "seconds": seconds})

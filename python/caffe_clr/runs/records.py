@@ -1,4 +1,4 @@
-"""The tables of a run folder, train.csv and test.csv: read, and written as rows come."""
+"""Reads and writes the tables of a run folder, train.csv and test.csv."""
 
 import csv
 from collections.abc import Callable
@@ -15,7 +15,7 @@ def table(folder: Path, phase: Phase) -> Path:
 
 
 def read(folder: Path, phase: Phase) -> tuple[list[Row], str | None]:
-    """The rows of a phase in order, one for an iteration, and what is damaged, if anything is."""
+    """The rows of a phase, one per iteration, in order; and a message if lines were skipped."""
     path = table(folder, phase)
     found, unreadable = read_table(path)
     rows = {row["iteration"]: row for row in found if _is_row(row)}
@@ -23,8 +23,8 @@ def read(folder: Path, phase: Phase) -> tuple[list[Row], str | None]:
     ordered = [rows[iteration] for iteration in sorted(rows)]
     if not unreadable:
         return ordered, None
-    what = "1 line" if unreadable == 1 else f"{unreadable} lines"
-    return ordered, f"{path}: {what} damaged or twice there, and left out"
+    lines = "line" if unreadable == 1 else "lines"
+    return ordered, f"{path}: skipped {unreadable} damaged or duplicate {lines}"
 
 
 def _is_row(row: Row) -> bool:
@@ -33,11 +33,11 @@ def _is_row(row: Row) -> bool:
 
 
 class Records:
-    """The tables of a run that is trained.
+    """The tables of a run that is training.
 
     Attributes:
-        history: what they have.
-        on_row: called with each row that is recorded.
+        history: their rows.
+        on_row: called with each new row.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -47,7 +47,7 @@ class Records:
         self._columns: dict[Phase, list[str]] = {}
 
     def cut(self, phase: Phase, first: int) -> int:
-        """Forget what was recorded of a phase from an iteration on; says how many rows are left."""
+        """Drop the rows of a phase from an iteration on, and return how many are left."""
         rows = self.history.rows(phase)
         rows[:] = [row for row in rows if row["iteration"] < first]
         self._write(phase)
@@ -65,7 +65,7 @@ class Records:
             csv.DictWriter(file, columns).writerow(row)
 
     def before(self, iteration: int) -> dict[Phase, int]:
-        """How many rows are recorded before an iteration, by phase."""
+        """The number of rows before an iteration, by phase."""
         return {
             phase: sum(row["iteration"] < iteration for row in self.history.rows(phase))
             for phase in Phase

@@ -1,8 +1,8 @@
-"""Where in its data a training is, and how a resumed one gets there.
+"""Puts the data layers of a resumed run where they were.
 
-Caffe's data layers begin at the first example. What a run had read is read
-again, without what the other layers make of it: the batches of a layer come one
-after the other, and after the last example comes the first.
+Caffe's data layers start at the first example. A resumed run therefore reads the batches
+again that it has used, without running the other layers. A data layer reads its examples
+in order, and starts over after the last one.
 """
 
 import math
@@ -17,16 +17,16 @@ _MOST_VALUES = 2 * 10**10  # that are read again; a matter of a minute
 
 
 def read_on(net: Net, live: Any, batches: int, *, is_training: bool) -> list[str]:
-    """Have each data layer of a net go on after so many batches.
+    """Advance each data layer of a net by a number of batches.
 
     Args:
-        net: what the prototxt says.
-        live: the pycaffe net of it, whose data layers stand at their beginning.
-        is_training: whether it crops at random.
+        net: the net in the prototxt.
+        live: its pycaffe net, whose data layers are at the first example.
+        batches: the number of batches.
+        is_training: whether the net crops at random.
 
     Returns:
-        A line for each layer that does not go on with the very batch that
-        would have come next.
+        A message for each layer that cannot continue with exactly the next batch.
     """
     parameters = {layer.name: layer for layer in net.parameter.layer}
     problems = []
@@ -44,9 +44,12 @@ def read_on(net: Net, live: Any, batches: int, *, is_training: bool) -> list[str
 
 
 def redrawn(live: Any) -> list[str]:
-    """A line if layers of a net draw random numbers, whose generator no snapshot has."""
+    """A message if layers of a net draw random numbers, whose state no snapshot holds."""
     if any(layer.type == "Dropout" for layer in live.layers):
-        return ["Dropout draws other units than in an uninterrupted run; Caffe does not save which"]
+        return [
+            "Dropout will drop other units than in an uninterrupted run, because Caffe does not"
+            " save the state of its random numbers"
+        ]
     return []
 
 
@@ -59,16 +62,16 @@ def _to_skip(layer: Any, batches: int, most: int, is_training: bool) -> tuple[in
     """
     images, batch_size = _size(layer)
     if not images or not batch_size:
-        return (batches, "") if batches <= most else (0, "begins with the first example again")
+        return (batches, "") if batches <= most else (0, "starts again at the first example")
     if _is_random(layer, is_training):
         if batches <= most:
             return batches, ""
-        problem = "its random transformations are not those of an uninterrupted run"
+        problem = "its random transformations will differ from an uninterrupted run"
     else:
         skipped = batches % (images // math.gcd(images, batch_size))
         if skipped <= most:
             return skipped, ""
-        problem = "goes on up to a batch before the example at which it stopped"
+        problem = "continues up to one batch before the example at which it stopped"
     return batches * batch_size % images // batch_size, problem
 
 

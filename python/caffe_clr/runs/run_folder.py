@@ -1,16 +1,16 @@
-"""The folder of a training run: what it holds, how it is written and how it is resumed.
+"""The folder of a training run: what it holds, and how it is checked and read.
 
-    solver_1.prototxt …   the solver of each stage, as it is trained
+    solver_1.prototxt …   the solver of each stage, as it was trained
     train.csv, test.csv   a row for each display and each test, written as they come
-    snapshots/            .caffemodel and .solverstate; snapshots.csv lists the whole ones
-                          by stage, iteration, and each file with its SHA-256, and what the
-                          run knew by then that is in neither file
-    caffe.log             what Caffe logged
-    run.json              what is being trained, and whether it is finished
+    snapshots/            .caffemodel and .solverstate files
+    snapshots.csv         lists the complete snapshots, with stage, iteration, the SHA-256
+                          of each file, and state of the run that neither file holds
+    caffe.log             Caffe's log
+    run.json              what is trained, and whether it has finished
 
-It stays usable whenever the process is killed: rows are written whole or
-ignored, and a snapshot counts when it is in the list with its checksums. What
-is damaged is left out, and said; a whole snapshot is enough to go on from.
+The folder stays usable if the process is killed at any time: incomplete rows are ignored,
+and a snapshot counts once it is listed with its checksums. Damaged files are skipped and
+reported. One complete snapshot is enough to continue.
 """
 
 import glob
@@ -30,12 +30,12 @@ _REPLACED = r"(train|test)\.csv|solver_\d+\.prototxt|training\.png"
 
 
 def default_folder(solver_file: Path) -> Path:
-    """runs/<solver name>-<time>, to the microsecond: several may be begun at once."""
+    """runs/<solver name>-<time>, with microseconds, because several may start at once."""
     return Path("runs") / f"{solver_name(solver_file)}-{datetime.now():%Y%m%d-%H%M%S-%f}"
 
 
 def newest_folder(solver_files: Sequence[Path]) -> Path:
-    """The folder under runs/ that a run of these solvers was begun in last.
+    """The newest folder under runs/ with a run of these solvers.
 
     Raises:
         UsageError: there is none.
@@ -50,7 +50,7 @@ def newest_folder(solver_files: Sequence[Path]) -> Path:
 
 
 def solver_name(solver_file: Path) -> str:
-    """A solver file's name without what all of them end in."""
+    """A solver file's name without its suffix and a trailing _solver."""
     return solver_file.stem.removesuffix("_solver") or solver_file.stem
 
 
@@ -60,22 +60,23 @@ def is_run(folder: Path) -> bool:
 
 
 def has_begun(folder: Path) -> bool:
-    """Whether a folder has a run that came so far as to record or snapshot something."""
+    """Whether a folder has a run that has recorded or snapshot something."""
     recorded = any(any(records.read(folder, phase)) for phase in Phase)
     taken = snapshots.is_listed(folder) or snapshots.has_states(folder)
     return is_run(folder) and (recorded or taken)
 
 
 def check_begun(folder: Path, solver: Any, seed: int) -> None:
-    """Refuse another solver or seed than that of the run in a folder, if there is one.
+    """Refuse a solver or seed that differs from the run in a folder, if there is one.
 
-    run_writer.open_run does so itself; this is to be called before others are trained.
+    run_writer.open_run checks this itself; call this to check it before other runs are
+    trained.
 
     Args:
-        solver: its SolverParameter.
+        solver: a SolverParameter.
 
     Raises:
-        UsageError: says what is another.
+        UsageError: names the fields that differ.
     """
     if has_begun(folder):
         stage = type(solver)()
@@ -85,14 +86,14 @@ def check_begun(folder: Path, solver: Any, seed: int) -> None:
 
 
 def check_new(folder: Path, resume: bool) -> bool:
-    """Refuse to begin where there is a run, and without --resume.
+    """Refuse to start in a folder that has a run, unless `resume` is set.
 
     Returns:
-        Whether there is a run to go on with.
+        Whether there is a run to continue.
 
     Raises:
-        UsageError: there is a run, or files that are no run's and that one would
-            replace; says what to do instead.
+        UsageError: the folder has a run, or other files that a run would overwrite; says
+            what to do instead.
     """
     check_replaced(folder, _REPLACED, is_own=is_run(folder))
     begun = has_begun(folder)
@@ -104,27 +105,27 @@ def check_new(folder: Path, resume: bool) -> bool:
 
 
 def check_replaced(folder: Path, names: str, *, is_own: bool) -> None:
-    """Refuse to replace files that no command of this package has written.
+    """Refuse to overwrite files that no command of this package wrote.
 
     Args:
-        names: a regular expression of those that are going to be written.
-        is_own: whether the folder is one that such a command has written.
+        names: a regular expression for the files that will be written.
+        is_own: whether a command of this package wrote the folder.
 
     Raises:
-        UsageError: names one of them.
+        UsageError: names one of the files.
     """
     if is_own or not folder.is_dir():
         return
     for name in sorted(os.listdir(folder)):
         if re.fullmatch(names, name):
             raise UsageError(
-                f"{folder / name} is there already, and would be replaced; move it, or name another"
+                f"{folder / name} already exists and would be overwritten; move it, or name another"
                 " --out"
             )
 
 
 def is_own_table(path: Path) -> bool:
-    """Whether a file begins as the tables of runs, logs and schedules do."""
+    """Whether a file starts like the tables of runs, logs and schedules."""
     first = b"iteration,"
     if not path.is_file():
         return False
@@ -133,42 +134,42 @@ def is_own_table(path: Path) -> bool:
 
 
 def read_history(folder: Path) -> History:
-    """What the run in a folder has recorded so far; what cannot be read is left out."""
+    """The records of the run in a folder so far; lines that cannot be read are skipped."""
     return History(records.read(folder, Phase.TRAIN)[0], records.read(folder, Phase.TEST)[0])
 
 
 def damage(folder: Path) -> list[str]:
-    """What of the records of a run cannot be read, a line for each file."""
+    """A message for each file of a run's records that is damaged."""
     found = [_damage_of_status(folder), *(records.read(folder, phase)[1] for phase in Phase)]
     return [problem for problem in found if problem]
 
 
 def begun(folder: Path) -> dict[str, Any]:
-    """What run.json says of the run in a folder; empty where that cannot be read."""
+    """The run.json of the run in a folder; empty if it cannot be read."""
     if not is_run(folder) or _damage_of_status(folder):
         return {}
     return status.read(folder)[0]
 
 
 def read_status(folder: Path) -> dict[str, Any]:
-    """The run.json of a folder; what cannot be read of it is as of a run that was killed.
+    """The run.json of a folder; if it cannot be read, that of a killed run.
 
     Raises:
-        ClrError: there is no run in the folder.
+        ClrError: the folder has no run.
     """
     if not is_run(folder):
         inside = min(folder.glob(f"**/{status.NAME}"), default=None)
-        hint = f"; {inside.parent} is one" if inside else f"; it would have a {status.NAME}"
-        raise ClrError(f"{folder}: there is no run in it{hint}")
+        hint = f"; did you mean {inside.parent}?" if inside else f"; it has no {status.NAME}"
+        raise ClrError(f"{folder} is not a run folder{hint}")
     return status.read(folder)[0]
 
 
 def _damage_of_status(folder: Path) -> str | None:
     path = folder / status.NAME
     if not status.read(folder)[1]:
-        return f"{path}: cannot be read; what it said is not used"
+        return f"{path}: cannot be read; continuing without it"
     if is_run(folder) and not path.exists():
-        return f"{path}: is missing; what it said is not used"
+        return f"{path}: is missing; continuing without it"
     return None
 
 
@@ -176,7 +177,7 @@ def make_folder(folder: Path) -> None:
     """Make a folder to write a run into.
 
     Raises:
-        ClrError: it cannot be made or written.
+        ClrError: the folder cannot be made, or is not writable.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -189,7 +190,7 @@ def make_folder(folder: Path) -> None:
 
 
 def last_iteration(folder: Path) -> int:
-    """The last iteration that a run has recorded, or ended at; 0 where there is none."""
+    """The last iteration that a run recorded or ended at; 0 if there is none."""
     tables = [whole_lines(records.table(folder, phase)) for phase in Phase]
     last = [lines[-1].split(",")[0] for lines in tables if len(lines) > 1]
     ended = int(status.read(folder)[0]["iteration"])

@@ -1,4 +1,4 @@
-"""Writes a run folder while the run is trained; see run_folder for what it holds."""
+"""Writes a run folder while the run trains; run_folder describes its files."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,14 +18,14 @@ _LOCK_SECONDS = 30  # how long an interrupted run may take to end
 
 
 class RunWriter:
-    """A run folder that is being written to; see `open_run`.
+    """A run folder that is being written; see `open_run`.
 
     Attributes:
         records: its tables.
         snapshots: its list of snapshots.
-        problems: what is damaged in it and left out, a line each.
-        begun: what run.json said of the run that is gone on with; empty where
-            there is none, or that cannot be read.
+        problems: a message for each damaged file that is skipped.
+        begun: the run.json of the run that is resumed; empty if there is none, or it
+            cannot be read.
     """
 
     def __init__(self, folder: Path, stages: Sequence[Any], about: dict[str, Any]) -> None:
@@ -39,7 +39,7 @@ class RunWriter:
 
     @property
     def history(self) -> History:
-        """What the run has recorded."""
+        """The records of the run."""
         return self.records.history
 
     @property
@@ -50,13 +50,13 @@ class RunWriter:
 
     @property
     def divergence(self) -> tuple[str, int] | None:
-        """What was said of this run when it diverged, and where."""
+        """The message and the iteration of the run's divergence, if it diverged."""
         if self.begun.get("status") != Status.DIVERGED:
             return None
         return self.begun["message"], self.begun["iteration"]
 
     def start(self, snapshot: Snapshot | None) -> None:
-        """Go on from a snapshot, or begin: forget what was recorded after it."""
+        """Start, or continue from a snapshot and drop the records after it."""
         first = snapshot.iteration if snapshot else 0
         self.set_status(Status.RUNNING, first)
         for phase in Phase:
@@ -81,16 +81,16 @@ class RunWriter:
 def open_run(
     folder: Path, stages: Sequence[Any], about: dict[str, Any], *, resume: bool
 ) -> Iterator[RunWriter]:
-    """A run folder, for this process alone.
+    """Open a run folder for this process alone.
 
     Args:
-        stages: the SolverParameter of each stage, as it is to be trained.
-        about: what to say of the run in run.json.
-        resume: go on with the run in the folder, if there is one.
+        stages: the SolverParameter of each stage, as it will be trained.
+        about: the content of run.json.
+        resume: continue the run in the folder, if there is one.
 
     Raises:
-        UsageError: the folder has a run and resume is false, or was begun with
-            other solvers.
+        UsageError: the folder has a run and `resume` is false, or the run was started
+            with other solvers.
         ClrError: the folder cannot be written, or another process uses it.
     """
     run_folder.make_folder(folder)
@@ -101,7 +101,7 @@ def open_run(
             solvers = run.begun.get("solvers", [])
             if len(solvers) > len(stages):
                 raise UsageError(
-                    f"{folder} was begun with more stages; give all of them: {' '.join(solvers)}"
+                    f"{folder} has a run with more stages; give all of them: {' '.join(solvers)}"
                 )
             run.problems += begun_solvers.check(folder, stages)
         yield run

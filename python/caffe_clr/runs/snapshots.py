@@ -1,7 +1,7 @@
-"""The snapshots of a run, and snapshots.csv, the list of the whole ones.
+"""The snapshots of a run, and snapshots.csv, the list of the complete ones.
 
-It has them by stage, iteration, and each file with its SHA-256, and what the run
-knew by then that is in neither file.
+Each line of the list has the stage, the iteration, each file with its SHA-256, and the state
+of the run that neither file holds.
 """
 
 import csv
@@ -24,14 +24,14 @@ _COLUMNS = (*_FILES, "early_loss", "loss_sum", "losses", "train_rows", "test_row
 
 @dataclass(frozen=True)
 class Memory:
-    """What a run knows at a snapshot that Caffe's files do not tell.
+    """The state of a run at a snapshot that Caffe's files do not hold.
 
     Attributes:
-        early_loss: the largest of the first tenth of the run, without its sign; nan where
-            it is not known.
-        loss_sum: of the losses since the last display.
-        losses: how many those are.
-        rows: recorded before this iteration, by phase, where that is known.
+        early_loss: the largest absolute loss of the first tenth of the run; nan if
+            unknown.
+        loss_sum: the sum of the losses since the last display.
+        losses: the number of these losses.
+        rows: the number of rows recorded before this iteration, by phase, if known.
     """
 
     early_loss: float = math.nan
@@ -42,7 +42,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A whole snapshot: which stage (from 0) it was taken in, at which iteration, and the files."""
+    """A complete snapshot: its stage (from 0), its iteration, and its files."""
 
     stage: int
     iteration: int
@@ -52,7 +52,7 @@ class Snapshot:
 
 
 def folder_of(run: Path) -> Path:
-    """Where the snapshots of a run are."""
+    """The folder with the snapshots of a run."""
     return run / "snapshots"
 
 
@@ -66,12 +66,12 @@ def is_listed(run: Path) -> bool:
 
 
 class SnapshotList:
-    """The list of the whole snapshots of a run.
+    """The list of the complete snapshots of a run.
 
     Args:
         run: the run folder.
-        stages: the SolverParameter of each.
-        problems: where to put what is damaged, a line each.
+        stages: the SolverParameter of each stage.
+        problems: a list to which messages about damage are added.
     """
 
     def __init__(self, run: Path, stages: Sequence[Any], problems: list[str]) -> None:
@@ -81,7 +81,7 @@ class SnapshotList:
         self._problems = problems
 
     def clean(self) -> None:
-        """Write the list without what cannot be read of it."""
+        """Write the list again without the lines that cannot be read."""
         self._write(self._read()[0])
 
     def add(self, snapshot: Snapshot) -> None:
@@ -92,10 +92,10 @@ class SnapshotList:
             csv.writer(file).writerow(_cells(snapshot))
 
     def newest(self, is_whole: Callable[[Snapshot], bool]) -> Snapshot | None:
-        """The furthest in the list that is still whole, or, if the list is damaged, in the folder.
+        """The furthest complete snapshot of the list or, if that is damaged, of the folder.
 
         Args:
-            is_whole: says it of a snapshot that has no checksum.
+            is_whole: whether a snapshot without checksums is complete.
         """
         rows, is_damaged = self._read()
         for cells in sorted(rows, key=lambda cells: (int(cells[0]), int(cells[1])), reverse=True):
@@ -104,13 +104,11 @@ class SnapshotList:
             problem = _changed(checksums)
             if not problem:
                 return snapshot
-            self._problems.append(f"{problem}; an earlier snapshot is used")
+            self._problems.append(f"{problem}; using an earlier snapshot")
         unlisted = self._unlisted() if is_damaged else []
         if not unlisted:
             return None
-        self._problems.append(
-            f"{self._file}: cannot be read; the snapshots that are in the folder are used"
-        )
+        self._problems.append(f"{self._file}: cannot be read; using the snapshots in the folder")
         return next(filter(is_whole, unlisted), None)
 
     def _unlisted(self) -> list[Snapshot]:

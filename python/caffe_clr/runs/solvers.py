@@ -1,6 +1,6 @@
-"""pycaffe solvers in this process: made, tested, snapshot and restored.
+"""Makes, tests, checks and restores pycaffe solvers in this process.
 
-A check that fails inside Caffe aborts the process; those here raise.
+A failed CHECK in Caffe aborts the process; the checks here raise instead.
 """
 
 import importlib.util
@@ -27,10 +27,10 @@ _NEVER = 2**31 - 1  # as a test_interval
 
 
 def import_caffe() -> Any:
-    """pycaffe, with its log reduced to errors unless GLOG_minloglevel says otherwise.
+    """Import pycaffe, which logs only errors unless GLOG_minloglevel says otherwise.
 
     Raises:
-        ClrError: there is no Caffe in this environment, or it cannot be loaded.
+        ClrError: this environment has no Caffe, or it cannot be loaded.
     """
     caffe_pb2 = prototxt.caffe_pb2()
     quiet = _LOG_LEVEL not in os.environ
@@ -48,10 +48,10 @@ def import_caffe() -> Any:
 
 
 def check_layers(nets: Iterable[Net]) -> None:
-    """Refuse a net with a layer of a type, or of a Python module, that there is not.
+    """Refuse a net with a layer type, or a Python module, that does not exist here.
 
     Raises:
-        ClrError: says which net and layer, and what is missing.
+        ClrError: names the net and the layer, and says what is missing.
     """
     known = list(import_caffe().layer_type_list())
     for net in nets:
@@ -60,8 +60,8 @@ def check_layers(nets: Iterable[Net]) -> None:
             if layer.type not in known:
                 hint = prototxt.did_you_mean(layer.type, known)
                 raise ClrError(
-                    f'{where}: this Caffe has no type "{layer.type}"; it may be of another version'
-                    f" of Caffe{hint}"
+                    f'{where}: this Caffe has no layer type "{layer.type}"; it may belong to'
+                    f" another version of Caffe{hint}"
                 )
             module = layer.python_param.module
             if layer.type == "Python" and not _has_module(module):
@@ -78,26 +78,26 @@ def _has_module(name: str) -> bool:
 
 
 def check_gpu(gpu: int) -> None:
-    """Refuse a GPU where this Caffe cannot use one.
+    """Refuse a GPU if this Caffe cannot use one.
 
     Raises:
-        ClrError: this Caffe is built for the CPU alone.
+        ClrError: this Caffe is built for the CPU only.
     """
     import_caffe()
     if not _has_cuda():
-        raise ClrError(f"GPU {gpu}: this Caffe is built for the CPU alone; train without --gpu")
+        raise ClrError(f"GPU {gpu}: this Caffe is built for the CPU only; train without --gpu")
 
 
 def load_solver(parameter: Any, gpu: int | None = None) -> Any:
-    """A pycaffe solver of a SolverParameter.
+    """Make a pycaffe solver from a SolverParameter.
 
     Args:
-        parameter: checked by the caller; see checks.check_run.
-        gpu: the number of the GPU to run on; None for the CPU.
+        parameter: a SolverParameter that checks.check_run has passed.
+        gpu: number of the GPU to run on; None for the CPU.
 
     Raises:
-        ClrError: the policy or momentum is one that Caffe would abort on, or this Caffe is
-            built without a GPU.
+        ClrError: Caffe would abort on the policy or the momentum, or is built for the CPU
+            only.
     """
     caffe = import_caffe()
     solver_checks.check_policy(SolverFile(parameter))
@@ -112,9 +112,9 @@ def load_solver(parameter: Any, gpu: int | None = None) -> Any:
 
 
 def rate(live: Any, parameter: Any) -> float:
-    """The rate of a pycaffe solver at its iteration; the reference's where pycaffe has no `lr`.
+    """The rate of a pycaffe solver at its iteration.
 
-    That is so up to Caffe 1.0.
+    If pycaffe has no `lr`, as up to Caffe 1.0, the reference computes it.
     """
     return float(live.lr if hasattr(live, "lr") else policies.learning_rate(parameter, live.iter))
 
@@ -126,7 +126,7 @@ def momentum(live: Any, parameter: Any) -> float:
 
 
 def only_training(parameter: Any) -> Any:
-    """A copy of a SolverParameter whose solver neither tests nor snapshots when it is stepped."""
+    """A copy of a SolverParameter that neither tests nor snapshots."""
     live = type(parameter)()
     live.CopyFrom(parameter)
     live.test_interval = _NEVER
@@ -146,15 +146,15 @@ def loss(net: Any) -> float:
 
 
 def softmax_losses(net: Any) -> list[str]:
-    """The blobs in which the layers SoftmaxWithLoss put their losses."""
+    """The names of the blobs with the losses of SoftmaxWithLoss layers."""
     kinds = zip(net._layer_names, net.layers, strict=True)
     return [net.top_names[name][0] for name, layer in kinds if layer.type == "SoftmaxWithLoss"]
 
 
 def outputs(net: Any, number: int = 0) -> dict[str, float]:
-    """The mean of each output of a net's last forward pass, by its column for this net.
+    """The mean of each output of a net's last forward pass, by its column.
 
-    It is nan for the accuracy of scores that are, of which Caffe's says nothing.
+    The accuracy of scores that are nan is nan here; Caffe's own does not show it.
     """
     found = {name: float(net.blobs[name].data.mean()) for name in net.outputs}
     for name, layer in zip(net._layer_names, net.layers, strict=True):
@@ -166,10 +166,10 @@ def outputs(net: Any, number: int = 0) -> dict[str, float]:
 
 
 def test(solver: Any, iterations: list[int]) -> Iterator[dict[str, float]]:
-    """Run the test nets of a solver, and yield after each batch the means so far.
+    """Run the test nets of a solver, and yield the means so far after each batch.
 
     Args:
-        iterations: how many batches of each test net: test_iter.
+        iterations: test_iter, the number of batches for each test net.
 
     Yields:
         The mean of every output, by its column (see history.column).
@@ -187,10 +187,10 @@ def test(solver: Any, iterations: list[int]) -> Iterator[dict[str, float]]:
 
 
 def restore(solver: Any, state: Path, model: Path) -> None:
-    """Put a solver where a snapshot was taken; only those of HDF5 must not have been moved.
+    """Restore a solver from a snapshot; HDF5 snapshots must not have been moved.
 
     Raises:
-        ClrError: the snapshot is torn, or not one of this solver and its net.
+        ClrError: the snapshot is damaged, or belongs to another solver or net.
     """
     check_snapshot(solver, state, model)
     if state.suffix == _HDF5:
@@ -221,10 +221,10 @@ def snapshot_files(prefix: str, iteration: int, hdf5: bool) -> tuple[Path, Path]
 
 
 def check_snapshot(solver: Any, state: Path, model: Path) -> None:
-    """Refuse a snapshot that is not whole, or is not one of this solver and its net.
+    """Refuse a snapshot that is incomplete, or belongs to another solver or net.
 
     Raises:
-        ClrError: says which file, and what is wrong with it.
+        ClrError: names the file, and says what is wrong with it.
     """
     owned = _owned_parameters(solver.net)
     shapes = list(owned.values())
@@ -294,7 +294,7 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, KeyError, DecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is torn, or not a snapshot"
+        reason = getattr(error, "strerror", None) or "it is damaged, or not a snapshot"
         raise ClrError(f"{path}: cannot be read: {reason}") from None
 
 

@@ -1,4 +1,4 @@
-"""Trains one stage of a run: one solver, from where the stage before ended or a snapshot was."""
+"""Trains one stage of a run, from the end of the previous stage or from a snapshot."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from caffe_clr.runs.timetable import Timetable
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run is: the iterations done and the rate of the last."""
+    """The iterations that a run has done, the rate of the last one, and the records."""
 
     iteration: int
     lr: float
@@ -28,10 +28,10 @@ class Progress:
 
 
 class Stage:
-    """A stage that is trained.
+    """A stage in training.
 
     Attributes:
-        newest: the snapshot that was taken, or gone on from, last.
+        newest: the last snapshot that was taken or restored.
     """
 
     def __init__(
@@ -53,11 +53,10 @@ class Stage:
         return int(self._solver.iter) if self._solver else 0
 
     def begin(self, snapshot: Snapshot | None) -> list[str]:
-        """Make the solver, and put it where a snapshot, of this or the last stage, was taken.
+        """Make the solver, and restore it from a snapshot of this or the previous stage.
 
         Returns:
-            What is doubtful in the labels, and what could not be put where it was, a
-            line each.
+            Warnings on the labels, and on data layers that could not be restored.
         """
         training = solvers.only_training(self._parameter)
         self._solver = solvers.load_solver(training, self._options.gpu)
@@ -153,7 +152,7 @@ def check_labels(file: SolverFile, solver: Any) -> list[str]:
 
 
 def _read_on(file: SolverFile, solver: Any, timetable: Timetable) -> list[str]:
-    """Have the data layers go on where they were at the solver's iteration."""
+    """Put the data layers where they were at the solver's iteration."""
     iterations = range(timetable.start, solver.iter)
     tests = sum(map(timetable.tests, iterations))
     batches = len(iterations) * file.parameter.iter_size

@@ -1,4 +1,4 @@
-"""The run.json of a run folder: what is trained in it, and how far it is."""
+"""Reads and writes the run.json of a run folder: what is trained, and how far it is."""
 
 import json
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ DIGESTS = ("nets", "data")  # a list each: of each stage's net and data
 
 
 class Status(StrEnum):
-    """How far a run is."""
+    """The state of a run."""
 
     RUNNING = "running"
     INTERRUPTED = "interrupted"
@@ -22,10 +22,10 @@ class Status(StrEnum):
 
 
 def read(folder: Path) -> tuple[dict[str, Any], bool]:
-    """What run.json says, completed by what is so of a killed run.
+    """Read run.json; missing entries are those of a killed run.
 
     Returns:
-        It, and whether it could be read, or is not there.
+        The entries, and whether the file could be read or does not exist.
     """
     killed: dict[str, Any] = {
         **{"solvers": [], "seed": None, "gpu": None},

@@ -9,14 +9,14 @@ from caffe_clr.runs.planning import Plan
 
 @dataclass(frozen=True)
 class Timetable:
-    """That of a stage, as its solver has it.
+    """The timetable of a stage, as its solver sets it.
 
     Attributes:
-        parameter: its SolverParameter.
-        start: the iteration that it begins at.
-        is_last: whether the run ends with it.
+        parameter: the SolverParameter of the stage.
+        start: the iteration at which the stage begins.
+        is_last: whether the run ends with this stage.
         has_tests: whether its test nets are ever tested.
-        snapshot_cycles: whether to snapshot where a cycle ends.
+        snapshot_cycles: whether to snapshot at the end of each cycle.
     """
 
     parameter: Any
@@ -39,7 +39,7 @@ class Timetable:
         return bool(self.parameter.display > 0 and iteration % self.parameter.display == 0)
 
     def tests(self, iteration: int) -> bool:
-        """At each test_interval, and where a run ends or a stage begins."""
+        """Whether to test: at each test_interval, and where a run ends or a stage begins."""
         if not any(self.parameter.test_iter):
             return False
         if iteration == 0:
@@ -51,7 +51,7 @@ class Timetable:
         return iteration % self.parameter.test_interval == 0 or iteration == self.start
 
     def snapshots(self, iteration: int) -> bool:
-        """At each `snapshot`, and where a cycle ends if that is wanted."""
+        """Whether to snapshot: at each `snapshot`, and at the ends of cycles if wanted."""
         solver = self.parameter
         if solver.snapshot and iteration % solver.snapshot == 0:
             return True

@@ -1,4 +1,4 @@
-"""Trains solvers with pycaffe into a run folder: one solver, or stages of a run."""
+"""Trains a solver, or several as the stages of a run, with pycaffe into a run folder."""
 
 import hashlib
 import os
@@ -30,24 +30,26 @@ def train(
 ) -> History:
     """Train a solver to its max_iter, testing and snapshotting as its prototxt says.
 
-    Several solvers are stages (the paper's Table 2): each goes on from the
-    weights, iteration and solver state in which the one before ended. Paths in
-    a prototxt are relative to the working directory, as for `caffe train`; of
-    snapshot_prefix only the name is used, snapshots are in the run folder.
+    Several solvers are the stages of one run (the paper's Table 2): each continues from
+    the weights, iteration and solver state at the end of the one before. Paths in a
+    prototxt are relative to the working directory, as for `caffe train`. Snapshots go
+    into the run folder, under the last part of snapshot_prefix.
 
     Args:
         solver_files: a solver prototxt, or one for each stage.
         out: the run folder; by default runs/<solver name>-<time>.
         options: the seed, the GPU, whether to resume, …
         on_iteration: called after each iteration.
-        on_warning: called with what a resumed run cannot restore: what is damaged
-            in the folder, and what differs from an uninterrupted run.
-        stop: asked after each iteration; a signal number ends the run with a
-            snapshot and Interrupted.
+        on_warning: called with a message for each damaged file in the folder, and for
+            each way in which a resumed run differs from an uninterrupted one.
+        stop: called after each iteration; if it returns the number of a signal, the run
+            takes a snapshot and raises Interrupted.
+
+    Returns:
+        The records of the run, including those from before it was resumed.
 
     Raises:
-        DivergedError: the loss diverged; what was recorded and snapshot before
-            is in the folder.
+        DivergedError: the loss diverged; earlier records and snapshots stay in the folder.
         ClrError: a solver, net, data set or the folder cannot be used.
     """
     files = [solver_files] if isinstance(solver_files, Path) else list(solver_files)
@@ -70,12 +72,12 @@ def train(
 
 
 def check(solver_files: Sequence[Path], out: Path, options: TrainingOptions = DEFAULTS) -> None:
-    """Refuse what `train` would refuse of a run that is new, and train nothing.
+    """Refuse a new run that `train` would refuse, without training it.
 
-    Layers and labels are checked with Caffe itself: this is for a process of its own, too.
+    Caffe itself checks layers and labels, so call this in a subprocess.
 
     Raises:
-        ClrError: as train.
+        ClrError: see train.
     """
     planned = planning.plan(solver_files, out, options)
     _check_caffe(planned, options)
@@ -85,7 +87,7 @@ def check(solver_files: Sequence[Path], out: Path, options: TrainingOptions = DE
 
 
 def _check_caffe(planned: Plan, options: TrainingOptions) -> None:
-    """Refuse what the Caffe that is installed cannot train."""
+    """Refuse a run that the installed Caffe cannot train."""
     if options.gpu is not None:
         solvers.check_gpu(options.gpu)
     for solver in planned.solvers:
@@ -93,7 +95,7 @@ def _check_caffe(planned: Plan, options: TrainingOptions) -> None:
 
 
 def _about(files: Sequence[Path], planned: Plan, options: TrainingOptions) -> dict[str, Any]:
-    """What run.json says of a run."""
+    """The entries of a run's run.json."""
     return {
         "solvers": [str(file) for file in files],
         "seed": options.seed,
@@ -107,13 +109,13 @@ def _about(files: Sequence[Path], planned: Plan, options: TrainingOptions) -> di
 
 
 def _begin(run: RunWriter, snapshot: Snapshot | None, about: dict[str, Any]) -> list[str]:
-    """Begin a run, or go on from a snapshot.
+    """Start a run, or continue it from a snapshot.
 
     Returns:
-        What it goes on with that changes its bits.
+        A message for each change that makes the result differ.
     """
     if not snapshot and run.history.train:
-        run.problems.append(f"{run.folder}: no complete snapshot; starts again from iteration 0")
+        run.problems.append(f"{run.folder}: no complete snapshot; starting again at iteration 0")
     changes: list[str] = []
     if snapshot:
         changes = _changes(run.folder, run.begun, about)
@@ -163,11 +165,11 @@ def _digest(net: Any) -> str:
 
 
 def _changes(folder: Path, begun: dict[str, Any], about: dict[str, Any]) -> list[str]:
-    """What a run is resumed with that changes its bits, though not its solvers."""
+    """A message for each change, besides the solvers, that makes the result differ."""
     names = {"gpu": "--gpu", "threads": "OMP_NUM_THREADS"}
     changed = [
-        f"{folder}: the {key.removesuffix('s')} of stage {number} has changed since the run was"
-        " begun: the result is not that of an uninterrupted run"
+        f"{folder}: the {key.removesuffix('s')} of stage {number} has changed since the run"
+        " started; the result will differ from an uninterrupted run"
         for key in DIGESTS
         for number, (before, now) in enumerate(
             zip(begun.get(key, about[key]), about[key], strict=False), 1
@@ -175,8 +177,8 @@ def _changes(folder: Path, begun: dict[str, Any], about: dict[str, Any]) -> list
         if before != now
     ]
     return changed + [
-        f"{folder}: the run was begun with {_given(name, begun[key])}, and goes on with"
-        f" {_given(name, about[key])}: its bits are not those of an uninterrupted one"
+        f"{folder}: the run was started with {_given(name, begun[key])} and continues with"
+        f" {_given(name, about[key])}; the result will not be bit-identical to an uninterrupted run"
         for key, name in names.items()
         if begun.get(key, about[key]) != about[key]
     ]

@@ -1,9 +1,10 @@
-"""Ends a training whose parent is gone; a process, since Caffe lets no thread of Python run.
+"""Ends a training whose parent process is gone.
 
     python -m caffe_clr.runs.watch PID
 
-Standard output is the pipe to the parent, and standard input one from the
-training, so that each says when the process at its other end has ended.
+It is a process, because no Python thread runs while Caffe trains. Standard output is the
+pipe to the parent, and standard input a pipe from the training; each shows when the process
+at its other end has ended.
 """
 
 import os
@@ -15,7 +16,7 @@ GRACE_SECONDS = 30.0  # for the iteration under way and a snapshot
 
 
 def main() -> None:
-    """Return when the training has ended; when the parent has, ask it to, and then make it."""
+    """Return when the training has ended; end the training when its parent has ended."""
     training, parent = sys.stdin.fileno(), sys.stdout.fileno()
     pid = int(sys.argv[1])
     poll = select.poll()

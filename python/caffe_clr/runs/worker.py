@@ -1,4 +1,4 @@
-"""The process of a job: trains, and reports to the parent that watches it."""
+"""The subprocess of a job: trains, and reports to its parent."""
 
 import json
 import os
@@ -21,7 +21,7 @@ _REPORT_SECONDS = 0.1
 
 
 def main() -> None:
-    """Train one job, reporting in lines of JSON; what else is printed goes to the log."""
+    """Train one job, and report in lines of JSON; all other output goes to the log."""
     job = Job.from_json(sys.argv[1])
     watch = _start_watch()
     reports = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
@@ -62,7 +62,7 @@ def main() -> None:
         traceback.print_exc()
         message = f"{type(error).__name__}: {error}"
         if isinstance(error, SystemError):  # Caffe has written Python's own error to the log
-            message = "a Python layer cannot be made; its module's folder has to be in PYTHONPATH"
+            message = "a Python layer cannot be made; add the folder of its module to PYTHONPATH"
         message += f"\nfull log: {job.out}/{LOG}"
         report(failed=Failure.ERROR, message=message)
     watch.communicate()
