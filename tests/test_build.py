@@ -262,7 +262,7 @@ def test_an_interrupted_build_ends_its_compilers_and_goes_on_later(
         process.send_signal(number)
         printed, errors = process.communicate(timeout=300)
         assert process.returncode == 128 + number
-        assert errors == "error: interrupted; run the same command again, what is built is kept\n"
+        assert errors == "error: interrupted; finished steps are kept; run the same command again\n"
         assert running_in(tmp_path) == []
         return printed, errors
 

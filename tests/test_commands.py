@@ -210,7 +210,7 @@ def test_range_test_prints_what_it_writes(run_cli: Run, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert (
-        "Judged by: accuracy (higher is better), 61 values, and the training loss; not by"
+        "Judged by: accuracy (higher is better), 61 values, and the training loss; not judged: "
         in done.stdout
     )
     # which of the curves decides depends on the last bits of a training
@@ -249,14 +249,14 @@ def test_suggest_judges_by_what_it_is_told_to(run_cli: Run, tmp_path: Path) -> N
     (tmp_path / "curve.csv").write_text("\n".join(["lr,gap,gate", *lines, ""]))
     done = run_cli("suggest", "curve.csv", "--output", "gap", "--lower-is-better")
     assert done.returncode == 0, done.stderr
-    assert "Judged by: gap (lower is better), 40 values; not by the outputs gate\n" in done.stdout
+    assert "Judged by: gap (lower is better), 40 values; not judged: gate\n" in done.stdout
     for arguments, reason in (
         (
             ["curve.csv"],
             "outputs (gap, gate) do not tell whether higher or lower is better; choose one with",
         ),
         (["curve.csv", "--output", "gaps"], "has no output gaps; use one of gap, gate"),
-        (["curve.csv", "--lower-is-better"], "name the output that should fall with --output"),
+        (["curve.csv", "--lower-is-better"], "needs --output with the name of an output"),
     ):
         refused = run_cli("suggest", *arguments)
         assert refused.returncode == 2
@@ -270,7 +270,7 @@ def test_suggest_says_that_few_tests_are_not_judged(run_cli: Run, tmp_path: Path
     (tmp_path / "curve.csv").write_text("\n".join(["lr,loss,accuracy", *lines, ""]))
     done = run_cli("suggest", "curve.csv")
     judged = "Judged by: training loss (lower is better), 50 values"
-    assert f"{judged}; not by the outputs accuracy, of which there are 5 values\n" in done.stdout
+    assert f"{judged}; not judged: accuracy (only 5 values)\n" in done.stdout
 
 
 @pytest.mark.usefixtures("digits")
@@ -483,7 +483,7 @@ def test_the_option_to_go_on_with_can_be_pasted(command: str, tmp_path: Path) ->
     _, message = process.communicate()
     assert process.returncode == 130
     resume = " --resume" if command == "range-test" else ""
-    assert message.endswith(f"continue with the same command and --out '{out}'{resume}\n")
+    assert message.endswith(f"to continue, run the same command with --out '{out}'{resume}\n")
 
 
 def test_the_bar_of_a_range_test_without_tests_is_full(

@@ -320,20 +320,20 @@ def test_a_damaged_xz_archive_is_refused(tmp_path: Path) -> None:
     middle = len(content) // 2
     content[middle : middle + 100] = bytes(100)
     archive.write_bytes(content)
-    with pytest.raises(ClrError, match=r"archive.tar is no tar or zip archive, or not a"):
+    with pytest.raises(ClrError, match=r"archive.tar is not a tar or zip archive, or is"):
         cifar.read(archive, SMALL10)
 
 
 def test_what_is_no_data_set_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("words")
-    with pytest.raises(ClrError, match="there is no cifar10 in it"):
+    with pytest.raises(ClrError, match="has no cifar10: neither the official files"):
         cifar.read(tmp_path, CIFAR10)
-    with pytest.raises(ClrError, match=r"notes.txt is no tar or zip archive, or not a"):
+    with pytest.raises(ClrError, match=r"notes.txt is not a tar or zip archive, or is"):
         cifar.read(tmp_path / "notes.txt", CIFAR10)
     with pytest.raises(ClrError, match=r"gone: no such file or folder"):
         cifar.read(tmp_path / "gone", CIFAR10)
     source = unpacked(official(SMALL100, made(SMALL100), "bin"), tmp_path / "other")
-    with pytest.raises(ClrError, match="there is no cifar10 in it"):
+    with pytest.raises(ClrError, match="has no cifar10: neither the official files"):
         cifar.read(source, CIFAR10)
 
 

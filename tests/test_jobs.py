@@ -228,8 +228,8 @@ def test_a_python_layers_exception_is_an_error_here(
     [
         (
             'type: "Poling"',
-            'layer "odd": this Caffe has no layer type "Poling"; it may belong to another version of'
-            ' Caffe; did you mean "Pooling"',
+            'layer "odd": this Caffe has no layer type "Poling"; it may belong to another version'
+            ' of Caffe; did you mean "Pooling"',
         ),
         (
             'type: "AnnotatedData"',

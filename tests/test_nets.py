@@ -322,7 +322,10 @@ def test_the_data_command_pads(
     data_commands.cifar10(source, out, pad=4, force=True)
     shown = capsys.readouterr().out
     assert f"Data: {out}/train_lmdb, {out}/test_lmdb\n" in shown
-    assert "No mean.binaryproto: it would be of the padded size, and the test images are" in shown
+    assert (
+        "No mean.binaryproto: the padded training images and the test images differ in size"
+        in shown
+    )
     assert sorted(path.name for path in out.iterdir()) == ["test_lmdb", "train_lmdb"]
     net = load(nets.resnet(8, 10, out), "TRAIN", tmp_path)
     assert net.blobs["data"].data.shape == (BATCH, 3, 32, 32)

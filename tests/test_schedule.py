@@ -301,7 +301,7 @@ def test_a_log_of_another_solver_differs(write: Write, tree: Tree, tmp_path: Pat
     rate = policies.learning_rate(prototxt.read_solver(trained), 1)
     assert (
         f"Log: 40 rates, 13 differ from the schedule, first at iteration 1:"
-        f" logged {rate:.6g}, scheduled 0.001; 5 are after its end" in told
+        f" logged {rate:.6g}, scheduled 0.001; 5 are after the end of the schedule" in told
     )
 
 

@@ -124,7 +124,9 @@ def test_exporting_the_commits_again_gives_the_same_bytes(
     git(commits, "commit", "-q", "--amend", "-m", "batch-norm: Reword")
     done = run_cli("patch", "refresh", "--check", commits)
     assert done.returncode == 1
-    assert done.stderr.endswith(f"is not what {commits} exports: changed cpu/batch-norm.patch\n")
+    assert done.stderr.endswith(
+        f"differs from what {commits} exports: changed cpu/batch-norm.patch\n"
+    )
 
 
 def test_a_commit_becomes_a_patch_beside_the_one_before_it(small: tuple[Path, Path]) -> None:

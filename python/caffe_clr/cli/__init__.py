@@ -1,6 +1,6 @@
-"""The command line of caffe-clr: parses, calls what does the work, and prints what came of it.
+"""The command line of caffe-clr: parses arguments, calls the package and prints the results.
 
-What is slow to import is imported by the command that needs it.
+Each command imports the slow modules that it needs.
 """
 
 import signal
@@ -37,7 +37,7 @@ def main() -> None:
         _fail(f"interrupted; {interrupted.remedy}", interrupted.exit_status)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        remedy = "; free some and run the same command again" if error.errno == ENOSPC else ""
+        remedy = "; free some space and run the same command again" if error.errno == ENOSPC else ""
         _fail(f"{place}{error.strerror or error}{remedy}", 1)
 
 

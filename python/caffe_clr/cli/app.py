@@ -1,4 +1,4 @@
-"""The application that the commands enter themselves into."""
+"""The Typer application, with which the commands register themselves."""
 
 from importlib import metadata
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""Shows a range test: how it goes, what each rule says, and the bounds it suggests."""
+"""Shows the progress of a range test, the results of its rules, and the suggested bounds."""
 
 import re
 import shlex
@@ -14,6 +14,7 @@ from caffe_clr.method.range_test import Options, range_test
 from caffe_clr.method.results import RangeTest
 from caffe_clr.method.suggestions import FEWEST_TESTS
 from caffe_clr.runs import run_folder
+from caffe_clr.runs.jobs import KEPT
 
 _ELEMENT = re.compile(r"\[\d+\]$")  # of a vector
 
@@ -21,14 +22,14 @@ _ELEMENT = re.compile(r"\[\d+\]$")  # of a vector
 def show_bounds(
     solver_file: Path, out: Path | None, options: Options, console: Console
 ) -> RangeTest:
-    """Run a range test, and show how it goes and what it found."""
+    """Run a range test, and show its progress and its result."""
     folder = out or run_folder.default_folder(solver_file)
     if not options.resume and any(map(run_folder.is_run, folder.glob("seed_*"))):
         raise UsageError(
             f"{folder} already has a range test; continue it with --resume, or name another --out"
         )
-    options_to_go_on = shlex.join(["--out", str(folder), "--resume"])
-    remedy = f"what is trained is kept; continue with the same command and {options_to_go_on}"
+    added = shlex.join(["--out", str(folder), "--resume"])
+    remedy = f"{KEPT}; to continue, run the same command with {added}"
     with progress(console) as shown, resumable(remedy):
         task = shown.add_task("range test", total=None, visible=False)
 
@@ -38,8 +39,8 @@ def show_bounds(
         result = range_test(
             solver_file, folder, options, show, lambda warning: warn([warning], console)
         )
-    seeds = ", ".join(map(str, result.seeds))
-    title = f"LR range test of {solver_file}, seed {seeds}"
+    seeds = f"seed{'s' if len(result.seeds) > 1 else ''} {', '.join(map(str, result.seeds))}"
+    title = f"LR range test of {solver_file}, {seeds}"
     _show_result(result, title, folder / "range_test.png", console)
     return result
 
@@ -47,7 +48,7 @@ def show_bounds(
 def show_suggestions(
     curve: Path, output: str | None, lower_is_better: bool, picture: Path | None, console: Console
 ) -> None:
-    """Suggest bounds as recorded.read does, and show them."""
+    """Suggest bounds as curves.read does, and show them."""
     result = curves.read(
         curve,
         output,
@@ -58,7 +59,7 @@ def show_suggestions(
 
 
 def _show_result(result: RangeTest, title: str, picture: Path | None, console: Console) -> None:
-    """Say what a range test found.
+    """Print the result of a range test.
 
     Raises:
         ClrError: neither bound can be suggested.
@@ -84,11 +85,11 @@ def _show_result(result: RangeTest, title: str, picture: Path | None, console: C
 
 
 def _judged_by(result: RangeTest) -> str:
-    """Which outputs the rules go by, and which others there are."""
+    """The outputs that the rules judge, and those that they do not."""
     metric, others = result.metric, list(result.others)
     few = metric.of_test and len(result.rows) < FEWEST_TESTS <= len(result.losses)
     if few:
-        others.insert(0, f"{metric.name}, of which there are {len(result.rows)} values")
+        others.insert(0, f"{metric.name} (only {len(result.rows)} values)")
     if few or not metric.of_test:
         judged = f"training loss (lower is better), {len(result.losses)} values"
     else:
@@ -96,7 +97,7 @@ def _judged_by(result: RangeTest) -> str:
         judged = f"{metric.name} ({better} is better), {len(result.rows)} values"
         judged += ", and the training loss" if result.losses else ""
     names = ", ".join(dict.fromkeys(_ELEMENT.sub("[…]", name) for name in others))
-    return f"Judged by: {judged}; not by the outputs {names}" if names else f"Judged by: {judged}"
+    return f"Judged by: {judged}; not judged: {names}" if names else f"Judged by: {judged}"
 
 
 def _bounds_table(result: RangeTest) -> Table:

@@ -1,4 +1,4 @@
-"""Shows a comparison of solvers: how it goes, its table and its plot."""
+"""Shows the progress, the table and the plot of a comparison."""
 
 import shlex
 from collections.abc import Sequence
@@ -13,20 +13,21 @@ from caffe_clr.method import comparison, plots
 from caffe_clr.method.comparison import Options, TableLine
 from caffe_clr.method.results import Entry
 from caffe_clr.runs import planning
+from caffe_clr.runs.jobs import KEPT
 from caffe_clr.runs.metrics import Metric
 
 
 def show_comparison(
     solver_files: Sequence[Path], out: Path | None, title: str, options: Options, console: Console
 ) -> list[Entry]:
-    """Compare solvers, and show how it goes and what came of it."""
+    """Compare solvers, and show the progress and the results."""
     folder = out or comparison.default_folder(solver_files)
     with reading(console):
         plans = [planning.plan([file], folder, options) for file in solver_files]
     for planned in plans:
         warn(planned.warnings, console)
     option = shlex.join(["--out", str(folder)])
-    remedy = f"what is trained is kept; continue with the same command and {option}"
+    remedy = f"{KEPT}; to continue, run the same command with {option}"
     with progress(console) as shown, resumable(remedy):
         tasks = {
             name: shown.add_task(name, total=options.seeds * planned.stages[0].max_iter)
@@ -79,9 +80,12 @@ def _comparison_table(lines: Sequence[TableLine], metric: Metric) -> Table:
 
 
 def _caption(lines: Sequence[TableLine]) -> str:
-    caption = f"reached: iterations until a run is as good as {lines[0].name} in the end"
+    first = lines[0]
+    caption = f"reached: iterations until a run is as good as {first.name} is at its end"
     if any(line.reached_by < line.seeds for line in lines):
-        caption += "\nin brackets: seeds that got there; no ratio unless all did"
+        caption += "\nin brackets: number of seeds that reached it; a ratio only if all did"
+    if first.seeds > 1:
+        caption = f"±: standard deviation over the seeds\n{caption}"
     return caption
 
 

@@ -1,4 +1,4 @@
-"""The console, and what the commands share on it: progress, warnings, a remedy at Ctrl-C."""
+"""The console that the commands share, with progress, warnings and a remedy at Ctrl-C."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,13 +26,13 @@ def warn(warnings: Sequence[str], console: Console) -> None:
 
 
 def reading(console: Console) -> Status:
-    """Shows that data is read, which may take minutes for a LevelDB."""
+    """Show that data is being read, which may take minutes for a LevelDB."""
     return console.status("reading solver, nets and data")
 
 
 @contextmanager
 def resumable(remedy: str) -> Iterator[None]:
-    """Say what to do after an interruption, or the death, of what is done within."""
+    """Add a remedy to an interruption, or to the death of a training."""
     try:
         yield
     except Interrupted as interrupted:

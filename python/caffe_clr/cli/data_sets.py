@@ -1,4 +1,4 @@
-"""Writes data sets and shows how it goes and what they hold."""
+"""Writes data sets, and shows the progress and a summary."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,22 +19,23 @@ def write_data(
     force: bool,
     console: Console,
 ) -> None:
-    """Read a data set and write it with datasets.write, showing how it goes and what it holds.
+    """Read a data set, write it with datasets.write, and show the progress and a summary.
 
     Args:
-        read: is given what to call with how many of how many files are read.
+        read: reads the data set; it calls its argument with the number of files read and
+            the total.
+        out: the folder to write into.
         force: write into a folder that is not empty.
 
     Raises:
         UsageError: `out` is not empty.
-        ClrError: Caffe, whose messages are written, is not built; or see
-            datasets.check_replaced.
+        ClrError: Caffe is not built; or see datasets.check_replaced.
     """
     if not force and out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise UsageError(f"{out} exists; overwrite it with --force, or name another OUT")
     datasets.check_replaced(out)
     prototxt.caffe_pb2()  # before all images are read
-    remedy = "nothing is written; run the same command again"
+    remedy = "nothing was written; run the same command again"
     with progress(console) as shown, resumable(remedy):
         reading = shown.add_task("reading", total=None)
         splits = read(lambda done, total: shown.update(reading, completed=done, total=total))

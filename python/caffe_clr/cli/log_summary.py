@@ -1,4 +1,4 @@
-"""Shows what a log of `caffe train` tells."""
+"""Shows a summary of a log of `caffe train`."""
 
 import math
 from itertools import chain
@@ -16,7 +16,7 @@ from caffe_clr.runs.metrics import Metric
 
 
 def default_folder(path: Path) -> Path:
-    """Where the results of a log go: beside it, under its name without .gz and .log."""
+    """The default folder: beside the log, under its name without .gz and .log."""
     return path.with_name(f"{path.name.removesuffix('.gz').removesuffix('.log')}-results")
 
 
@@ -24,7 +24,7 @@ def show_log(path: Path, out: Path, console: Console) -> None:
     """Write a log's train.csv, test.csv and log.png into `out`, and print a summary.
 
     Raises:
-        ClrError: see logs.read_log; or `out` cannot be written.
+        ClrError: see reader.read_log; or `out` cannot be written.
     """
     history = reader.read_log(path)
     run_folder.check_replaced(out, "(train|test).csv|log.png", is_own=_is_own(out))
@@ -36,7 +36,7 @@ def show_log(path: Path, out: Path, console: Console) -> None:
     rows = sorted(history.test + history.train, key=lambda row: row["iteration"])
     first, last = rows[0]["iteration"], rows[-1]["iteration"]
     seconds = max(row["seconds"] for row in rows)
-    console.print(f"Iterations {first:,} to {last:,}, {seconds:,.0f} s after the log's first line")
+    console.print(f"Iterations {first:,} to {last:,}, {seconds:,.0f} s from the log's first line")
     if history.train:
         row = history.train[-1]
         console.print(f"Last loss {row['loss']:g}, at iteration {row['iteration']:,}")
@@ -46,7 +46,7 @@ def show_log(path: Path, out: Path, console: Console) -> None:
     if history.test:
         console.print(_test_table(history))
     if history.computed:
-        console.print(f"Rates not logged, but computed (lr_computed is 1): {history.computed:,}")
+        console.print(f"Rates computed, not logged (lr_computed is 1): {history.computed:,}")
     warn(history.warnings(), console)
     console.print("Wrote", ", ".join(map(str, files)), soft_wrap=True)
 

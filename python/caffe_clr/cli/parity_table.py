@@ -1,4 +1,4 @@
-"""Shows how far the rates of Caffe and of the reference are apart."""
+"""Shows how far Caffe's rates differ from those of the reference."""
 
 import time
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ from caffe_clr.runs import solvers
 
 
 def show_parity(solver_files: Sequence[Path], points: int, console: Console) -> None:
-    """Compare as parity.check_all does, and print a table of what was found.
+    """Compare as parity.check_all does, and print a table.
 
     Raises:
-        ClrError: a solver's rates are further from the reference's than is allowed,
-            or a file is refused; the others are compared all the same.
+        ClrError: the rates of a solver differ by more than is allowed, or a file is
+            refused. The other solvers are compared all the same.
     """
     solvers.import_caffe()
     start = time.monotonic()
@@ -36,7 +36,7 @@ def show_parity(solver_files: Sequence[Path], points: int, console: Console) -> 
 
 
 def _print(results: Sequence[Result], seconds: float, console: Console) -> None:
-    table = Table(title="Rates of Caffe and of the reference", title_justify="left")
+    table = Table(title="Caffe's rates compared with the NumPy reference", title_justify="left")
     table.add_column("policy", no_wrap=True)
     table.add_column("solver", overflow="fold")
     for heading in ("points", "differ", "units", "allowed", "amplitude"):
@@ -57,7 +57,7 @@ def _print(results: Sequence[Result], seconds: float, console: Console) -> None:
     differing = sum(result.differing for result in results)
     console.print(
         f"{total:,} points in {seconds:.1f} s, {differing:,} differ.\n"
-        "units: the largest difference, in units in the last place of a float rate;\n"
-        "two are allowed where Caffe itself calls powf or expf. amplitude: the same\n"
-        "as a fraction of max_lr - base_lr, or of base_lr where there is no max_lr."
+        "units: the largest difference, in units in the last place of a float. Two are\n"
+        "allowed if Caffe itself calls powf or expf. amplitude: the largest difference\n"
+        "as a fraction of max_lr - base_lr, or of base_lr if there is no max_lr."
     )

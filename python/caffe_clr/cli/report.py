@@ -15,7 +15,7 @@ from caffe_clr.harness.report import Report
 
 @dataclass
 class ConsoleStep:
-    """A step under way; `note` is shown behind its time when it has ended."""
+    """A step in progress; when it has ended, `note` is shown after its time."""
 
     progress: Progress
     task: TaskID
@@ -26,7 +26,7 @@ class ConsoleStep:
 
 
 class ConsoleReport(Report):
-    """Prints to one console what a build does."""
+    """Prints the steps of a build to a console."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -36,7 +36,7 @@ class ConsoleReport(Report):
 
     @contextmanager
     def step(self, name: str) -> Iterator[ConsoleStep]:
-        """Show `name` as under way, then with its time, whether it ends well or not."""
+        """Show `name` while the step runs, then its time and whether it failed."""
         start = time.monotonic()
         columns = (
             SpinnerColumn(),

@@ -1,4 +1,4 @@
-"""Shows trainings: how one goes, what it came to, and the plots of what runs recorded."""
+"""Shows the progress and the result of a training, and plots runs."""
 
 import math
 import os
@@ -32,7 +32,7 @@ def show_training(
     options: TrainingOptions,
     console: Console,
 ) -> None:
-    """Train as training.train does, in a process of its own, and show how it goes."""
+    """Train in a subprocess, as training.train does, and show the progress and the result."""
     if out is None and options.resume:
         out = run_folder.newest_folder(solver_files)
     if out is not None:
@@ -80,7 +80,7 @@ def show_training(
 
 
 def plot_runs(folders: Sequence[Path], together: Path | None, console: Console) -> None:
-    """Draw what runs have recorded so far, finished or not: each apart, or in one plot."""
+    """Draw the records of runs, finished or not: each on its own, or all in one plot."""
     if together:
         if together.suffix != ".png":
             raise UsageError(f"--together {together}: name a file that ends in .png")
@@ -100,7 +100,7 @@ def plot_runs(folders: Sequence[Path], together: Path | None, console: Console) 
 
 
 def _command(job: Job) -> str:
-    """What to type to go on with a training."""
+    """The command that continues a training."""
     command = [_program(), "train", *job.solver_files, "--out", job.out, "--resume"]
     command += arguments(TRAIN, replace(job.options, resume=False))
     threads = os.environ.get("OMP_NUM_THREADS")
@@ -108,7 +108,7 @@ def _command(job: Job) -> str:
 
 
 def _program() -> str:
-    """How this program was called, to be called so again."""
+    """The name under which this program was called."""
     name = sys.argv[0]
     return os.path.relpath(name) if os.path.basename(name) == "caffe-clr" else "caffe-clr"
 
@@ -134,7 +134,7 @@ def _describe(stages: Sequence[Any], report: WorkerReport, metric: Metric) -> st
 
 
 def _show_run(folder: Path, metric: Metric, console: Console) -> None:
-    """Draw a run and say where it is, as far as it came."""
+    """Draw a run, and print its last and best result and its folder."""
     history = run_folder.read_history(folder)
     rows = metric.rows(history)
     if rows:

@@ -24,11 +24,11 @@ def show_schedule(
     """Write schedule.csv and schedule.png, and print a row for each stage.
 
     Args:
-        out: the folder; by default runs/schedule-<solver names>, whose files are replaced.
-        log: of a run of these solvers; its rates are compared with the schedule.
+        out: the folder; by default runs/schedule-<solver names>. Its files are replaced.
+        log: the log of a run of these solvers, whose rates are compared with the schedule.
 
     Raises:
-        ClrError: see schedule.schedule and logs.read_rates; or `out` cannot be written.
+        ClrError: see schedule.schedule and reader.read_rates; or `out` cannot be written.
     """
     stages = schedule.read_stages(solver_files)
     rows = schedule.rows(stages)
@@ -90,7 +90,7 @@ def _momenta(rows: list[dict[str, Any]], stage: Stage) -> str:
 
 
 def _comparison(stages: list[Stage], logged: dict[int, float]) -> str:
-    """How many logged rates are those of the schedule, and the first that is not."""
+    """The number of logged rates that differ from the schedule, and the first of them."""
     rates = {
         iteration: float(rate)
         for stage in stages
@@ -108,4 +108,4 @@ def _comparison(stages: list[Stage], logged: dict[int, float]) -> str:
             f" logged {logged[first]:g}, scheduled {rates[first]:.6g}"
         )
     beyond = len(logged) - len(rates)
-    return text + (f"; {beyond:,} are after its end" if beyond else "")
+    return text + (f"; {beyond:,} are after the end of the schedule" if beyond else "")

@@ -12,7 +12,7 @@ from caffe_clr.preflight.epochs import ADVISED
 def show_stepsize(
     solver_file: Path, epochs: float, images: int | None, gpus: int, console: Console
 ) -> None:
-    """Print stepsize and max_iter as lines of a prototxt, and where they come from as comments.
+    """Print stepsize and max_iter as lines of a prototxt, explained in comments.
 
     Arguments and errors are those of stepsize.stepsize.
     """
@@ -27,7 +27,7 @@ def show_stepsize(
     start = f" from iteration {found['start_lr_policy']}" if found["start_lr_policy"] else ""
     others = ", ".join(f"{end} for {cycles}" for cycles, end in further)
     lines = [
-        f"# iterations an epoch: {found['epoch']:,} ({found['images']:,} images, {batches})",
+        f"# iterations per epoch: {found['epoch']:,} ({found['images']:,} images, {batches})",
         f"stepsize: {found['stepsize']}   # {epochs:g} epoch{'s' if epochs != 1 else ''}"
         f" of {found['epoch']} iterations",
         f"max_iter: {first[1]}   # {first[0]} cycles of {found['cycle']}{start}; {others}",

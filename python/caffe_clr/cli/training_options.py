@@ -15,12 +15,12 @@ _TYPES = get_type_hints(TrainingOptions)
 
 
 def offered(command: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Have a command take, as its `**options`, the training options that it offers.
+    """Decorate a command so that its `**options` are the training options it offers.
 
-    Fields that the command has parameters for stay with it.
+    Fields for which the command has parameters of its own are left to it.
 
     Args:
-        command: its name, as in the fields' metadata.
+        command: the name of the command, as in the metadata of the fields.
     """
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
@@ -38,13 +38,13 @@ def offered(command: str) -> Callable[[Callable[..., None]], Callable[..., None]
 
 
 def declared(name: str) -> Any:
-    """What Typer is told of an option, by the field's name."""
+    """The Typer option for a field."""
     told = {key: _FIELDS[name].metadata[key] for key in ("help", "min", "max")}
     return typer.Option(_flag(name), **told)  # unnamed, a bool would get a --no- beside it
 
 
 def arguments(command: str, options: TrainingOptions) -> Iterator[str]:
-    """What to type after a command for the options that are not as by default."""
+    """The arguments of a command for all options that differ from their defaults."""
     for name in _offered_by(command):
         value = getattr(options, name)
         if value != _FIELDS[name].default:

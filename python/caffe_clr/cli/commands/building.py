@@ -37,22 +37,27 @@ def build(
     source: Annotated[
         Path | None,
         typer.Option(
-            help="A folder or tarball of Caffe's pinned revision, instead of a download; or"
-            " a folder with another Caffe, which is copied."
+            help="Build this source instead of downloading it: a folder or tarball of Caffe's"
+            " pinned revision, or a folder with another Caffe, which is copied."
         ),
     ] = None,
-    jobs: Annotated[int | None, typer.Option("--jobs", "-j", help="Compilers at once.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", "-j", help="Number of files to compile at a time.")
+    ] = None,
     gtests: Annotated[
         bool, typer.Option("--gtests", help="Also build and run Caffe's C++ tests.")
     ] = False,
     opencv: Annotated[
         bool | None,
-        typer.Option("--opencv/--no-opencv", help="Default: if its development files are here."),
+        typer.Option(
+            "--opencv/--no-opencv", help="Default: if its development files are installed."
+        ),
     ] = None,
     onednn: Annotated[
         bool,
         typer.Option(
-            "--onednn/--no-onednn", help="Compute layers on the CPU with oneDNN, or as stock Caffe."
+            "--onednn/--no-onednn",
+            help="Compute layers on the CPU with oneDNN, or as stock Caffe does.",
         ),
     ] = True,
     cuda: Annotated[
@@ -62,7 +67,7 @@ def build(
         str | None,
         typer.Option(
             metavar="LIST",
-            help="The GPUs, as in 75,86. Default: one of each generation that CUDA knows.",
+            help="GPU architectures, as in 75,86. Default: one of each generation that CUDA knows.",
         ),
     ] = None,
     cudnn: Annotated[
@@ -73,19 +78,19 @@ def build(
     ] = None,
     import_here: Annotated[
         bool,
-        typer.Option("--import/--no-import", help="Make `import caffe` of this Python find it."),
+        typer.Option("--import/--no-import", help="Make `import caffe` in this Python find it."),
     ] = True,
 ) -> None:
     """Build patched Caffe and make `import caffe` work here.
 
-    For the CPU, unless --cuda is given. A second run does only what has changed.
+    Builds for the CPU, unless you give --cuda. A second run builds only what has changed.
 
     Example: caffe-clr build --prefix ~/caffe --source ~/src/caffe
     """
     if prefix is not None and prefix.resolve() == Path.cwd():
-        raise UsageError("--prefix: name a folder, not the current one")
+        raise UsageError("--prefix is the current folder; name another one")
     if not cuda and (cuda_arch or cudnn or nccl):
-        raise UsageError("--cuda-arch, --cudnn and --nccl go with --cuda")
+        raise UsageError("--cuda-arch, --cudnn and --nccl need --cuda")
     options = pipeline.Options(
         prefix=(prefix or locations.build() / "caffe").resolve(),
         source=source,
@@ -99,18 +104,18 @@ def build(
         nccl=nccl,
         import_here=import_here,
     )
-    with resumable(f"{AGAIN}, what is built is kept"):
+    with resumable(f"finished steps are kept; {AGAIN}"):
         pipeline.build(options, ConsoleReport(console))
 
 
 @app.command(rich_help_panel=BUILDING)
 def doctor() -> None:
-    """Tell what the installed Caffe is, and what this machine lacks for building one.
+    """Show which Caffe is installed, and what this machine lacks to build one.
 
     Example: caffe-clr doctor
     """
     caffe = build_record.find()
-    found = build_record.describe(caffe) if caffe else [("Caffe", "none is installed here")]
+    found = build_record.describe(caffe) if caffe else [("Caffe", "not installed here")]
     for word, text in found:
         console.print(f"{word:<24} {text}", soft_wrap=True)
     if locations.has_programs():
@@ -124,14 +129,15 @@ def doctor() -> None:
 
 @app.command(rich_help_panel=BUILDING)
 def wheel(
-    out: Annotated[Path, typer.Argument(metavar="[OUT]", help="The folder to write it into.")] = (
+    out: Annotated[Path, typer.Argument(metavar="[OUT]", help="The folder for the wheel.")] = (
         Path("dist")
     ),
 ) -> None:
     """Pack the built Caffe and this package into a wheel.
 
-    It needs no compiler and no system packages: pip install it into a virtual environment
-    of the same Python, on a system whose C library is as new or newer.
+    The wheel needs no compiler and no system packages. Install it with pip,
+    for the same version of Python, on a system whose C library is at least as
+    new.
 
     Example: caffe-clr wheel dist
     """
@@ -146,16 +152,19 @@ def wheel(
 def parity(
     solvers: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[SOLVER]...", help="Solver prototxt files; their nets are unused."),
+        typer.Argument(
+            metavar="[SOLVER]...", help="Solver prototxt files; their nets are not used."
+        ),
     ] = None,
     points: Annotated[
-        int, typer.Option(min=1, help="How many rates to compare, in all, at least.")
+        int, typer.Option(min=1, help="Compare at least this many rates in all.")
     ] = 200_000,
 ) -> None:
     """Compare the rates of live Caffe solvers with the NumPy reference.
 
-    Without SOLVER: every policy with every solver type, where it matters
-    (cycle ends and peaks, the limits of float and int) and at random.
+    Without SOLVER, it compares every policy with every solver type, at critical
+    iterations (ends and peaks of cycles, limits of float and int) and at random
+    ones.
 
     Example: caffe-clr parity models/digits/*_solver.prototxt
     """
@@ -172,10 +181,10 @@ def parity(
 def run_tests(
     context: typer.Context,
     fast: Annotated[
-        bool, typer.Option("--fast", help="Build nothing; the tests that need no Caffe.")
+        bool, typer.Option("--fast", help="Build nothing; run the tests that need no Caffe.")
     ] = False,
 ) -> None:
-    """Build Caffe with its C++ tests, run those, then pytest: all, or as the arguments say.
+    """Build Caffe and run its C++ tests and pytest; arguments go to pytest.
 
     Example: caffe-clr test -k parity
     """
@@ -195,7 +204,7 @@ def run_tests(
 
 @patch_app.command("check")
 def patch_check(tree: Tree, names: Names = None) -> None:
-    """Say, file by file, whether the patches would apply to DIR, or are applied.
+    """Show, file by file, whether the patches would apply to DIR or are already applied.
 
     Example: caffe-clr patch check ~/src/caffe
     """
@@ -213,8 +222,8 @@ def patch_check(tree: Tree, names: Names = None) -> None:
 def patch_apply(tree: Tree, names: Names = None) -> None:
     """Apply the patches to DIR: all of them, or none.
 
-    DIR may be another release of Caffe than the patches are written for, or a fork: the
-    cyclical policies go where they belong there, and what was put where is printed.
+    DIR may be another release of Caffe, or a fork. The command finds where each
+    change of the cyclical policies belongs, and lists what it did.
 
     Example: caffe-clr patch apply ~/src/caffe cyclical-learning-rates
     """
@@ -241,8 +250,9 @@ def patch_refresh(
 ) -> None:
     """Export the series from commits, after editing them.
 
-    The subject of a commit begins with the name of its patch, as in "cmake: Let CMake 4
-    configure the build". A new patch goes into the folder of the one before it.
+    The subject of a commit begins with the name of its patch, as in "cmake: Let
+    CMake 4 configure the build". A new patch goes into the folder of the one
+    before it.
 
     Example: caffe-clr patch refresh ~/src/caffe-series
     """
@@ -250,7 +260,7 @@ def patch_refresh(
     changed = series.changes(folder, series.export(repository, folder))
     told = [f"{_became(folder / file, content)} {file}" for file, content in changed.items()]
     if check and changed:
-        raise ClrError(f"{folder} is not what {repository} exports: {', '.join(told)}")
+        raise ClrError(f"{folder} differs from what {repository} exports: {', '.join(told)}")
     series.refresh(folder, changed)
     _print_lines(told or ["The series is up to date."])
 

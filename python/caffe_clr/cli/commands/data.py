@@ -22,8 +22,8 @@ Source = Annotated[
     Path,
     typer.Argument(
         metavar="SOURCE",
-        help="The official archive, binary or for Python, or its folder; or a folder or archive"
-        " of images in train/<class>/ and test/<class>/.",
+        help="The official archive (the binary version or the one for Python), or its unpacked"
+        " folder; or a folder or archive of images in train/<class>/ and test/<class>/.",
     ),
 ]
 Out = Annotated[
@@ -48,8 +48,8 @@ Order = Annotated[
     typer.Option(
         min=0,
         max=2**32 - 1,
-        help="Shuffle the training images by this seed. Default: the official order; a folder of"
-        " images is shuffled in any case.",
+        help="Shuffle the training images with this seed. Default: the official order; a folder"
+        " of images is always shuffled.",
         metavar="SEED",
         show_default=False,
     ),
@@ -107,7 +107,7 @@ def _cifar(
     write_data(read, out, force, console)
     if pad:
         console.print(
-            "No mean.binaryproto: it would be of the padded size, and the test images are not;"
-            " subtract mean_value",
+            "No mean.binaryproto: the padded training images and the test images differ in size;"
+            " use mean_value instead",
             soft_wrap=True,
         )

@@ -1,4 +1,4 @@
-"""The demo: a range test on handwritten digits, and what it suggests against a fixed rate."""
+"""The demo: a range test on handwritten digits, then its bounds against a fixed rate."""
 
 import os
 import shutil
@@ -22,11 +22,13 @@ _JOBS = min(2, processors.count())
 
 @app.command(rich_help_panel=TRAINING)
 def demo(
-    out: Annotated[Path, typer.Option(help="Write plots and numbers here.")] = Path("runs/demo"),
+    out: Annotated[Path, typer.Option(help="Write plots and tables into this folder.")] = Path(
+        "runs/demo"
+    ),
 ) -> None:
-    """Find bounds and train on handwritten digits; before that, build Caffe if need be.
+    """Find bounds and train on handwritten digits; build Caffe first if needed.
 
-    Run it again to resume: what is trained is not trained again.
+    Run it again to resume; nothing is trained twice.
 
     Example: caffe-clr demo --out /tmp/demo
     """
@@ -36,11 +38,12 @@ def demo(
 
 
 def _run(out: Path) -> None:
-    """Find bounds and train with them, showing progress; write plots and numbers into `out`.
+    """Find bounds and train with them, show the progress, and write plots and tables.
 
-    A demo that is there is gone on with, as comparisons are.
+    A demo that was interrupted in `out` is resumed, as comparisons are.
     """
     from caffe_clr.experiments import datasets
+    from caffe_clr.runs.jobs import KEPT
 
     out.mkdir(parents=True, exist_ok=True)
     _enter_model_root(out)
@@ -49,7 +52,7 @@ def _run(out: Path) -> None:
     try:
         _find_and_compare(out)
     except Interrupted as interrupted:
-        remedy = f"what is trained is kept; {AGAIN}"
+        remedy = f"{KEPT}; {AGAIN}"
         raise Interrupted(interrupted.signal_number, remedy) from None
 
 
@@ -65,7 +68,7 @@ def _find_and_compare(out: Path) -> None:
         console,
     )
     if found.solver is None:
-        raise ClrError("the range test suggests no bounds, which it should on the digits")
+        raise ClrError("the range test on the digits suggests no bounds; please report this")
     show_comparison(
         [_FIXED, found.solver],
         out / "comparison",

@@ -19,11 +19,11 @@ Classes = Annotated[int, typer.Option(help="10 for CIFAR-10, 100 for CIFAR-100."
 Data = Annotated[
     Path,
     typer.Option(
-        metavar="FOLDER", help="With train_lmdb and test_lmdb, written by `data` with --pad 4."
+        metavar="FOLDER", help="Folder of train_lmdb and test_lmdb, from `data` with --pad 4."
     ),
 ]
-ResidualDepth = Annotated[int, typer.Option(help="Layers with weights: 6n + 2.")]
-Force = Annotated[bool, typer.Option("--force", help="Write over OUT.")]
+ResidualDepth = Annotated[int, typer.Option(help="Number of layers with weights, 6n + 2.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite OUT.")]
 DATA = Path("data/cifar10_padded")
 
 
@@ -49,7 +49,7 @@ def stochastic_depth(
     out: Out,
     depth: ResidualDepth = 110,
     survival: Annotated[
-        float, typer.Option(help="The last block's probability to survive a batch.")
+        float, typer.Option(help="Probability that the last block survives a batch.")
     ] = 0.5,
     classes: Classes = 10,
     data: Data = DATA,
@@ -68,13 +68,13 @@ def stochastic_depth(
 @net_app.command()
 def densenet(
     out: Out,
-    depth: Annotated[int, typer.Option(help="Layers with weights: 3n + 4.")] = 40,
-    growth_rate: Annotated[int, typer.Option(help="Channels that a layer appends.")] = 12,
+    depth: Annotated[int, typer.Option(help="Number of layers with weights, 3n + 4.")] = 40,
+    growth_rate: Annotated[int, typer.Option(help="Channels that each layer adds.")] = 12,
     classes: Classes = 10,
     data: Data = DATA,
     force: Force = False,
 ) -> None:
-    """Write a DenseNet (Huang et al. 2016) without bottlenecks and compression.
+    """Write a DenseNet (Huang et al. 2016) without bottlenecks or compression.
 
     Example: caffe-clr net densenet models/densenet/train_test.prototxt
     """

@@ -22,7 +22,7 @@ Out = Annotated[
     Path | None,
     typer.Option(help="Write into this folder. Default: runs/<solver name>-<time>."),
 ]
-Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Runs at once.")]
+Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Runs to train at a time.")]
 Images = Annotated[int | None, declared("images")]
 
 
@@ -31,7 +31,7 @@ Images = Annotated[int | None, declared("images")]
 def train(solvers: Stages, out: Out = None, **options: Any) -> None:
     """Train a solver, or several as the stages of one run (the paper's Table 2).
 
-    Records rate, loss and outputs as CSV and plots them. Ctrl-C snapshots.
+    Records rate, loss and outputs as CSV, and plots them. Ctrl-C takes a snapshot.
 
     Example: caffe-clr train models/digits/triangular2_solver.prototxt
     """
@@ -45,7 +45,9 @@ def plot(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders.")],
     together: Annotated[
         Path | None,
-        typer.Option(metavar="PNG", help="One plot of the accuracy and the rate of all of them."),
+        typer.Option(
+            metavar="PNG", help="Draw the accuracy and the rate of all runs into this file."
+        ),
     ] = None,
 ) -> None:
     """Draw what runs have recorded so far, finished or not.
@@ -61,21 +63,22 @@ def plot(
 @offered(RANGE_TEST)
 def range_test(
     solver: Solver,
-    min_lr: Annotated[float, typer.Option(help="The rate to begin with.")],
-    max_lr: Annotated[float, typer.Option(help="The rate to end with.")],
-    epochs: Annotated[float | None, typer.Option(help="How long to train, in epochs.")] = None,
-    iterations: Annotated[int | None, typer.Option(help="The same, in iterations.")] = None,
+    min_lr: Annotated[float, typer.Option(help="The rate at the start.")],
+    max_lr: Annotated[float, typer.Option(help="The rate at the end.")],
+    epochs: Annotated[float | None, typer.Option(help="Length of the test in epochs.")] = None,
+    iterations: Annotated[int | None, typer.Option(help="Length in iterations.")] = None,
     images: Images = None,
     policy: Annotated[
         str | None,
-        typer.Option(help="Of the solver that is written: triangular2, 1cycle, …"),
+        typer.Option(help="Policy of the new solver: triangular2, 1cycle, …"),
     ] = None,
     seeds: Annotated[
-        int, typer.Option("--seeds", "--repeat", min=1, help="How many seeds, for a band.")
+        int,
+        typer.Option("--seeds", "--repeat", min=1, help="Number of seeds; several give a band."),
     ] = 1,
     jobs: Jobs = 1,
     keep_going: Annotated[
-        bool, typer.Option("--keep-going", help="Continue when the loss rises, until it is NaN.")
+        bool, typer.Option("--keep-going", help="Stop only at NaN, not if the loss rises.")
     ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Resume the range test in --out.")
@@ -83,9 +86,9 @@ def range_test(
     out: Out = None,
     **options: Any,
 ) -> None:
-    """Find base_lr and max_lr: the accuracy while the rate rises (section 3.3).
+    """Find base_lr and max_lr by training while the rate rises (section 3.3).
 
-    Suggests both bounds by stated rules, and writes a solver prototxt with them.
+    Suggests both bounds, and writes a solver prototxt with them.
 
     Example: caffe-clr range-test models/digits/fixed_solver.prototxt
     --min-lr 0.001 --max-lr 0.3 --epochs 8
@@ -94,7 +97,7 @@ def range_test(
     from caffe_clr.method.range_test import Options
 
     if (epochs is None) == (iterations is None):
-        raise UsageError("how long to train? give --epochs or --iterations, one of them")
+        raise UsageError("give the length of the test as either --epochs or --iterations")
     test = Options(
         min_lr=min_lr,
         max_lr=max_lr,
@@ -118,24 +121,25 @@ def suggest(
         typer.Argument(
             metavar="CURVE",
             help="A log of `caffe train`, the folder of a run or of a range test, or a table (CSV)"
-            " with lr, an output such as accuracy, and loss if it is known.",
+            " with the columns lr, an output such as accuracy, and optionally loss.",
         ),
     ],
     output: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Judge by this output. Default: the accuracy that range-test would judge by.",
+            help="Judge by this output. Default: the one that range-test would use.",
         ),
     ] = None,
     lower_is_better: Annotated[
-        bool, typer.Option("--lower-is-better", help="The output of --output should fall.")
+        bool, typer.Option("--lower-is-better", help="Lower values of that output are better.")
     ] = False,
     plot: Annotated[
-        Path | None, typer.Option(metavar="PNG", help="Also draw the curve and the bounds.")
+        Path | None,
+        typer.Option(metavar="PNG", help="Also draw the curve and the bounds into this file."),
     ] = None,
 ) -> None:
-    """Suggest base_lr and max_lr from a training whose rate rose, by the rules of range-test.
+    """Suggest base_lr and max_lr from a recorded training whose rate rises.
 
     Example: caffe-clr suggest models/cifar10_full/results/range_test_1.csv
     """
@@ -144,18 +148,18 @@ def suggest(
     if plot and plot.suffix != ".png":
         raise UsageError(f"--plot {plot}: name a file that ends in .png")
     if lower_is_better and output is None:
-        raise UsageError("--lower-is-better: name the output that should fall with --output")
+        raise UsageError("--lower-is-better needs --output with the name of an output")
     show_suggestions(curve, output, lower_is_better, plot, console)
 
 
 @app.command(rich_help_panel=TRAINING)
 def stepsize(
     solver: Solver,
-    epochs: Annotated[float, typer.Option(help="Half a cycle, in epochs; the paper: 2-10.")] = 4,
+    epochs: Annotated[float, typer.Option(help="Half a cycle; the paper advises 2 to 10.")] = 4,
     images: Images = None,
-    gpus: Annotated[int, typer.Option(min=1, help="How many GPUs share the training.")] = 1,
+    gpus: Annotated[int, typer.Option(min=1, help="Number of GPUs that share the training.")] = 1,
 ) -> None:
-    """Turn epochs into a stepsize, from the size of the data set and of the batches.
+    """Convert epochs into a stepsize, with the sizes of the data set and the batches.
 
     Example: caffe-clr stepsize models/digits/triangular2_solver.prototxt
     """
@@ -177,7 +181,7 @@ def schedule(
 ) -> None:
     """Draw the rate over a whole run before any training.
 
-    Reads no net; knows Caffe's own policies, too.
+    Needs no net, and also draws Caffe's own policies.
 
     Example: caffe-clr schedule models/digits/triangular2_solver.prototxt
     """
@@ -214,7 +218,7 @@ def compare(
     from caffe_clr.cli.comparisons import show_comparison
     from caffe_clr.method.comparison import Options
 
-    title = f"mean of seeds 1 to {seeds}, lowest to highest" if seeds > 1 else "seed 1"
+    title = f"mean of seeds 1 to {seeds}; band: lowest to highest" if seeds > 1 else "seed 1"
     comparison = Options(seeds=seeds, jobs=jobs, scheduler=scheduler, **options)
     show_comparison(solvers, out, title, comparison, console)
 
@@ -222,16 +226,16 @@ def compare(
 @app.command(rich_help_panel=TRAINING)
 def log(
     logfile: Annotated[
-        Path, typer.Argument(metavar="LOGFILE", help="What `caffe train` wrote to standard error.")
+        Path, typer.Argument(metavar="LOGFILE", help="The standard error of `caffe train`.")
     ],
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Write here. Default: <LOGFILE>-results, where .log and .gz are left out."
+            help="Write into this folder. Default: <LOGFILE>-results, without .log and .gz."
         ),
     ] = None,
 ) -> None:
-    """Read a log of caffe train: losses, tests and rates to CSV and PNG.
+    """Read a log of caffe train, and write losses, tests and rates as CSV and PNG.
 
     Example: caffe-clr log train.log
     """
