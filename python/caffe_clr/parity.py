@@ -1,10 +1,9 @@
 """Compares the rates and momenta of live pycaffe solvers with the NumPy reference.
 
-A solver is put at an iteration by a solver state that says so, and stepped
-through the iterations that follow; its net is one without parameters, which
-makes a step cost a microsecond. Where pycaffe has no `solver.lr`, as up to
-Caffe 1.0, the net has one weight, of gradient 1: what a step takes off it is
-the rate.
+A solver reaches an iteration by restoring a solver state, and the next iterations by steps.
+Its net has no parameters, so that a step takes a microsecond. If pycaffe has no `solver.lr`,
+as up to Caffe 1.0, the net has one weight with gradient 1; the rate is then the amount by
+which a step lowers the weight.
 """
 
 import sys
@@ -45,7 +44,7 @@ _MOMENTUM = "momentum"  # in place of a policy, where momenta are compared
 
 @dataclass(frozen=True)
 class Comparison:
-    """The rates of a solver and of the reference, or their momenta, float32, at some iterations."""
+    """The rates or momenta of a solver and of the reference, as float32, at some iterations."""
 
     iterations: NDArray[np.int64]
     solver: NDArray[Any]
@@ -53,7 +52,7 @@ class Comparison:
 
     @property
     def differing(self) -> NDArray[np.int64]:
-        """The iterations at which the two are not the same number."""
+        """The iterations at which the two differ."""
         return self.iterations[self._differs]
 
     @property
@@ -82,9 +81,16 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Result:
-    """What was compared of one solver, and how far apart it was.
+    """The result of comparing one solver.
 
-    policy is "momentum" where that was compared.
+    Attributes:
+        name: the solver file; empty for a default case.
+        policy: lr_policy, or "momentum" if the momentum was compared.
+        points: number of iterations compared.
+        differing: number of iterations at which the two differ.
+        units: the largest difference, in units in the last place of the reference.
+        share: the largest difference, as a fraction of the amplitude.
+        units_allowed: the largest value of `units` that passes.
     """
 
     name: str
@@ -102,7 +108,7 @@ class Result:
 
 
 def default_cases() -> Iterator[Any]:
-    """A SolverParameter for each policy and solver type."""
+    """Yield a SolverParameter for each policy of this Caffe and each solver type."""
     for policy in policies.POLICIES.values():
         if not prototxt.has_policy(policy.name):
             continue
@@ -113,9 +119,9 @@ def default_cases() -> Iterator[Any]:
 
 
 def momentum_cases() -> Iterator[Any]:
-    """SolverParameters whose momentum cycles, for each solver type that has one.
+    """Yield SolverParameters with cyclical momentum, for each solver type with momentum.
 
-    None where this pycaffe does not tell the momentum.
+    There are none if this pycaffe has no `solver.momentum`.
     """
     if not _tells(_MOMENTUM):
         return
@@ -127,12 +133,12 @@ def momentum_cases() -> Iterator[Any]:
 
 
 def check(solver: Any, name: str, points: int, last: int = _LAST) -> Result:
-    """Compare one solver's rates where it matters, and at more iterations up to `points` in all.
+    """Compare one solver's rates at critical iterations, and at random ones.
 
     Args:
         solver: a SolverParameter; its nets are not used.
-        name: what to call it.
-        points: how many iterations at least, where there are as many.
+        name: the name for the result.
+        points: the least number of iterations to compare, if there are as many.
         last: the last iteration.
     """
     found = compare(solver, _chosen(solver, points, last))
@@ -142,7 +148,7 @@ def check(solver: Any, name: str, points: int, last: int = _LAST) -> Result:
 
 
 def check_momentum(solver: Any, name: str, points: int, last: int = _LAST) -> Result:
-    """Compare one solver's momenta; arguments are those of `check`."""
+    """Compare one solver's momenta; the arguments are those of `check`."""
     found = compare_momentum(solver, _chosen(solver, points, last))
     amplitude = abs(policies.cyclical_momentum(solver)[0] - solver.momentum)
     return _result(found, solver, name, _MOMENTUM, amplitude)
@@ -174,7 +180,7 @@ def _result(
 
 
 def iterations_that_matter(solver: Any) -> NDArray[np.int64]:
-    """The ends and peaks of cycles, the limits of float and int, and their neighbours."""
+    """The ends and peaks of a solver's cycles, the limits of float and int, and neighbours."""
     places = [0, solver.start_lr_policy, 2**24, _LAST, *solver.stepvalue]
     if solver.stepsize > 0:
         # in halves of a cycle: the first 200 cycles, and 2^1100 for triangular2
@@ -188,20 +194,20 @@ def iterations_that_matter(solver: Any) -> NDArray[np.int64]:
 
 
 def compare(solver: Any, iterations: ArrayLike) -> Comparison:
-    """Read a pycaffe solver's rate at each iteration, and the reference's.
+    """Read the rate of a pycaffe solver at some iterations, beside that of the reference.
 
     Args:
         solver: a SolverParameter; its nets are not used.
-        iterations: in rising order.
+        iterations: the iterations, in rising order.
     """
     return _compare(solver, iterations, "lr", policies.learning_rate)
 
 
 def compare_momentum(solver: Any, iterations: ArrayLike) -> Comparison:
-    """Read a pycaffe solver's momentum at each iteration, and the reference's; see `compare`.
+    """Read the momentum of a pycaffe solver, beside that of the reference; see `compare`.
 
     Raises:
-        ClrError: the solvers of this pycaffe have no `momentum`.
+        ClrError: this pycaffe has no `solver.momentum`.
     """
     if not _tells(_MOMENTUM):
         raise ClrError("this pycaffe has no solver.momentum to compare")
@@ -238,12 +244,12 @@ def _compare(
 
 
 def _tells(attribute: str) -> bool:
-    """Whether the solvers of this pycaffe have an attribute."""
+    """Whether solvers in this pycaffe have an attribute."""
     return hasattr(solvers.import_caffe().SGDSolver, attribute)
 
 
 def _step_of_weight(live: Any) -> float:
-    """The rate of the next iteration, which is done, of a solver of _NET_OF_ONE_WEIGHT."""
+    """Do the next iteration of a solver of _NET_OF_ONE_WEIGHT, and return its rate."""
     weight = live.net.params["weight"][0].data
     weight[...] = 0
     live.step(1)
@@ -279,7 +285,7 @@ def _read(
 
 
 def _more(iterations: NDArray[np.int64], points: int, last: int) -> NDArray[np.int64]:
-    """Add windows of iterations, at random but the same every time, up to `points` in all."""
+    """Add random windows of iterations, the same every time, up to `points` in all."""
     if last < points:
         return np.arange(last + 1)
     generator = np.random.default_rng(0)
@@ -301,17 +307,18 @@ def check_all(
     points: int,
     on_refused: Callable[[ClrError], None] = _raise,
 ) -> Iterator[Result]:
-    """Compare the solvers in some files, or where there are none, the default cases.
+    """Compare the solvers in some files or, if there are none, the default cases.
 
-    A solver whose momentum cycles has a second result for that.
+    A solver with cyclical momentum has a second result for that.
 
     Args:
-        points: how many iterations to compare in all. A solver file with a
-            max_iter is compared up to it.
-        on_refused: called with why a file is left out.
+        solver_files: solver prototxts; their nets are not used.
+        points: number of iterations to compare in all. A solver with a max_iter is
+            compared up to it.
+        on_refused: called with the error of each file that is refused.
 
     Raises:
-        ClrError: a file is refused, and there is no on_refused.
+        ClrError: a file is refused, and on_refused is not given.
     """
     tasks: list[tuple[Callable[..., Result], Any, str]] = []
     for file in solver_files:
@@ -340,13 +347,13 @@ def check_all(
 
 
 def main() -> None:
-    """The smoke check of a build: ten iterations of triangular2, equal in every bit."""
+    """Check a build quickly: ten iterations of triangular2 must match bit for bit."""
     solver = prototxt.caffe_pb2().SolverParameter(
         lr_policy="triangular2", base_lr=0.001, max_lr=0.006, stepsize=2
     )
     found = compare(solver, np.arange(10))
     if found.differing.size:
-        raise ClrError(f"rates {found.solver} differ from the reference's {found.reference}")
+        raise ClrError(f"Caffe's rates {found.solver} differ from the reference, {found.reference}")
 
 
 if __name__ == "__main__":

@@ -1,17 +1,16 @@
 """The learning rate policies of patched Caffe, and its momentum, in NumPy.
 
-One function a policy, written from the definitions: the four of the paper (L. N.
-Smith, arXiv 1506.01186, sections 3.1 and 4.1.1 and Appendix A), 1cycle of his
-later ones (arXiv 1708.07120 and 1803.09820), the seven of stock Caffe from the
-comments in its caffe.proto. They take the fields of SolverParameter by name and
-return the rate at each iteration, or raise ValueError for parameters that Caffe
-refuses. `momentum` does the same for the momentum.
+There is one function per policy, written from its definition: four from the paper (L. N.
+Smith, arXiv 1506.01186, sections 3.1 and 4.1.1 and Appendix A), 1cycle from his later papers
+(arXiv 1708.07120 and 1803.09820), and the seven of stock Caffe from the comments in its
+caffe.proto. The functions take the fields of SolverParameter by name. They return the rate
+at each iteration, or raise ValueError for parameters that Caffe refuses. `momentum` does
+the same for the momentum.
 
-Parameters are rounded to float first, as a prototxt holds them. Smith's
-policies, the momentum and fixed, step, exp and multistep compute in double and
-round the result to `dtype` once; inv, poly and sigmoid compute in `dtype`, as Caffe does,
-with powers that are the nearest to the exact ones (Caffe's powf and expf may
-differ from these in the last place).
+Parameters are first rounded to float, as in a prototxt. Smith's policies, the momentum and
+fixed, step, exp and multistep compute in double, and round the result to `dtype` once. inv,
+poly and sigmoid compute in `dtype`, as Caffe does, but with correctly rounded powers;
+Caffe's powf and expf may differ in the last place.
 
     >>> triangular([0, 1000, 2000, 3000, 4000], base_lr=0.001, max_lr=0.006, stepsize=2000)
     array([0.001 , 0.0035, 0.006 , 0.0035, 0.001 ], dtype=float32)
@@ -56,10 +55,10 @@ def triangular(
         dtype: the solver's number type.
 
     Returns:
-        The rates, of the shape of `iterations`.
+        The rates, in the shape of `iterations`.
 
     Raises:
-        ValueError: the parameters are refused; see check_bounds.
+        ValueError: Caffe refuses the parameters; see check_bounds.
     """
     check_bounds("triangular", base_lr, max_lr, stepsize, start_lr_policy)
     _, height = _cycle_and_height(iterations, stepsize, start_lr_policy)
@@ -75,7 +74,7 @@ def triangular2(
     start_lr_policy: int = 0,
     dtype: DTypeLike = np.float32,
 ) -> Rates:
-    """Like triangular, but the difference of the bounds is halved after every cycle.
+    """Like triangular, but the difference between the bounds halves after every cycle.
 
     The rate is base_lr + (max_lr - base_lr) * h / 2^c, where c is the number of
     finished cycles. Arguments, result and errors are those of `triangular`.
@@ -96,13 +95,13 @@ def exp_range(
     start_lr_policy: int = 0,
     dtype: DTypeLike = np.float32,
 ) -> Rates:
-    """Like triangular, but both bounds decline by the factor gamma with every iteration.
+    """Like triangular, but both bounds are multiplied by gamma in every iteration.
 
     With t and h as in `triangular`, the rate is
     (base_lr + (max_lr - base_lr) * h) * gamma^t. The exponent counts iterations
-    from start_lr_policy on, not from a cycle's beginning. PyTorch's CyclicLR and
-    the Keras ports keep base_lr and scale (max_lr - base_lr) * h alone; the
-    paper's section 3.1 and its AlexNet figures have both bounds decline.
+    from start_lr_policy, not from the start of a cycle. PyTorch's CyclicLR and
+    the Keras ports keep base_lr, and scale only (max_lr - base_lr) * h; in the
+    paper's section 3.1 and its AlexNet figures, both bounds decline.
 
         >>> cycle = {"base_lr": 0.001, "max_lr": 0.006, "stepsize": 2000}
         >>> exp_range([0, 2000, 4000, 6000], **cycle, gamma=0.99994)
@@ -130,9 +129,9 @@ def decay(
 ) -> Rates:
     """Fall from max_lr to base_lr in stepsize iterations and stay there.
 
-    The paper's control experiment (section 4.1.1). With t iterations after
-    start_lr_policy the rate is max_lr - (max_lr - base_lr) * min(t, stepsize) /
-    stepsize; here it is summed from base_lr up, where nothing cancels out.
+    This is the paper's control experiment (section 4.1.1). With t iterations after
+    start_lr_policy, the rate is max_lr - (max_lr - base_lr) * min(t, stepsize) /
+    stepsize. It is computed from base_lr up, which avoids cancellation.
 
         >>> decay([0, 1000, 4000, 9000], base_lr=0.001, max_lr=0.007, stepsize=4000)
         array([0.007 , 0.0055, 0.001 , 0.001 ], dtype=float32)
@@ -156,12 +155,12 @@ def one_cycle(
 ) -> Rates:
     """The policy 1cycle: rise to max_lr, fall far below base_lr, and stay there.
 
-    With t iterations after start_lr_policy the rate is base_lr + (max_lr -
+    With t iterations after start_lr_policy, the rate is base_lr + (max_lr -
     base_lr) * t / stepsize up to stepsize, then max_lr * (2*stepsize - t) /
-    stepsize, but not below base_lr / 1000, at which it stays. The way down leads
-    towards 0 and not to base_lr. PyTorch's OneCycleLR falls until its run's end,
-    along a cosine by default; with three_phase it first returns to its initial
-    rate, and falls below that in a last phase.
+    stepsize, but never below base_lr / 1000, where it stays. It falls towards 0,
+    not to base_lr. PyTorch's OneCycleLR falls until the end of the run, along a
+    cosine by default; with three_phase it first returns to its initial rate, and
+    falls below that in a last phase.
 
         >>> one_cycle([0, 1000, 2000, 3000], base_lr=0.1, max_lr=1, stepsize=2000)
         array([0.1 , 0.55, 1.  , 0.5 ], dtype=float32)
@@ -214,7 +213,7 @@ def inv(
     power: float,
     dtype: DTypeLike = np.float32,
 ) -> Rates:
-    """base_lr * (1 + gamma * iteration) ^ -power, in dtype (the product: in float)."""
+    """base_lr * (1 + gamma * iteration) ^ -power, in dtype; gamma * iteration in float."""
     _check_stock("inv", gamma)
     number: Any = np.dtype(dtype).type
     growth = np.float32(gamma) * np.asarray(iterations, np.int64).astype(np.float32)
@@ -231,10 +230,10 @@ def multistep(
     stepvalue: Sequence[int],
     dtype: DTypeLike = np.float32,
 ) -> Rates:
-    """base_lr * gamma ^ (number of stepvalues reached), stepvalues taken in their order.
+    """base_lr * gamma ^ (number of stepvalues reached), in the order of the stepvalues.
 
-    Caffe advances by one stepvalue an iteration; this is the rate of a run from
-    iteration 0 whose stepvalues are distinct.
+    Caffe advances by at most one stepvalue per iteration. This is the rate of a run
+    from iteration 0 with distinct stepvalues.
     """
     _check_stock("multistep", gamma)
     reached = np.searchsorted(
@@ -289,31 +288,31 @@ def momentum(
     start_lr_policy: int = 0,
     dtype: DTypeLike = np.float32,
 ) -> Rates:
-    """The momentum of SGD and Nesterov, Adam's beta1, which may cycle beside any policy.
+    """The momentum of SGD and Nesterov, or Adam's beta1, which may cycle with any policy.
 
-    With t iterations after start_lr_policy and cyclical_momentum = (first, M) it
+    With t iterations after start_lr_policy and cyclical_momentum = (first, M), it
     is momentum + (first - momentum) * h / 2^c, where c = floor(t / 2M) is the
     number of finished cycles, p = t - 2M*c the position in the cycle and h = (p
-    if p <= M else 2M - p) / M. It goes on in half the height after 1cycle's one
-    cycle, where PyTorch's OneCycleLR has none.
+    if p <= M else 2M - p) / M. It keeps cycling, at half the height each time, after
+    the single cycle of 1cycle; in PyTorch's OneCycleLR it stops.
 
         >>> momentum([0, 500, 1000, 2000, 3000], momentum=0.95, cyclical_momentum=[0.85, 1000])
         array([0.95, 0.9 , 0.85, 0.95, 0.9 ], dtype=float32)
 
     Args:
         iterations: the solver's iterations, integers of any shape.
-        momentum: where each cycle begins and ends; also the momentum up to
-            start_lr_policy, and of all iterations without cyclical_momentum.
+        momentum: the momentum where each cycle begins and ends, up to
+            start_lr_policy, and in all iterations without cyclical_momentum.
         cyclical_momentum: the momentum in the middle of the first cycle, and half
             a cycle in iterations, which need not be whole; or empty.
         start_lr_policy: the iteration at which the first cycle begins.
         dtype: the solver's number type.
 
     Returns:
-        The momenta, of the shape of `iterations`.
+        The momenta, in the shape of `iterations`.
 
     Raises:
-        ValueError: the parameters are refused; see check_momentum.
+        ValueError: Caffe refuses the parameters; see check_momentum.
     """
     if not len(cyclical_momentum):
         return _rounded(np.full(np.shape(iterations), _float(momentum)), dtype)
@@ -336,7 +335,7 @@ def learning_rate(solver: Any, iterations: ArrayLike, dtype: DTypeLike = np.floa
         dtype: the solver's number type.
 
     Raises:
-        ValueError: lr_policy is unknown, or has parameters that are refused.
+        ValueError: lr_policy is unknown, or Caffe refuses its parameters.
     """
     policy = policy_of(solver)
     parameters = {field: getattr(solver, field) for field in policy.fields}
@@ -351,7 +350,7 @@ def momenta(solver: Any, iterations: ArrayLike, dtype: DTypeLike = np.float32) -
     Arguments are those of `learning_rate`.
 
     Raises:
-        ValueError: cyclical_momentum is refused.
+        ValueError: Caffe refuses cyclical_momentum.
     """
     return momentum(
         iterations,
@@ -363,7 +362,7 @@ def momenta(solver: Any, iterations: ArrayLike, dtype: DTypeLike = np.float32) -
 
 
 def cyclical_momentum(solver: Any) -> Sequence[float]:
-    """That of a SolverParameter message; empty where its Caffe has no such field."""
+    """The cyclical_momentum of a SolverParameter; empty if this Caffe lacks the field."""
     values: Sequence[float] = getattr(solver, "cyclical_momentum", ())
     return values
 
@@ -376,7 +375,7 @@ def check_bounds(
     start_lr_policy: int,
     gamma: float = 1,
 ) -> None:
-    """Refuse the parameters that patched Caffe refuses, with the same reasons.
+    """Refuse the parameters that patched Caffe refuses, for the same reasons.
 
     Raises:
         ValueError: names the policy, the field, its value and the remedy.
@@ -408,7 +407,7 @@ def check_bounds(
 def check_momentum(
     momentum: float, cyclical_momentum: Sequence[float], start_lr_policy: int
 ) -> None:
-    """Refuse the momentum that patched Caffe refuses where it cycles, with the same reasons.
+    """Refuse a cyclical momentum that patched Caffe refuses, for the same reasons.
 
     Raises:
         ValueError: names the field, its value and the remedy.
@@ -452,7 +451,7 @@ def _cycle_and_height(
 
 
 def _rise(base_lr: float, max_lr: float | None, height: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How far above base_lr a height between 0 and 1 is."""
+    """The distance from base_lr at a height between 0 and 1."""
     rise: NDArray[np.float64] = (_float(max_lr) - _float(base_lr)) * height
     return rise
 
@@ -462,7 +461,7 @@ def _elapsed(iterations: ArrayLike, start_lr_policy: int) -> NDArray[np.int64]:
 
 
 def _power(gamma: float, exponents: NDArray[np.int64]) -> NDArray[np.float64]:
-    """gamma ^ n by the C library's pow, since NumPy's own differs with the processor."""
+    """gamma ^ n with the C library's pow, because NumPy's depends on the processor."""
     base = float(_float(gamma))
 
     def power(exponent: np.int64) -> float:
@@ -485,11 +484,11 @@ def _rounded(rates: Any, dtype: DTypeLike) -> Rates:
 
 
 class Marks(NamedTuple):
-    """Where a rate turns or steps, so that a plot needs a point there.
+    """The iterations at which a rate turns or steps, so that a plot needs a point there.
 
     Attributes:
         begins: the iterations at which cycles or steps begin, in rising order.
-        offsets: what is marked in each, in iterations from its beginning.
+        offsets: the marks within each of them, in iterations from its beginning.
     """
 
     begins: Sequence[int]
@@ -522,10 +521,10 @@ def _marks_of_cycles(solver: Any) -> Marks:
 
 
 def _marks_of_exp_range(solver: Any) -> Marks:
-    """Those of cycles, and the peak where that is before mid-cycle.
+    """The marks of cycles, and the peak if it comes before the middle of a cycle.
 
-    If the rate declines by more in a cycle than it rises, the peak is where (base_lr +
-    (max_lr - base_lr) * p / stepsize) * gamma^p has its highest value.
+    If gamma lowers the rate faster than it rises, the peak is where (base_lr + (max_lr -
+    base_lr) * p / stepsize) * gamma^p is highest.
     """
     begins, offsets = _marks_of_cycles(solver)
     rise = (solver.max_lr - solver.base_lr) / solver.stepsize
@@ -556,24 +555,24 @@ def _resume_multistep(solver: Any, first: int, taken: int) -> int:
 
 @dataclass(frozen=True)
 class Policy:
-    """A learning rate policy, with everything that the rest of the package asks about one.
+    """A learning rate policy, with everything that the package needs to know about it.
 
     Attributes:
-        name: its lr_policy.
-        rates: its formula, a function from iterations and fields of SolverParameter to rates.
+        name: the value of lr_policy.
+        rates: the formula: a function from iterations and fields of SolverParameter to rates.
         parity: the fields with which `caffe-clr parity` compares the formula with Caffe.
-        units_allowed: how far Caffe's rate may be from the formula's, in units in the last
+        units_allowed: how far Caffe's rate may differ from the formula, in units in the last
             place of a float.
-        patch: the patch that adds it to Caffe; None if stock Caffe has it.
+        patch: the patch that adds the policy to Caffe; None if stock Caffe has it.
         start: the field with the rate up to start_lr_policy.
-        cycles: how many cycles of 2 * stepsize iterations it has: 0, 1 or math.inf.
-        next_height: the height of a cycle as a part of the height of the cycle before; None if
-            that depends on the solver.
-        marks: gives the marks of a solver, which learning_rate has not refused.
-        resume: called with a solver, the iteration at which it resumes and the number of steps
-            that Caffe's snapshot has for it; gives it the stepvalues that Caffe then acts on,
-            and returns the number of steps at its max_iter. Caffe keeps that number in its
-            snapshots, whatever the policy, and takes at most one step an iteration
+        cycles: the number of cycles of 2 * stepsize iterations: 0, 1 or math.inf.
+        next_height: the height of a cycle relative to the cycle before it; None if it depends
+            on the solver.
+        marks: returns the marks of a solver that learning_rate accepts.
+        resume: called with a solver, the iteration at which it resumes, and the number of
+            steps in Caffe's snapshot. It replaces the solver's stepvalues by those that Caffe
+            then acts on, and returns the number of steps at max_iter. Caffe keeps that number
+            in its snapshots with any policy, and takes at most one step per iteration
             (GetLearningRate in sgd_solver.cpp).
     """
 
@@ -596,7 +595,7 @@ class Policy:
 
     @property
     def bounded(self) -> bool:
-        """Whether its rate is between bounds, base_lr and max_lr."""
+        """Whether the policy has the bounds base_lr and max_lr."""
         return "max_lr" in self.fields
 
 
