@@ -305,7 +305,7 @@ def test_a_first_stage_may_start_with_its_base_rate(stages: Callable[..., Stages
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"max_iter": 16000}, "max_iter is 16000, and stage 1 (stage1.prototxt) ends at 16000"),
+        ({"max_iter": 16000}, "max_iter is 16000, but stage 1 (stage1.prototxt) ends at 16000"),
         ({"type": "Adam"}, "the solver is Adam, but SGD in stage 1 (stage1.prototxt)"),
         ({"solver_type": 1}, "the solver is Nesterov, but SGD in stage 1 (stage1.prototxt)"),
     ],

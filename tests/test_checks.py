@@ -200,7 +200,7 @@ SOLVER_FAULTS = [
         "test_iter: 2 test_state { } test_state { }",
         "solver.prototxt: 1 test nets, 2 test_state; give each net one, or none",
     ),
-    ("test_interval: 2", "", "solver.prototxt: test_interval is 0, and there are test nets"),
+    ("test_interval: 2", "", "solver.prototxt: test_interval is 0, but there are test nets"),
     ("max_iter: 3", "max_iter: 3 average_loss: 0", "average_loss is 0; set it to 1 or more"),
     (
         "max_iter: 3",
@@ -216,7 +216,7 @@ SOLVER_FAULTS = [
     (
         "momentum: 0",
         'momentum: 0.9 type: "AdaGrad"',
-        "solver.prototxt: momentum is 0.9, and AdaGrad has none; remove it",
+        "solver.prototxt: momentum is 0.9, but AdaGrad has no momentum; remove it",
     ),
     ("momentum: 0", "momentum: 0.9 solver_type: RMSPROP", "momentum is 0.9, and RMSProp has none"),
     (
@@ -252,9 +252,9 @@ NET_FAULTS = [
     (
         '"test_lmdb"',
         '"test_lmdb/data.mdb"',
-        TEST + "test_lmdb/data.mdb is no LMDB: it has no data.mdb",
+        TEST + "test_lmdb/data.mdb is not a valid LMDB: it has no data.mdb",
     ),
-    ('"test_lmdb"', '"images"', TEST + "images is no LMDB: it has no data.mdb"),
+    ('"test_lmdb"', '"images"', TEST + "images is not a valid LMDB: it has no data.mdb"),
     ('"test_lmdb"', '"odd_lmdb"', TEST + "the first value of odd_lmdb is not a Datum"),
     (
         '"test_lmdb"',
@@ -514,7 +514,9 @@ def assert_passes_with_opencv(needs: str) -> None:
     if installed_caffe.has_opencv():
         assert check() == []
     else:
-        assert_refused(f"{needs} OpenCV, and this Caffe is built without: install its development")
+        assert_refused(
+            f"{needs} OpenCV, but this Caffe is built without it; install its development"
+        )
 
 
 def test_whether_caffe_has_opencv_is_known(tree: Tree) -> None:

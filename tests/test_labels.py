@@ -70,7 +70,7 @@ def test_a_label_without_an_output_is_refused(
         folder.mkdir()
     assert label_range.check(net(write(good, [0, 1, 2, 2, 1, 0])), SHAPES) == []
     data = write(bad, [0, 1, 2, wrong, 1, 0])
-    told = f'layer "loss": {bad}/[a-z5.]+ has the label {wrong}, and "scores" 3 outputs'
+    told = f'layer "loss": {bad}/[a-z5.]+ has the label {wrong}, but "scores" has 3 outputs'
     with pytest.raises(ClrError, match=told):
         label_range.check(net(data), SHAPES)
     label_range.check(net(data, f"loss_param {{ ignore_label: {wrong} }}"), SHAPES)
@@ -128,8 +128,8 @@ MAPS = np.array([0, 1, 2, 255], np.uint8).reshape(1, 1, 2, 2)
 def test_label_maps_are_checked(tree: Tree, tmp_path: Path) -> None:
     data = maps(tmp_path, np.repeat(MAPS, 3, axis=0))
     assert refusal(net(data)) == (
-        f'net.prototxt: layer "loss": {tmp_path}/maps has the label 255, and "scores" 3 outputs,'
-        " for labels from 0 to 2; set ignore_label: 255 in its loss_param, or fix the labels"
+        f'net.prototxt: layer "loss": {tmp_path}/maps has the label 255, but "scores" has 3'
+        " outputs, for labels from 0 to 2; set ignore_label: 255 in its loss_param, or fix the labels"
     )
     assert "has the label 255" in refusal(net(data, "loss_param { ignore_label: 254 }"))
     label_range.check(net(data, "loss_param { ignore_label: 255 }"), SHAPES)
@@ -359,7 +359,7 @@ def test_a_training_is_refused_before_it_begins(
 ) -> None:
     fewer = tmp_path / "fewer.prototxt"
     fewer.write_text(moving_net.read_text().replace("num_output: 3", "num_output: 2"))
-    with pytest.raises(ClrError, match='has the label 2, and "scores" 2 outputs'):
+    with pytest.raises(ClrError, match='has the label 2, but "scores" has 2 outputs'):
         training.train(write_solver(net=str(fewer)), tmp_path / "run")
     assert run_folder.read_history(tmp_path / "run") == History([], [])
 

@@ -433,7 +433,7 @@ def uncounted(write_solver: Callable[..., Path], tmp_path: Path) -> Path:
 
 def test_images_that_cannot_be_counted_are_given(uncounted: Path, tmp_path: Path) -> None:
     sweep: dict[str, Any] = {"min_lr": 0.0001, "max_lr": 1}
-    with pytest.raises(ClrError, match=r"DummyData reads is unknown: give --images"):
+    with pytest.raises(ClrError, match=r"DummyData cannot be counted; give --images"):
         range_test(uncounted, tmp_path / "out", Options(**sweep, epochs=8))
     assert not (tmp_path / "out").exists()
     found = range_test(uncounted, tmp_path / "given", Options(**sweep, epochs=8, images=250))

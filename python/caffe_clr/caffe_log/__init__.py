@@ -1,1 +1,1 @@
-"""Reads logs of `caffe train`, of any build."""
+"""Reads logs of `caffe train`, from any build."""

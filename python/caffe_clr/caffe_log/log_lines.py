@@ -1,13 +1,12 @@
-"""The lines of a log of `caffe train`, whichever build wrote them and wherever they went through.
+"""Reads the lines of a log of `caffe train`, from any build and through any pipe.
 
-Builds put text of their own before, between and after what BVLC's solver.cpp
-and sgd_solver.cpp print; pipes, containers and terminals add more:
+Builds add text before, between and after what BVLC's solver.cpp and sgd_solver.cpp print;
+pipes, containers and terminals add more:
 
     I0627 13:02:47.1 100 solver.cpp:340] [0.0] Iteration 9 (6 iter/s), 4/12ep, loss = 1.3, 2 h left
     2020-06-27T13:02:47Z [3] I20200627 … sgd_solver.cpp:180] Iteration 9, lr = 0.1, momentum = 0.9
 
-A number counts only if something other than the end of a line that was cut
-follows it: 0.12 may be what is left of 0.125.
+A number at the end of a truncated line does not count: 0.12 may be the rest of 0.125.
 """
 
 import gzip

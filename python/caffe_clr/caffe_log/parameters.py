@@ -1,8 +1,7 @@
-"""Reads the parameters that Caffe prints into its log, as far as they are known here.
+"""Reads the parameters that Caffe prints into its log, as far as this Caffe knows them.
 
-They may be of another Caffe, with fields of its own, cut off, or not in UTF-8,
-which does not spoil the rest. What Caffe is to be given is read by prototxt, as
-strictly as Caffe does.
+They may be from another Caffe with fields of its own, truncated, or not in UTF-8; the rest is
+read nevertheless. The module prototxt reads files for Caffe, as strictly as Caffe does.
 """
 
 import re
@@ -22,17 +21,17 @@ _CONTROLS = {b"n": b"\n", b"r": b"\r", b"t": b"\t"}
 
 
 def read(text: str, message: Any) -> list[str]:
-    """Fill a message of protobuf from its text.
+    """Fill a protobuf message from its text.
 
-    A field that is unknown, or whose value cannot be read, is left out, with all
-    that is in it. A string that is not UTF-8 has U+FFFD in its place.
+    A field that is unknown, or whose value cannot be read, is skipped with everything in
+    it. Bytes that are not UTF-8 become U+FFFD.
 
     Args:
-        text: may have anything between its fields, and end anywhere.
-        message: is changed.
+        text: the text; it may have anything between its fields, and end anywhere.
+        message: the message to fill.
 
     Returns:
-        The names of the fields that are left out.
+        The names of the skipped fields.
     """
     left_out = []
     within = [message]  # None is a message that is left out

@@ -1,8 +1,8 @@
-"""Reads the log of `caffe train`: losses and test results, each with the rate of its iteration.
+"""Reads a log of `caffe train`: losses and test results, each with the rate of its iteration.
 
 The order of the lines is that of Caffe's solver.cpp and sgd_solver.cpp: the test of
-iteration N comes first, then its loss and train outputs, then its rate. What
-the lines look like is in log_lines.
+iteration N comes first, then its loss and train outputs, then its rate. log_lines
+describes the lines themselves.
 """
 
 import copy
@@ -34,11 +34,11 @@ _REMEDY = "give the file with the standard error of `caffe train`"
 
 @dataclass(frozen=True)
 class Printed:
-    """What a solver printed when it began.
+    """The parameters that a solver printed when it started.
 
     Attributes:
         solver: the lines of its SolverParameter.
-        nets: those of the NetParameter of each of its nets.
+        nets: the lines of the NetParameter of each of its nets.
     """
 
     solver: list[str] = field(default_factory=list)
@@ -47,17 +47,18 @@ class Printed:
 
 @dataclass
 class Log(History):
-    """What a log tells, and what it holds beyond that.
+    """The records in a log, and what was skipped.
 
     Attributes:
-        not_understood: how many lines look like results but are not understood.
-        example: the first of them, or empty.
-        cut_off: how many results were cut off.
-        replaced: how many results a later run in the log repeats or goes back before.
-        beside: how many results are of other processes that ran at the same time.
-        no_rate: why rates that are not logged are unknown; empty if none are.
-        vectors: the lengths of outputs that are left out, being longer than a hundred.
-        printed: what the last solver printed when it began.
+        not_understood: number of lines that look like results but cannot be read.
+        example: the first of these lines, or empty.
+        cut_off: number of truncated results.
+        replaced: number of results that a later run in the log repeats.
+        beside: number of results of other processes that ran at the same time.
+        no_rate: the reason why rates are unknown; empty if none are.
+        vectors: the lengths of the outputs that are skipped, because they have more than
+            a hundred elements.
+        printed: the parameters that the last solver printed.
     """
 
     not_understood: int = field(default=0, compare=False)
@@ -71,10 +72,9 @@ class Log(History):
 
     @cached_property
     def solver(self) -> Any | None:
-        """The SolverParameter that is printed in the log, None where there is none.
+        """The last SolverParameter that is printed in the log; None if there is none.
 
-        Of several, that of the last solver. It has the fields that are known here
-        and can be read.
+        It has the fields that this Caffe knows and that can be read.
 
         Raises:
             ClrError: there is no Caffe.
@@ -85,8 +85,8 @@ class Log(History):
     def nets(self) -> list[Any]:
         """The NetParameters of that solver that are printed in the log, in order.
 
-        Each has the layers of its phase, state.phase. The nets that recurrent
-        layers unroll come behind the one that these are in.
+        Each has the layers of its phase, state.phase. A net that a recurrent layer unrolls
+        follows the net with that layer.
 
         Raises:
             ClrError: there is no Caffe.
@@ -95,11 +95,11 @@ class Log(History):
 
     @property
     def computed(self) -> int:
-        """How many rows have a rate that is not logged, but computed."""
+        """The number of rows with a rate that is computed, not logged."""
         return sum(int(row.get("lr_computed", 0)) for row in self.train + self.test)
 
     def warnings(self) -> list[str]:
-        """What whoever reads the rows should know."""
+        """Messages about rates that are unknown and results that were skipped."""
         unknown = sum(math.isnan(row["lr"]) for row in self.train + self.test)
         first = f"{self.not_understood:,}; the first: {self.example}"
         vectors = ", ".join(f"{name} ({length:,})" for name, length in self.vectors.items())
@@ -180,28 +180,27 @@ class _Part:
 
 
 def read_log(path: Path) -> Log:
-    """What the log of `caffe train` tells, as far as it is written by now.
+    """Read a log of `caffe train`, which may still be growing.
 
-    Rows are in the order of their iterations, one an iteration. Each has
-    `iteration`, `lr`, the outputs by name, and `seconds` since the log's first
-    line; a train row has the solver's `loss` too, a mean over average_loss
-    iterations. An output of that name is `output loss` there; others are named as
-    in the rows of a run, and the elements of a vector, and the unnamed scores of
-    early 2014, are `x[0]`, `x[1]` and so on. Where the momentum is logged, it is
-    `momentum`.
+    Rows are ordered by iteration, with one row per iteration. Each has `iteration`, `lr`,
+    the outputs by name, and `seconds` since the first line of the log. A train row also
+    has the solver's `loss`, the mean over average_loss iterations; an output of the same
+    name is called `output loss`. Other outputs have the names they have in the rows of a
+    run. Elements of a vector, and the unnamed scores of early 2014, are called `x[0]`,
+    `x[1]` and so on. `momentum` is there if it is logged.
 
-    `lr` is the rate logged for that very iteration. Where none is, it is
-    computed, to the six digits of a log, from the solver parameters in the log,
-    if all of these are known and give the rates that are logged; else it is nan.
-    If any is computed, `lr_computed` is 1 in the rows of these, and 0 in others.
+    `lr` is the rate that is logged for the same iteration. If none is, it is computed from
+    the solver parameters in the log, to six digits, provided that all parameters are known
+    and give the logged rates; otherwise it is nan. If any rate is computed, all rows have
+    `lr_computed`, which is 1 for computed rates and else 0.
 
-    Where a log holds several runs, each replaces what was logged before it from
-    its own first iteration on; of processes that ran at the same time, the one
-    with the most results counts. A result that was cut off is left out.
+    If a log holds several runs, each replaces earlier results from its own first iteration
+    on. If processes ran at the same time, the one with the most results counts. Truncated
+    results are skipped.
 
     Raises:
-        ClrError: the file cannot be read or holds no result of `caffe train`, or
-            a rate is to be computed and there is no Caffe.
+        ClrError: the file cannot be read or has no result of `caffe train`, or a rate has
+            to be computed and there is no Caffe.
     """
     log, parts = _read_parts(path)
     log.printed = parts[-1].printed if parts else log.printed
@@ -231,10 +230,10 @@ def read_log(path: Path) -> Log:
 
 
 def read_rates(path: Path) -> dict[int, float]:
-    """The rates that are logged, by their iterations, in the order of these.
+    """Read the logged rates by iteration, in order.
 
     Raises:
-        ClrError: the file cannot be read or holds no rate.
+        ClrError: the file cannot be read or has no rate.
     """
     log, parts = _read_parts(path)
     rates = {iteration: rate.lr for part in parts for iteration, rate in sorted(part.rates.items())}
@@ -244,11 +243,11 @@ def read_rates(path: Path) -> dict[int, float]:
 
 
 def agree(logged: Iterable[float], rates: Iterable[float], max_lr: float = 0) -> list[bool]:
-    """Whether each logged rate is the one beside it, at the precision of a log.
+    """Whether each logged rate equals the other one at the precision of a log.
 
-    That is six digits, of which the last may differ by one; and half a unit of
-    a float of max_lr: Caffe patched as in the paper's Appendix A rounds the
-    position in the cycle to float.
+    The sixth digit may differ by one. Half a float unit of max_lr is also allowed,
+    because Caffe patched as in the paper's Appendix A rounds the position in the cycle
+    to float.
     """
     return [
         _is_same(printed, float(f"{rate:.6g}"), abs(max_lr) * 2.0**-24)

@@ -1,8 +1,7 @@
-"""Reads CIFAR-10 and CIFAR-100 as their users have them.
+"""Reads CIFAR-10 and CIFAR-100 in the forms in which people have them.
 
-A source is an archive of the data sets' own site (the binary version or the one
-for Python), a folder that one was unpacked into, or a folder or archive of images,
-with train/<class>/<image> and test/<class>/<image>.
+A source is an official archive (the binary version or the one for Python), its unpacked
+folder, or a folder or archive of images, with train/<class>/<image> and test/<class>/<image>.
 """
 
 import io
@@ -31,15 +30,15 @@ _FOLDER_ORDER = 0
 
 @dataclass(frozen=True)
 class DataSet:
-    """What a data set consists of.
+    """The contents of a data set.
 
     Attributes:
-        images: how many of each phase there are.
-        batches: the files of the archives that hold each phase; those of the
-            binary version end in .bin.
-        label_bytes: before the pixels of an image in the binary version; the
-            last of them is the label.
-        label_key: in the version for Python.
+        images: number of images of each phase.
+        batches: the files in the archives that hold each phase; in the binary version,
+            their names end in .bin.
+        label_bytes: number of bytes before the pixels of an image in the binary version;
+            the last of them is the label.
+        label_key: the key of the labels in the version for Python.
     """
 
     name: str
@@ -79,18 +78,19 @@ def read(
 ) -> dict[str, Split]:
     """Read a data set by phase.
 
-    The official files keep their order, which is a random one already; a folder
-    of images, which has its classes one after the other, is shuffled, in the same way
-    on every machine. Its classes are numbered in the order of their names, which
-    is the official order of the classes.
+    The official files keep their order, which is already random. A folder of images, sorted
+    by class, is shuffled in the same way on every machine. Its classes are numbered in the
+    order of their names, which is the official order.
 
     Args:
-        order: a seed to shuffle the training images by.
-        on_progress: called with how many of how many files are read.
+        source: the archive or folder.
+        data_set: CIFAR10 or CIFAR100.
+        order: a seed with which to shuffle the training images.
+        on_progress: called with the number of files read and the total.
 
     Raises:
-        ClrError: the source is missing, truncated or of another format, or it
-            does not hold the images and classes of the data set.
+        ClrError: the source is missing, truncated or of another format, or does not have
+            the images and classes of the data set.
     """
     if not source.exists():
         raise ClrError(f"{source}: no such file or folder")

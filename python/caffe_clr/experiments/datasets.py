@@ -1,4 +1,4 @@
-"""Data sets, as the LMDBs of Datum that Caffe's Data layer reads."""
+"""Writes data sets as the LMDBs that Caffe's Data layer reads."""
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -32,9 +32,9 @@ class Split:
 def digits() -> dict[str, Split]:
     """The handwritten digits that come with scikit-learn, by phase.
 
-    They are 1,797 grey images of 8x8, values 0 to 16, of 43 writers (UCI's
-    optical recognition test set). A random 1,500 are trained on, the other 297
-    held out; the split is the same on every machine.
+    They are 1,797 grey images of 8x8 with values from 0 to 16, of 43 writers (UCI's
+    optical recognition test set). A random 1,500 are for training and the other 297 for
+    testing; the split is the same on every machine.
     """
     from sklearn.datasets import load_digits
 
@@ -49,7 +49,7 @@ def digits() -> dict[str, Split]:
 
 
 def write_digits(folder: Path) -> tuple[Path, Path]:
-    """Write the LMDBs of the digits where they are not yet.
+    """Write the LMDBs of the digits, unless they exist.
 
     Returns:
         The train and the test LMDB in `folder`.
@@ -62,11 +62,11 @@ def write_digits(folder: Path) -> tuple[Path, Path]:
 
 
 def padded(splits: Mapping[str, Split], pixels: int) -> dict[str, Split]:
-    """A data set whose training images have a border of their mean colour.
+    """Surround the training images of a data set with a border of their mean colour.
 
     Args:
-        splits: by phase, train and test.
-        pixels: the border's on each side, so that height and width grow by twice as many.
+        splits: the images by phase, train and test.
+        pixels: the width of the border; height and width grow by twice as much.
     """
     images, labels = splits["train"].images, splits["train"].labels
     count, channels, height, width = images.shape
@@ -78,7 +78,7 @@ def padded(splits: Mapping[str, Split], pixels: int) -> dict[str, Split]:
 
 
 def lmdbs(folder: Path) -> tuple[Path, Path]:
-    """Where the train and the test LMDB of a data set are, as in Caffe's examples."""
+    """The paths of the train and the test LMDB of a data set, as in Caffe's examples."""
     return folder / "train_lmdb", folder / "test_lmdb"
 
 
@@ -88,14 +88,14 @@ def write(
     """Write a data set as Caffe's examples expect it; all of it, or nothing.
 
     Args:
-        splits: by phase, train and test.
-        out: the folder to write train_lmdb, test_lmdb and mean.binaryproto
-            into; they replace those that are there.
-        on_image: called when an image is written.
+        splits: the images by phase, train and test.
+        out: the folder for train_lmdb, test_lmdb and mean.binaryproto; existing ones are
+            replaced.
+        on_image: called after each image.
 
     Returns:
-        The three, or the two LMDBs: where the images of the phases differ in
-        size there is no mean, as Caffe takes one only of the images' own size.
+        The paths of the two LMDBs and the mean. There is no mean if the images of the
+        phases differ in size, because Caffe requires one of the same size.
 
     Raises:
         ClrError: see check_replaced.
@@ -120,10 +120,10 @@ def write(
 
 
 def check_replaced(folder: Path) -> None:
-    """Refuse to write a data set where that would delete anything else than one.
+    """Refuse to write a data set if that would delete anything but a data set.
 
     Raises:
-        ClrError: train_lmdb or test_lmdb in `folder` is no LMDB, or has other files in it.
+        ClrError: train_lmdb or test_lmdb in `folder` is not an LMDB, or holds other files.
     """
     for path in lmdbs(folder):
         if path.is_symlink() or (path.exists() and not path.is_dir()):
@@ -158,13 +158,13 @@ def write_lmdb(
     labels: NDArray[np.int64],
     on_image: Callable[[], None] = lambda: None,
 ) -> None:
-    """Write an LMDB of Datum where there is none yet.
+    """Write a new LMDB of Datum messages.
 
     Args:
-        path: the folder that the LMDB is.
+        path: the folder of the LMDB.
         images: N x channels x height x width.
         labels: N.
-        on_image: called when an image is written.
+        on_image: called after each image.
     """
     datum_type = prototxt.caffe_pb2().Datum
     _, channels, height, width = images.shape

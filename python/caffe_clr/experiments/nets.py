@@ -1,8 +1,8 @@
 """The nets of the paper's section 4.1.2 (Table 4), made with Caffe's NetSpec.
 
-They classify CIFAR-10 and CIFAR-100 and are augmented as in their own papers:
-4 pixels of padding, which the training images have to have in the database,
-random crops of 32x32, and mirroring.
+They classify CIFAR-10 and CIFAR-100, with the augmentation of their own papers: 4 pixels of
+padding, which the training images must already have in the database, random crops of
+32x32, and mirroring.
 """
 
 from pathlib import Path
@@ -39,7 +39,8 @@ def resnet(depth: int, classes: int, data: Path) -> Any:
     its channels (option A).
 
     Args:
-        depth: how many layers have weights, 6n + 2.
+        depth: number of layers with weights, 6n + 2.
+        classes: number of classes.
         data: the folder of train_lmdb and test_lmdb.
 
     Returns:
@@ -59,8 +60,9 @@ def stochastic_depth(depth: int, survival: float, classes: int, data: Path) -> A
     otherwise; in TEST its convolutions are multiplied by p.
 
     Args:
-        depth: as of `resnet`.
-        survival: the probability of the last block, over 0 and up to 1.
+        depth: see `resnet`.
+        survival: the probability that the last block survives, above 0 and at most 1.
+        classes: number of classes.
         data: the folder of train_lmdb and test_lmdb.
 
     Returns:
@@ -82,7 +84,9 @@ def densenet(depth: int, growth_rate: int, classes: int, data: Path) -> Any:
     the size.
 
     Args:
-        depth: how many layers have weights, 3n + 4.
+        depth: number of layers with weights, 3n + 4.
+        growth_rate: number of channels that each layer adds.
+        classes: number of classes.
         data: the folder of train_lmdb and test_lmdb.
 
     Returns:
@@ -111,7 +115,7 @@ def densenet(depth: int, growth_rate: int, classes: int, data: Path) -> Any:
 
 
 def count_parameters(net: Any) -> int:
-    """How many numbers a NetParameter of this module learns; BatchNorm's statistics are not."""
+    """The number of learned parameters in a net of this module, without BatchNorm's statistics."""
     caffe, messages = import_caffe(), caffe_pb2()
     shapes = [{"dim": [1, len(_MEAN), _SIDE, _SIDE]}, {"dim": [1]}]
     image = messages.LayerParameter(
@@ -126,7 +130,7 @@ def count_parameters(net: Any) -> int:
 
 
 def count_learned(live: Any) -> int:
-    """How many numbers a pycaffe net learns; BatchNorm's statistics are not."""
+    """The number of learned parameters in a pycaffe net, without BatchNorm's statistics."""
     learned = [layer for layer in live.layers if layer.type != "BatchNorm"]
     return sum(blob.count for layer in learned for blob in layer.blobs)
 

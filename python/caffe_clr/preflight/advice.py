@@ -1,9 +1,9 @@
-"""What the paper advises on cycles (L. N. Smith, arXiv 1506.01186), as warnings on a run.
+"""Warns of runs that are not as the paper advises (L. N. Smith, arXiv 1506.01186).
 
-On a single cycle it is his later report (arXiv 1803.09820).
+The advice on a single cycle is from his later report (arXiv 1803.09820).
 
-A run is of one stage or several, each a solver that goes on from the last one's
-solver state, as in the paper's Table 2.
+A run has one or more stages. Each is a solver that continues from the solver state of the one
+before, as in the paper's Table 2.
 """
 
 from collections.abc import Sequence
@@ -21,18 +21,18 @@ HALVED_AWAY = 8  # the cycle from which on a halved height is at most 1/128 of t
 
 
 def check_stages(stages: Sequence[SolverFile]) -> list[str]:
-    """Refuse stages that cannot go on from one another.
+    """Refuse stages that cannot continue from one another.
 
     Args:
-        stages: the solver of each, which solver_checks.check_policy has passed.
+        stages: the solver of each stage, which solver_checks.check_policy has passed.
 
     Returns:
-        A warning, one line, for each of the paper's policies that does not begin
-        where the stage before it ends.
+        A warning for each of the paper's policies that does not start where the stage
+        before it ends.
 
     Raises:
-        ClrError: a max_iter is not above that of the stage before, or solver
-            types or train nets differ, so that the solver state does not fit.
+        ClrError: a max_iter is not above that of the stage before, or solver types or
+            train nets differ, so that the solver state does not fit.
     """
     warnings = []
     for number, (earlier, later) in enumerate(pairwise(stages), 2):
@@ -40,7 +40,7 @@ def check_stages(stages: Sequence[SolverFile]) -> list[str]:
         name, parameter = later.name, later.parameter
         if parameter.max_iter <= previous.max_iter:
             raise ClrError(
-                f"stage {number} ({name}): max_iter is {parameter.max_iter}, and stage"
+                f"stage {number} ({name}): max_iter is {parameter.max_iter}, but stage"
                 f" {number - 1} ({before}) ends at {previous.max_iter};"
                 " set it above that, because iterations continue from there"
             )
@@ -67,19 +67,19 @@ def check_stages(stages: Sequence[SolverFile]) -> list[str]:
 def advise(name: str, parameter: Any, start: int, epoch: int | None) -> list[str]:
     """Warn of a cyclical policy that is not as the paper advises.
 
-    If its cycles repeat: a run that ends within a cycle, of fewer than three cycles,
-    or with a stepsize that is not 2 to 10 epochs (section 3.2), and cycles that have
-    been halved to nothing (section 3.1). If it has one cycle: a run that ends with
-    that, or before. A run that is one way up, a range test, is as it should be.
+    With repeated cycles, it warns of a run that ends within a cycle, of fewer than three
+    cycles, of a stepsize outside 2 to 10 epochs (section 3.2), and of cycles that have
+    been halved to almost nothing (section 3.1). With a single cycle, it warns of a run
+    that ends with the cycle or before. A range test, half a cycle, gets no warning.
 
     Args:
-        name: what to call the solver: its file.
+        name: the solver file, for the messages.
         parameter: its SolverParameter, which solver_checks.check_policy has passed.
-        start: the iteration that the run, or this stage of it, goes on from.
-        epoch: iterations an epoch; None where that is not known.
+        start: the iteration at which the run, or this stage of it, starts.
+        epoch: iterations per epoch; None if unknown.
 
     Returns:
-        Warnings, a line each.
+        The warnings.
     """
     policy = policies.policy_of(parameter)
     if not policy.cycles:

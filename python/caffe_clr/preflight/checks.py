@@ -1,9 +1,9 @@
-"""The checks before Caffe is given a solver: a failed CHECK of Caffe ends the process.
+"""Checks a solver before Caffe gets it, because a failed CHECK in Caffe ends the process.
 
-One list in its order, for every command that trains or plans a training. The checks
-need the solver's SolverParameter and the files that it and its nets name, and not
-`import caffe`. What they do not know (layer types, shapes of blobs) is checked by
-`solvers.check_layers` and `label_range.check` in the process that trains.
+Every command that trains or plans a training runs the same list of checks, in the same order.
+They need the SolverParameter and the files that it and its nets name, but not `import
+caffe`. `solvers.check_layers` and `label_range.check` check layer types and labels in the
+process that trains.
 """
 
 import os
@@ -26,14 +26,14 @@ def check_run(solver: SolverFile, *, gpu: int | None = None) -> list[str]:
     working directory, as for `caffe train`.
 
     Args:
-        solver: its parameter as Caffe will get it.
-        gpu: the number of the GPU to run on; None for the CPU.
+        solver: the solver as Caffe will get it.
+        gpu: number of the GPU to run on; None for the CPU.
 
     Returns:
-        Warnings, a line each, on what Caffe runs but a user can hardly want.
+        Warnings on settings that Caffe accepts but you hardly want.
 
     Raises:
-        ClrError: says which file, layer and field is wrong, and the remedy.
+        ClrError: says which file, layer and field is wrong, and how to fix it.
     """
     for check in _CHECKS:
         check(solver)
@@ -46,12 +46,13 @@ def check_run(solver: SolverFile, *, gpu: int | None = None) -> list[str]:
 
 
 def check_unfinished(solver: SolverFile) -> None:
-    """Refuse a solver as `check_run` does, but for what may still be missing before a run.
+    """Check a solver like `check_run`, except for what may still be missing.
 
-    That is its policy with the bounds and the stepsize, max_iter, and the data and weights.
+    The policy with its bounds and stepsize, max_iter, the data and the weights are not
+    checked.
 
     Raises:
-        ClrError: as of check_run.
+        ClrError: see check_run.
     """
     for check in _CHECKS:
         if check not in _OF_A_RUN:
@@ -62,7 +63,7 @@ def _check_tests(solver: SolverFile) -> None:
     interval = solver.parameter.test_interval
     if solver.nets[1:] and interval < 1:
         raise ClrError(
-            f"{solver.name}: test_interval is {interval}, and there are test nets;"
+            f"{solver.name}: test_interval is {interval}, but there are test nets;"
             " set it to the iterations between two tests"
         )
 
@@ -110,7 +111,7 @@ _OF_A_RUN = (
 
 
 def warn_of_no_tests(solver: SolverFile) -> list[str]:
-    """A warning, if a training of a solver tests nothing, why that is and how to fix it."""
+    """A warning if a solver tests nothing, with the reason and the remedy."""
     if solver.tested_nets:
         return []
     parameter = solver.parameter

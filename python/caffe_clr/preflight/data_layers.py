@@ -1,4 +1,4 @@
-"""What a data layer reads: of which kind, how many examples, in what batches, and if Caffe can.
+"""Inspects and checks the data that data layers read.
 
 The rules are those of data_transformer.cpp and the data layers in Caffe's
 source. Paths in prototxt files are relative to the working directory, as for
@@ -42,11 +42,10 @@ _WITH_OPENCV = ("ImageData", "WindowData")
 
 
 def of_net(net: Net) -> Any:
-    """The data layer that a net's epoch is counted by, None where there is none.
+    """The data layer that defines a net's epoch; None if the net has no data layer.
 
-    Of several it is the first whose examples can be counted and that has a
-    second top, for labels; where there is none, the first that can be counted;
-    else the first.
+    If there are several, it is the first that can be counted and has a second top, for
+    labels; else the first that can be counted; else the first.
     """
     sources = [
         layer for layer in net.parameter.layer if not layer.bottom and layer.type != "Parameter"
@@ -59,7 +58,7 @@ def of_net(net: Net) -> Any:
 
 
 def batch_size(layer: Any) -> int | None:
-    """The size of a data layer's batches, None where the prototxt does not tell."""
+    """The batch size of a data layer; None if the prototxt does not tell."""
     if layer.type not in PARAMETERS:
         return None
     parameter = getattr(layer, PARAMETERS[layer.type])
@@ -73,31 +72,31 @@ def batch_size(layer: Any) -> int | None:
 
 
 def can_count(layer: Any) -> bool:
-    """Whether `count_images` knows the type of a layer."""
+    """Whether `count_images` supports the type of a layer."""
     return layer.type in _COUNTERS
 
 
 def count_images(layer: Any, net: str = "net") -> int:
-    """How many examples a data layer reads before it begins again.
+    """Count the examples that a data layer reads before it starts again.
 
-    That are the keys of the database of a Data layer, the rows of the files of
-    an HDF5Data layer, the lines of the list of an ImageData layer. A database is
-    neither changed nor locked, and may be in use. All of a LevelDB is read, once:
-    the count is kept in the user's cache until the files of the database change.
+    It counts the keys in the database of a Data layer, the rows in the files of an
+    HDF5Data layer, or the lines in the list of an ImageData layer. A database is neither
+    changed nor locked, and may be in use. A LevelDB has to be read completely; the count is
+    cached until the files of the database change.
 
     Args:
         layer: a LayerParameter.
-        net: what to call its net in a message.
+        net: the name of its net, for messages.
 
     Raises:
-        ClrError: the layer is of another type, or its source is missing, empty,
-            damaged or of another kind; names net, layer, source and remedy.
+        ClrError: the layer has another type, or its source is missing, empty, damaged or
+            of another kind; names net, layer and source, and says what to do.
     """
     where = f'{net}: layer "{layer.name}"'
     counter = _COUNTERS.get(layer.type)
     if counter is None:
         raise ClrError(
-            f"{where}: how many images a layer of type {layer.type} reads is unknown: give --images"
+            f"{where}: the images of a layer of type {layer.type} cannot be counted; give --images"
         )
     source = getattr(layer, PARAMETERS[layer.type]).source
     if not source:
@@ -119,7 +118,7 @@ def check(net: Net) -> None:
     """Refuse a net with a data layer that Caffe would abort on.
 
     Raises:
-        ClrError: says which file, layer and field is wrong, and the remedy.
+        ClrError: says which file, layer and field is wrong, and how to fix it.
     """
     for layer in net.parameter.layer:
         where = f'{net.name}: layer "{layer.name}"'
@@ -130,11 +129,11 @@ def check(net: Net) -> None:
 
 
 def digest(nets: Iterable[Net]) -> str:
-    """Tells the data of nets that pass `check` from other data, by little of it.
+    """A hash of the data of nets that pass `check`, to notice that the data has changed.
 
-    Of a database that is the first value, and of an LMDB the number of values;
-    of a list of HDF5 files the first row and the number of rows of each file,
-    of other lists the list; and the mean that is subtracted.
+    It covers only a small part: the first value of a database, the number of values of an
+    LMDB, the first row and the number of rows of each HDF5 file, lists of images, and the
+    mean that is subtracted.
     """
     found = hashlib.sha256()
     for layer in (layer for net in nets for layer in net.parameter.layer):
@@ -179,7 +178,7 @@ _DIGESTED: dict[str, Callable[[Any], bytes]] = {
 def _check_opencv(what: str) -> None:
     if not installed_caffe.has_opencv():
         raise ClrError(
-            f"{what} OpenCV, and this Caffe is built without: install its development files"
+            f"{what} OpenCV, but this Caffe is built without it; install its development files"
             " (Debian package libopencv-dev), and run `caffe-clr build --opencv`"
         )
 
@@ -196,7 +195,7 @@ def _backend_problem(data: Any) -> str | None:
                 f"the backend is {backend}{default}, but {source} is {other};"
                 f" write backend: {other}"
             )
-    return f"{source} is no {backend}: it has no {_DATABASES[backend]}"
+    return f"{source} is not a valid {backend}: it has no {_DATABASES[backend]}"
 
 
 def _backend(data: Any) -> str:
@@ -309,7 +308,7 @@ def _count_rows(file: str, name: str, source: Path) -> int:
 
     listed = f"{file!r}, which {source} lists,"
     if not Path(file).is_file():
-        raise ValueError(f"{listed} is no file{looked_for(file)}; make it, or fix the list")
+        raise ValueError(f"{listed} does not exist{looked_for(file)}; make it, or fix the list")
     try:
         with h5py.File(file, "r") as datasets:
             dataset = datasets.get(name)

@@ -1,7 +1,7 @@
-"""Epochs in iterations: the training images divided by the batch size.
+"""Counts the iterations of an epoch: the training images divided by the batch size.
 
-How many images there are is read from the data of the train net. Paths in
-prototxt files are relative to the working directory, as for `caffe train`.
+The images are counted in the data of the train net. Paths in prototxt files are relative
+to the working directory, as for `caffe train`.
 """
 
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ class Epoch:
     """One pass over the training images.
 
     Args:
-        images: how many there are.
-        batch_size: that of the train net's data layer.
-        iter_size: batches that an iteration accumulates gradients over.
-        gpus: solvers that train at once, each on batches of its own.
+        images: number of training images.
+        batch_size: the batch size of the train net's data layer.
+        iter_size: number of batches over which an iteration accumulates gradients.
+        gpus: number of GPUs that train at once, each on its own batches.
     """
 
     images: int
@@ -41,19 +41,17 @@ class Epoch:
 
 
 def epoch(solver: SolverFile, *, images: int | None = None, gpus: int = 1) -> Epoch:
-    """The epoch of a solver.
-
-    It is that of one data layer of the train net: see data_layers.of_net.
+    """The epoch of a solver, by the data layer of its train net (see data_layers.of_net).
 
     Args:
-        solver: of which the train net and iter_size are read.
-        images: replaces the count of those in the train net's data.
-        gpus: solvers that train at once.
+        solver: the solver; its train net and iter_size are read.
+        images: size of the training set; None to count the images.
+        gpus: number of GPUs that train at once.
 
     Raises:
         UsageError: images or gpus is not above 0.
         ClrError: the solver has no train net, its data cannot be counted, or the
-            batch size is not in the prototxt; says where and what to do.
+            prototxt has no batch size; says where, and what to do.
     """
     for option, value in (("--images", images), ("--gpus", gpus)):
         if value is not None and value < 1:
@@ -80,11 +78,11 @@ def epoch(solver: SolverFile, *, images: int | None = None, gpus: int = 1) -> Ep
 
 
 def test_images(solver: SolverFile) -> list[tuple[int | None, int | None]]:
-    """The examples in the data of each test net of a solver, and the size of its batches.
+    """The number of examples and the batch size of each test net of a solver.
 
-    The nets are in Caffe's order, one for each test_iter; of several data layers
-    it is the one that `epoch` would take. None stands for what the prototxt does
-    not tell.
+    The nets are in Caffe's order, one for each test_iter. If a net has several data
+    layers, data_layers.of_net chooses one. A number that the prototxt does not tell is
+    None.
 
     Raises:
         ClrError: a net or its data cannot be read, or the fields for test nets

@@ -1,8 +1,8 @@
-"""Whether a net has an output for each label of its data.
+"""Checks that a net has an output for each label of its data.
 
-Caffe does not ask: a label beyond the outputs reads, and in backward passes
-writes, beside the blob. A label that is no number becomes one beyond all of them, and
-a fraction is cut off. What of a data set is read is in `label_readers`.
+Caffe does not check this: with a label beyond the outputs, it reads, and in backward passes
+writes, outside of the blob. It turns NaN into such a label, and truncates fractions.
+`label_readers` describes which part of a data set is read.
 """
 
 import math
@@ -81,17 +81,17 @@ class _Found:
 
 
 def check(net: Net, shapes: Shapes) -> list[str]:
-    """Refuse a net with fewer outputs than its data has labels.
+    """Refuse a net whose data has labels for which it has no output.
 
     Args:
-        net: what the prototxt says.
-        shapes: of its blobs, by name.
+        net: the net in the prototxt.
+        shapes: the shapes of its blobs, by name.
 
     Returns:
-        Warnings, a line each, of labels with a fraction, which is cut off.
+        Warnings on labels with a fraction, which Caffe truncates.
 
     Raises:
-        ClrError: names the layer that compares the two, the data and a label.
+        ClrError: names the layer that compares labels and outputs, the data and a label.
     """
     warnings = []
     found: dict[str, _Found] = {}
@@ -215,8 +215,8 @@ def _check_classes(layer: Any, scores: tuple[int, ...], found: _Found, where: st
         parameter = _IGNORING[layer.type]
         remedy = f"set ignore_label: {label} in its {parameter}, or fix the labels"
     raise ClrError(
-        f'{where}: {found.wholes[label]} has the label {label}, and "{layer.bottom[0]}" {outputs}'
-        f" outputs, for labels from 0 to {outputs - 1}; {remedy}"
+        f'{where}: {found.wholes[label]} has the label {label}, but "{layer.bottom[0]}" has'
+        f" {outputs} outputs, for labels from 0 to {outputs - 1}; {remedy}"
     )
 
 

@@ -1,8 +1,8 @@
-"""Reads the labels of a data set, or of a large one those at its beginning and end.
+"""Reads the labels of a data set, or those at the beginning and the end of a large one.
 
-What is read is as Caffe's data layers give it: values of a blob, which a loss then cuts
-to whole numbers. All of a data set of up to 1 GB is read for its labels, and 512 MB at either end
-of a larger one; of maps of labels and HDF5 files 64 MB at either end. That takes seconds.
+The values are those that Caffe's data layers put into a blob; a loss then truncates them to
+integers. Data sets of up to 1 GB are read completely, and 512 MB at either end of larger
+ones. Of label maps and HDF5 files, 64 MB at either end are read. This takes seconds.
 """
 
 import re
@@ -31,11 +31,14 @@ _NUMBER = re.compile(r"[ \t\v\f\r]*([+-]?\d+(?:\.\d+)?)")
 
 
 def read(layer: Any, top: str, channels: Channels = None) -> Found:
-    """The values that a data layer gives in a top; nothing where that is not known.
+    """Yield the values that a data layer puts into a top, with the file they are from.
+
+    It yields nothing if the values cannot be told.
 
     Args:
         layer: a LayerParameter, of a type in READERS.
-        channels: of the values, those that are wanted.
+        top: the name of the top.
+        channels: the channels to read; None for all.
     """
     return READERS[layer.type](layer, list(layer.top).index(top), channels)
 

@@ -1,4 +1,4 @@
-"""Checks of what a solver file says by itself, without its nets and their data."""
+"""Checks a solver file by itself, without its nets and their data."""
 
 import math
 
@@ -34,7 +34,7 @@ def check_policy(solver: SolverFile) -> None:
 
 
 def check_type(solver: SolverFile) -> None:
-    """Refuse a solver that this Caffe does not make, whatever its bounds and nets.
+    """Refuse a solver that this Caffe cannot make, whatever its bounds and nets.
 
     Raises:
         ClrError: says which field is wrong, its value and the remedy.
@@ -54,7 +54,7 @@ def check_type(solver: SolverFile) -> None:
     _check_known("type", kind, SOLVER_TYPES, name)
     if parameter.momentum and kind in _WITHOUT_MOMENTUM:
         raise ClrError(
-            f"{name}: momentum is {parameter.momentum:g}, and {kind} has none; remove it"
+            f"{name}: momentum is {parameter.momentum:g}, but {kind} has no momentum; remove it"
         )
     if kind == "RMSProp" and not 0 <= parameter.rms_decay < 1:
         raise ClrError(

@@ -54,11 +54,11 @@ class Net(NamedTuple):
 def caffe_pb2() -> ModuleType:
     """The module caffe.proto.caffe_pb2 of the patched Caffe.
 
-    It is entered into sys.modules under its own name, where a later `import
-    caffe` finds it: protobuf refuses to load it a second time.
+    It is registered in sys.modules under its own name, so that a later `import caffe` finds
+    it; protobuf refuses to load it twice.
 
     Raises:
-        ClrError: no Caffe can be imported, or one without the policies' fields.
+        ClrError: there is no Caffe, or it lacks the fields of the policies.
     """
     if _PB2 in sys.modules:
         return sys.modules[_PB2]
@@ -76,7 +76,7 @@ def caffe_pb2() -> ModuleType:
         raise ClrError(f"{path} is missing: run `caffe-clr build` again") from None
     if missing := _NEW_FIELDS - _fields_of_solver(module):
         raise ClrError(
-            f"{path.parent.parent} is a Caffe that lacks the patch for"
+            f"the Caffe in {path.parent.parent} lacks the patch for"
             f" {' and '.join(sorted(missing))}: run `caffe-clr build`"
         )
     sys.modules[_PB2] = module
@@ -95,7 +95,7 @@ def _fields_of_solver(module: ModuleType) -> set[str]:
 def read_solver(path: Path) -> Any:
     """The SolverParameter in a solver prototxt.
 
-    A string in it that is not UTF-8, as of a path in GBK, is bytes.
+    A string that is not UTF-8, such as a path in GBK, becomes bytes.
 
     Raises:
         ClrError: the file cannot be read or is not a solver prototxt; says where and why.
@@ -112,11 +112,11 @@ def solver_type(solver: Any) -> str:
 
 
 class SolverFile:
-    """A solver and the nets that it names, each of which is read once, when it is asked for.
+    """A solver and its nets, each of which is read once, when it is first needed.
 
     Attributes:
         parameter: its SolverParameter.
-        name: what to call it: its file.
+        name: its file, for messages.
     """
 
     def __init__(self, parameter: Any, name: str = "solver") -> None:
@@ -182,10 +182,10 @@ class SolverFile:
 
     @property
     def tested_nets(self) -> dict[int, Net]:
-        """The nets that are tested during a training, by their number among test_nets.
+        """The nets that a training tests, by their number among test_nets.
 
-        None is where `caffe train` tests none: a test_interval beyond max_iter, a
-        test_iter of 0. What test_initialization adds at iteration 0 does not count.
+        As with `caffe train`, there are none if test_interval is beyond max_iter, and a
+        net with a test_iter of 0 is not tested. The test at iteration 0 does not count.
         """
         solver = self.parameter
         if 0 < solver.max_iter < solver.test_interval:
@@ -255,10 +255,10 @@ def upgraded(net: Any, name: str) -> Any:
 
 
 def did_you_mean(wrong: str, names: Iterable[str], likeness: float = 0.6) -> str:
-    """The end of a message on an unknown name: the closest of `names`, or nothing.
+    """The end of a message about an unknown name: the closest of `names`, or nothing.
 
     Args:
-        likeness: how close it has to be, from 0 to 1; see difflib.
+        likeness: how close the name must be, from 0 to 1; see difflib.
 
     >>> did_you_mean("lmdb", ["LEVELDB", "LMDB"])
     '; did you mean "LMDB"?'
@@ -269,12 +269,12 @@ def did_you_mean(wrong: str, names: Iterable[str], likeness: float = 0.6) -> str
 
 
 def looked_for(path: str) -> str:
-    """The end of a message on a file that is missing: where a relative path was looked for."""
+    """The end of a message about a missing file: the folder that was searched."""
     return "" if Path(path).is_absolute() else f" (looked for in {Path.cwd()}, the current folder)"
 
 
 def check_file(file: str, where: str) -> None:
-    """Refuse a file that is not there, named at `where`."""
+    """Refuse a file that does not exist; `where` says what names it."""
     if not Path(file).is_file():
         raise ClrError(f"{where}: there is no file {file}{looked_for(file)}")
 

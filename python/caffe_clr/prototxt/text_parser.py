@@ -1,8 +1,8 @@
 """Reads protobuf's text format as Caffe does.
 
-The parser that comes with protobuf for Python takes what the C++ parser, and so Caffe,
-refuses (300_000, 0b100, "\\P"), and refuses what that takes (`- 1`, a string that is not
-UTF-8). The rules here are those of protobuf's text_format.cc and tokenizer.cc, version 3.21.
+Protobuf's parser for Python accepts text that the C++ parser, and so Caffe, refuses (300_000,
+0b100, "\\P"), and refuses text that Caffe accepts (`- 1`, a string that is not UTF-8). The
+rules here are those of protobuf's text_format.cc and tokenizer.cc, version 3.21.
 """
 
 import math
@@ -71,11 +71,11 @@ class TextError(ValueError):
 
 
 def parse(text: bytes, message: Any, *, only_utf8: bool = False) -> Any:
-    """Fill a message with what a text says.
+    """Fill a message from its text.
 
     Args:
-        only_utf8: refuse a string that is not UTF-8, which Caffe takes. Without it,
-            the message has such a string as bytes.
+        only_utf8: refuse strings that are not UTF-8, although Caffe accepts them. Without
+            it, the message holds such a string as bytes.
 
     Returns:
         The message.

@@ -1,1 +1,1 @@
-"""What the package asks of the machine: its processors, the Caffe on it, archives."""
+"""The machine: its processors, its files and archives, and the Caffe installed on it."""

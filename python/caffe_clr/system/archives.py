@@ -1,4 +1,4 @@
-"""Reads tar and zip archives, whole or not, without unpacking them."""
+"""Reads tar and zip archives without unpacking them."""
 
 import gzip
 import lzma
@@ -28,11 +28,11 @@ class File(NamedTuple):
 
 
 def files(path: Path) -> Iterator[File]:
-    """The files of an archive in its order, each to be read before the next is asked for.
+    """Yield the files of an archive in order; read each one before you ask for the next.
 
     Raises:
-        tarfile.TarError, and others of DAMAGED: it is no archive, or not a whole one.
-        OSError: it cannot be read.
+        tarfile.TarError, and others of DAMAGED: not an archive, or a damaged one.
+        OSError: the file cannot be read.
     """
     with path.open("rb") as content:
         is_zip = content.read(len(_ZIP)) == _ZIP

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Writes files and folders completely or not at all."""
 
 import os
 import shutil
@@ -9,10 +9,10 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path to write a file or a folder to, which then takes the place of another.
+    """A temporary path beside `path`, for a file or folder that then replaces `path`.
 
-    It is beside `path`. If writing fails, it is removed, and `path` stays as it was. A
-    folder takes the place of an empty one only.
+    If writing fails, it is removed and `path` stays as it was. A folder can only replace an
+    empty folder.
     """
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:

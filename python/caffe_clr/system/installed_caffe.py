@@ -1,4 +1,4 @@
-"""The Caffe that is installed in this Python environment, seen without importing it."""
+"""Inspects the Caffe in this Python environment without importing it."""
 
 import importlib.util
 import shutil
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def package() -> Path | None:
-    """The folder of its Python package, None where there is no Caffe."""
+    """The folder of Caffe's Python package; None if there is no Caffe."""
     caffe = importlib.util.find_spec("caffe")
     if caffe is None or not caffe.submodule_search_locations:
         return None
@@ -16,13 +16,13 @@ def package() -> Path | None:
 
 
 def has_opencv() -> bool:
-    """Whether it can decode images; true as well where its library is not found."""
+    """Whether Caffe has OpenCV; also true if its library is not found."""
     return library_has(b"libopencv_core") is not False
 
 
 @cache
 def library_has(word: bytes) -> bool | None:
-    """Whether its library, installed or in a build folder, holds a word; None if not found."""
+    """Whether Caffe's library contains a word; None if the library is not found."""
     for folder in ("lib", "build/lib"):
         library = _prefix() / folder / "libcaffe.so"
         if library.is_file():
@@ -31,7 +31,7 @@ def library_has(word: bytes) -> bool | None:
 
 
 def upgrade_net(net: str) -> str:
-    """A net prototxt in the present format, by Caffe's own upgrade_net_proto_text.
+    """Upgrade a net prototxt to the present format with Caffe's upgrade_net_proto_text.
 
     Args:
         net: the text of a NetParameter.

@@ -1,4 +1,4 @@
-"""How many processors this process may use; the patch parallel-for has the same rule."""
+"""Counts the processors that this process may use, as the patch parallel-for does."""
 
 import math
 import os
@@ -10,27 +10,27 @@ _MOUNTED = Path("/sys/fs/cgroup")
 
 
 def count() -> int:
-    """The processors of the affinity mask, and no more than the control groups grant.
+    """The number of processors in the affinity mask, limited by the control groups.
 
-    A container that is given `docker run --cpus 2` has the mask of the whole machine.
+    In a container, `docker run --cpus 2` sets a limit but leaves the mask as it is.
     """
     return int(min(affine(), granted()))
 
 
 def affine() -> int:
-    """The processors of the affinity mask."""
+    """The number of processors in the affinity mask."""
     return len(os.sched_getaffinity(0))
 
 
 def granted(groups: Path = _GROUPS, mounted: Path = _MOUNTED) -> float:
-    """The smallest quota of the process's control groups and those above, in whole processors.
+    """The smallest quota of this process's control groups and their parents, in processors.
 
     Args:
-        groups: the file that lists them, each as hierarchy:controllers:path.
-        mounted: where the control groups are mounted, of version 2 or 1.
+        groups: the file that lists the groups, each as hierarchy:controllers:path.
+        mounted: the folder where control groups (version 2 or 1) are mounted.
 
     Returns:
-        inf where there is no quota.
+        The quota, rounded up; inf if there is none.
     """
     try:
         lines = groups.read_text().splitlines()
