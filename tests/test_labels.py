@@ -129,7 +129,8 @@ def test_label_maps_are_checked(tree: Tree, tmp_path: Path) -> None:
     data = maps(tmp_path, np.repeat(MAPS, 3, axis=0))
     assert refusal(net(data)) == (
         f'net.prototxt: layer "loss": {tmp_path}/maps has the label 255, but "scores" has 3'
-        " outputs, for labels from 0 to 2; set ignore_label: 255 in its loss_param, or fix the labels"
+        " outputs, for labels from 0 to 2; set ignore_label: 255 in its loss_param, or fix the"
+        " labels"
     )
     assert "has the label 255" in refusal(net(data, "loss_param { ignore_label: 254 }"))
     label_range.check(net(data, "loss_param { ignore_label: 255 }"), SHAPES)
