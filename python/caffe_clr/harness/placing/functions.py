@@ -27,7 +27,8 @@ def add_functions(work: Work, text: Text, run: Run, caller: Name | None) -> Part
     """Define functions before the one that calls them."""
     names = run.defined
     before = shown(caller) if caller else "the code that calls them"
-    place = f"the functions {', '.join(names)} before {before}"
+    noun = "function" if len(names) == 1 else "functions"
+    place = f"the {noun} {', '.join(names)} before {before}"
     own = [name for name in names if _is_own(work, text, run, name)]
     if own:
         return _begin_own(text, run, own)
