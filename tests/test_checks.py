@@ -218,7 +218,11 @@ SOLVER_FAULTS = [
         'momentum: 0.9 type: "AdaGrad"',
         "solver.prototxt: momentum is 0.9, but AdaGrad has no momentum; remove it",
     ),
-    ("momentum: 0", "momentum: 0.9 solver_type: RMSPROP", "momentum is 0.9, and RMSProp has none"),
+    (
+        "momentum: 0",
+        "momentum: 0.9 solver_type: RMSPROP",
+        "momentum is 0.9, but RMSProp has no momentum",
+    ),
     (
         "momentum: 0",
         'type: "RMSProp" rms_decay: 1',

@@ -478,7 +478,7 @@ def test_a_training_without_a_parent_is_ended_in_an_endless_iteration(
     write_solver: Callable[..., Path], with_layer: Callable[[str], str], tmp_path: Path
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(
-        "import caffe_clr.runs.watch\ncaffe_clr.watch.GRACE_SECONDS = 0.5\n"
+        "import caffe_clr.runs.watch\ncaffe_clr.runs.watch.GRACE_SECONDS = 0.5\n"
     )
     # nothing of Python runs in this one
     do = "pathlib.Path('deaf').touch(); import ctypes; ctypes.PyDLL(None).sleep(10**6)"
