@@ -338,7 +338,9 @@ def test_what_is_not_recorded_is_not_compared(
     write_solver: Callable[..., Path], digits: list[Path], tmp_path: Path
 ) -> None:
     silent = write_solver("silent", display=0)
-    with pytest.raises(ClrError, match=r"silent\.prototxt: display is 0, .*; set display"):
+    with pytest.raises(
+        ClrError, match=r"silent\.prototxt: nothing is recorded to compare, .*; set display"
+    ):
         comparison.compare([silent], tmp_path / "out", Options())
     with pytest.raises(UsageError, match=r"test accuracy .* training loss"):
         comparison.compare([*digits, write_solver("loss")], tmp_path / "out", Options())

@@ -293,7 +293,11 @@ UNUSABLE = [
     ),
     (SOURCES["LMDB"].replace('source: "lmdb"', ""), nothing, "no source; set it in its data_param"),
     (SOURCES["HDF5"], write_file("files.txt", " \n"), "files.txt is empty"),
-    (SOURCES["HDF5"], write_file("files.txt", "a.h5 c.h5"), "'c.h5', which files.txt lists, is no"),
+    (
+        SOURCES["HDF5"],
+        write_file("files.txt", "a.h5 c.h5"),
+        "'c.h5', which files.txt lists, does not",
+    ),
     (
         SOURCES["HDF5"],
         write_file("files.txt", "lmdb"),
@@ -334,7 +338,7 @@ def test_an_hdf5_file_without_the_tops_rows_is_named(folder: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["DummyData", "MemoryData", "Input", "Python", "WindowData"])
 def test_layers_that_tell_no_number_of_images_ask_for_it(kind: str, tree: Tree) -> None:
-    with pytest.raises(ClrError, match=f'net: layer "digits": .*{kind}.* unknown: give --images'):
+    with pytest.raises(ClrError, match=f'net: layer "digits": .*{kind} cannot be counted; give'):
         data_layers.count_images(layer_of(f'type: "{kind}"'))
 
 

@@ -351,7 +351,7 @@ def test_outputs_are_along_the_axis_of_the_layer(
 ) -> None:
     checked = net(of_hdf5(tmp_path, [0, 1, 3]), parameter)
     checked.parameter.layer[-1].type = kind
-    assert '"scores" 3 outputs' in refusal(checked, {"scores": shape})
+    assert '"scores" has 3 outputs' in refusal(checked, {"scores": shape})
     label_range.check(checked, {"scores": tuple(4 if size == 3 else size for size in shape)})
 
 

@@ -30,10 +30,10 @@ def file(tree: Tree, tmp_path: Path) -> Path:
     [
         ("\nmaxlr: 1", '2:1: SolverParameter has no field "maxlr"; did you mean "max_lr"?'),
         ("  Base_LR: 1", '1:3: SolverParameter has no field "Base_LR"; did you mean "base_lr"?'),
-        ("quux: 1", '1:1: SolverParameter has no field "quux"; remove it, if it is of another'),
+        ("quux: 1", '1:1: SolverParameter has no field "quux"; remove it if it belongs to'),
         # of SSD, NVCaffe
         ('eval_type: "detection"', '1:1: SolverParameter has no field "eval_type"; remove it'),
-        ("min_lr: 1e-4", '1:1: SolverParameter has no field "min_lr"; remove it, if it is of'),
+        ("min_lr: 1e-4", '1:1: SolverParameter has no field "min_lr"; remove it if it'),
         ("solver_mode: CUP", '1:14: SolverParameter.SolverMode has no value "CUP"; did you mean'),
         ("solver_mode: TPX", '1:14: SolverParameter.SolverMode has no value "TPX"; use one of CPU'),
         ("base_lr: fast", "1:10: .*fast"),
@@ -156,7 +156,7 @@ def test_a_comment_in_any_encoding_is_passed_over_as_by_caffe(
             "max_iter: 7".encode("utf-16-le"),
             ":1:2: U+0000 (a control character), which Caffe cannot read",
         ),
-        ("\nmax_iter:\u00a07".encode(), ":2:10: U+00A0 (no-break space), which Caffe takes in"),
+        ("\nmax_iter:\u00a07".encode(), ":2:10: U+00A0 (no-break space), which Caffe allows"),
         ("net: \u201ca\u201d".encode(), ":1:6: U+201C (left double quotation mark), which Caffe"),
         (b"max_iter: 7 \xe9", ":1:13: the byte 0xe9 is not UTF-8; save the file as UTF-8"),
     ],
@@ -189,7 +189,7 @@ def test_strings_that_are_not_utf8_are_read(tree: Tree, file: Path) -> None:
 
 def test_a_net_that_pycaffe_cannot_hold_is_named(file: Path) -> None:
     file.write_bytes(b'# \xe9\nlayer { name: "caf\xe9" }')
-    with pytest.raises(ClrError, match="2:15: a string that is not UTF-8, which `caffe train` tak"):
+    with pytest.raises(ClrError, match="2:15: a string that is not UTF-8, which `caffe train` rea"):
         prototxt.read_net(file)
 
 

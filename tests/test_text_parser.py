@@ -175,7 +175,7 @@ def test_any_text_is_read_or_told_where_it_is_wrong(text: str) -> None:
         ("debug_info: yes", "1:13: there is yes, where true or false should be"),
         ("net_param { ", '1:13: the text ends, where "}" should be'),
         ("test_iter: [1 2]", '1:15: there is 2, where "," or "]" should be'),
-        ("max_iter: \u4e00", "1:11: U+4E00 (cjk unified ideograph-4e00), which Caffe takes in"),
+        ("max_iter: \u4e00", "1:11: U+4E00 (cjk unified ideograph-4e00), which Caffe allows"),
     ],
 )
 @pytest.mark.usefixtures("tree")
