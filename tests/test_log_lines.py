@@ -408,7 +408,7 @@ def test_lines_that_are_not_understood_are_counted_and_one_is_shown(path: Path) 
             f"lines that look like results but cannot be read: 1; the first: {shown}"
         ]
         path.write_text(text)
-        with pytest.raises(ClrError, match="lines that look like results but cannot be read: 1, "):
+        with pytest.raises(ClrError, match="lines that look like results but cannot be read: 1; "):
             reader.read_log(path)
 
 

@@ -379,8 +379,8 @@ def test_tests_that_are_switched_off_stay_off_and_are_told_of(
     done = run_cli("range-test", "solver.prototxt", *sweep)
     assert "warning: solver.prototxt: solver_mode is GPU, but this run is on the CPU" in done.stdout
     assert (
-        f"warning: solver.prototxt: nothing is tested, because {reason}; what there is to go by is"
-        f" the training loss. To test, {remedy}\n"
+        f"warning: solver.prototxt: nothing is tested, because {reason}; only the training loss can"
+        f" be judged. To test, {remedy}\n"
     ) in done.stdout
     assert run_folder.read_history(tmp_path / "out" / "seed_1").test == []
     found = json.loads((tmp_path / "out" / "range_test.json").read_text())
