@@ -247,7 +247,7 @@ def test_other_policies_are_not_advised_on(lr_policy: str, solver: Make) -> None
 @pytest.mark.parametrize(
     ("fields", "effect"),
     [
-        ({"start_lr_policy": 15000, "stepsize": 1500}, "the rate jumps into the middle of a cycle"),
+        ({"start_lr_policy": 15000, "stepsize": 1500}, "the rate starts partway through a cycle"),
         ({"start_lr_policy": 14000}, "its first cycle is skipped"),
         ({"start_lr_policy": 0}, "its first 8 cycles are skipped"),
         ({"start_lr_policy": 17000}, "the rate stays at 0.0001 for 1000 iterations"),
@@ -261,11 +261,11 @@ def test_other_policies_are_not_advised_on(lr_policy: str, solver: Make) -> None
         ),
         (
             {"start_lr_policy": 15000, "lr_policy": "triangular"},
-            "the rate jumps into the middle of a cycle",
+            "the rate starts partway through a cycle",
         ),
         (
             {"start_lr_policy": 15000, "lr_policy": "1cycle"},
-            "the rate jumps into the middle of a cycle",
+            "the rate starts partway through a cycle",
         ),
         ({"start_lr_policy": 13000, "lr_policy": "1cycle"}, "its cycle is skipped"),
     ],
@@ -322,7 +322,7 @@ def test_stages_that_cannot_go_on_are_refused(
     ("old", "new", "difference"),
     [
         ("num_output: 3", "num_output: 4", 'layer "scores" differs'),
-        ('name: "scores"', 'name: "ip"', 'layer "ip" is in the place of "scores"'),
+        ('name: "scores"', 'name: "ip"', 'layer "ip" instead of "scores"'),
         (
             'layer { name: "probabilities" type: "Softmax" bottom: "scores" top: "probabilities" }',
             "",
@@ -331,7 +331,7 @@ def test_stages_that_cannot_go_on_are_refused(
         (
             'layer { name: "prob',
             'layer { name: "squash" type: "TanH" bottom: "scores" top: "scores" } layer { name: "p',
-            'layer "squash" is in the place of "probabilities"',
+            'layer "squash" instead of "probabilities"',
         ),
     ],
 )

@@ -363,7 +363,7 @@ def test_a_death_by_a_signal_is_named(write_solver: Callable[..., Path], tmp_pat
     assert process.returncode == 1
     told, log, go_on = message.splitlines()
     assert told.startswith("error: the training process was killed by SIGKILL; the system does")
-    assert "; Caffe last wrote: " in told
+    assert "; Caffe's last output: " in told
     assert log == f"full log: {out / jobs.LOG}"
     assert go_on == f"continue with: caffe-clr train {file} --out {out} --resume"
 

@@ -166,7 +166,7 @@ def test_label_maps_of_floats_and_of_compressed_images(tree: Tree, tmp_path: Pat
     put(tmp_path, datum(float_data=[0, 1.5], **one))
     assert label_range.check(net(of_maps(tmp_path)), SHAPES) == [
         f'net.prototxt: layer "loss": {tmp_path}/maps has the label 1.5, which Caffe truncates'
-        " to 1; the labels of classes are whole numbers"
+        " to 1; class labels must be whole numbers"
     ]
     put(tmp_path, datum(float_data=[0, 7], **one))
     assert "has the label 7" in refusal(net(of_maps(tmp_path)))

@@ -175,7 +175,7 @@ def test_a_rate_that_is_not_logged_and_not_certain_is_nan(
 def test_a_rate_that_is_not_known_is_no_divergence(log: str, tmp_path: Path) -> None:
     (tmp_path / "a.log").write_text(log.replace("Initializing solver", "Starting"))
     told = shown(tmp_path / "a.log", tmp_path / "out")
-    assert "First nan" not in told
+    assert "First lost" not in told
     assert "warning: rows without a rate (not logged, and the log has no" in told
 
 
@@ -475,7 +475,7 @@ def test_nan_and_inf_are_kept_and_told(tree: Tree, tmp_path: Path) -> None:
     assert history.test == []
     told = shown(tmp_path / "train.log", tmp_path / "out")
     first = next(i for i, loss in enumerate(logged) if not math.isfinite(loss))
-    assert f"First nan or inf at iteration {first}: loss {logged[first]}" in told
+    assert f"First lost value at iteration {first}: loss {logged[first]}" in told
 
 
 def shown(log: Path, out: Path) -> str:
@@ -545,7 +545,7 @@ def test_an_accuracy_of_nan_is_not_the_best(tree: Tree, tmp_path: Path) -> None:
     assert untrained > max(others)
     told = shown(tmp_path / "train.log", tmp_path / "out")
     assert best(told, "accuracy") == f"{max(others):g}"
-    assert "First nan or inf at iteration 0: loss nan" in told
+    assert "First lost value at iteration 0: loss nan" in told
 
 
 def best(told: str, output: str) -> str:
@@ -567,7 +567,7 @@ I0627 13:02:46.000000 100 solver.cpp:404]     Test net output #1: xent = 87.3365
     read(text.replace("I0627 13:02:47.000000", lost + "I0627 13:02:47.000000", 1))
     told = shown(tmp_path / "a.log", tmp_path / "out")
     assert best(told, "right") == "none"
-    assert "First nan or inf at iteration 0: xent 87.3365" in told
+    assert "First lost value at iteration 0: xent 87.3365" in told
 
 
 def displays(*displays: dict[str, str]) -> str:
@@ -588,13 +588,13 @@ def test_the_first_lost_loss_is_told_first(tmp_path: Path) -> None:
     start = {"loss": "2", "accuracy": "0.5", "of_class": "1", "of_class'": "-nan", "iou": "nan"}
     middle = {**start, "of_class": "-nan", "of_class'": "1", "iou": "0.1"}
     (tmp_path / "a.log").write_text(displays(start, middle, {**middle, "loss": "nan"}))
-    assert told_of_lost(tmp_path) == ["First nan or inf at iteration 20: loss nan, output loss nan"]
+    assert told_of_lost(tmp_path) == ["First lost value at iteration 20: loss nan, output loss nan"]
     (tmp_path / "a.log").write_text(
         displays(start, {**middle, "accuracy": "nan"}, {**middle, "loss": "inf", "iou": "nan"})
     )
     assert told_of_lost(tmp_path) == [
-        "First nan or inf at iteration 20: loss inf, output loss inf",
-        "First nan or inf at iteration 10: accuracy nan",
+        "First lost value at iteration 20: loss inf, output loss inf",
+        "First lost value at iteration 10: accuracy nan",
     ]
     (tmp_path / "a.log").write_text(displays(start, middle, middle))
     assert told_of_lost(tmp_path) == []

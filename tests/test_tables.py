@@ -93,7 +93,7 @@ def test_columns_that_hold_no_numbers_are_left_out(write: Callable[..., Path]) -
 
 def test_what_cannot_be_read_is_told(write: Callable[..., Path]) -> None:
     for text, message in (
-        (lines().replace("lr", "rate"), "has no column lr; give the column with the rates that"),
+        (lines().replace("lr", "rate"), "has no column lr; rename the column with the rates to lr"),
         (
             lines().replace("lr", "lr-a").replace("loss", "lr-b"),
             "several columns may be the rate: lr-a, lr-b; rename",

@@ -42,7 +42,7 @@ def show_log(path: Path, out: Path, console: Console) -> None:
         console.print(f"Last loss {row['loss']:g}, at iteration {row['iteration']:,}")
     for iteration, lost in _first_lost(history):
         values = ", ".join(f"{name} {value}" for name, value in lost.items())
-        console.print(f"First nan or inf at iteration {iteration:,}: {values}")
+        console.print(f"First lost value at iteration {iteration:,}: {values}")
     if history.test:
         console.print(_test_table(history))
     if history.computed:

@@ -83,7 +83,7 @@ def find() -> Installed | None:
     )
     names = re.findall(r"^\s*lib(\S+?)(?:-[0-9a-f]{8})?\.so(?:\.(\S+))? =>", linked.stdout, re.M)
     missing = re.findall(r"(\S+) => not found", linked.stdout)
-    problem = f"{', '.join(missing)} was not found" if missing else None
+    problem = f"not found: {', '.join(missing)}" if missing else None
     return Installed(folder, _read_record(folder), dict(names), problem)
 
 

@@ -459,6 +459,7 @@ def _restore(path: Path, content: bytes | None) -> None:
 def _git_apply(tree: Path, patch: Patch, *options: str) -> subprocess.CompletedProcess[str]:
     # In a folder of some repository, git apply would take paths from that
     # repository's root and silently skip all of them.
+    _need_git()
     return subprocess.run(
         ["git", "apply", "--verbose", *options, str(patch.path.resolve())],
         cwd=tree,
@@ -468,7 +469,13 @@ def _git_apply(tree: Path, patch: Patch, *options: str) -> subprocess.CompletedP
     )
 
 
+def _need_git() -> None:
+    if shutil.which("git") is None:
+        raise ClrError("git is not installed; install it (on Debian: apt-get install git)")
+
+
 def _git(repository: Path, *arguments: str) -> bytes:
+    _need_git()
     done = subprocess.run(
         ["git", *arguments], cwd=repository, env=_environment(), capture_output=True
     )

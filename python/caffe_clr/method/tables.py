@@ -124,10 +124,11 @@ def _names(path: Path, header: Cells) -> Cells:
     rates = [name for name in header if _is_rate(name)]
     rate = "lr" if "lr" in rates else "".join(rates[:1])
     if not rates:
-        raise ClrError(f"{path}: has no column lr; give the column with the rates that name")
+        raise ClrError(f"{path}: has no column lr; rename the column with the rates to lr")
     if rate != "lr" and len(rates) > 1:
         raise ClrError(
-            f"{path}: several columns may be the rate: {', '.join(rates)}; rename the right one lr"
+            f"{path}: several columns may be the rate: {', '.join(rates)}; rename the right one"
+            " to lr"
         )
     names = ["lr" if name == rate else _OWN.get(name.lstrip("# "), name) for name in header]
     return ["" if name.endswith(_BANDS) else name for name in names]

@@ -159,7 +159,7 @@ def _difference(previous: list[Any], layers: list[Any]) -> str | None:
     """The first of two nets' layers that differs, in words."""
     for layer, other in zip(layers, previous, strict=False):
         if layer.name != other.name:
-            return f'layer "{layer.name}" is in the place of "{other.name}"'
+            return f'it has layer "{layer.name}" instead of "{other.name}"'
         if layer != other:
             return f'layer "{layer.name}" differs'
     if len(layers) > len(previous):
@@ -184,7 +184,7 @@ def _effect_of_start(parameter: Any, previous_end: int) -> str | None:
     if cycles >= policy.cycles:
         return "its cycle is skipped"
     if position:
-        return "the rate jumps into the middle of a cycle"
+        return "the rate starts partway through a cycle"
     if cycles and policy.next_height != 1:
         return f"its first {'cycle is' if cycles == 1 else f'{cycles} cycles are'} skipped"
     return None

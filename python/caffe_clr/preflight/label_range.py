@@ -104,7 +104,7 @@ def check(net: Net, shapes: Shapes) -> list[str]:
             _check_classes(layer, shapes[layer.bottom[0]], found[labels], where)
         if fractions := found[labels].fractions:
             label, data = next(iter(fractions.items()))
-            remedy = "the labels of classes are whole numbers"
+            remedy = "class labels must be whole numbers"
             if layer.type in _OF_NUMBERS:
                 remedy = "for such labels, use HDF5Data"
             warnings.append(

@@ -298,12 +298,12 @@ def _reason(status: int, log: Path, before: int) -> str:
         file.seek(before)
         written = file.read().decode(errors="replace")
     if fatal := _FATAL.findall(written):
-        reason = f"Caffe gave up: {fatal[-1].strip()}"
+        reason = f"Caffe aborted: {fatal[-1].strip()}"
         if _NOT_WRITTEN in reason:
             reason += "\na file could not be written completely: is the disk full?"
         return reason
     lines = written[-_LAST_BYTES:].strip().splitlines()
-    last = f"; Caffe last wrote: {_PREFIX.sub('', lines[-1])}" if lines else ""
+    last = f"; Caffe's last output: {_PREFIX.sub('', lines[-1])}" if lines else ""
     if status > 0:
         return f"the training process ended with status {status}{last}"
     try:

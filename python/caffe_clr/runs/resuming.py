@@ -47,7 +47,7 @@ def redrawn(live: Any) -> list[str]:
     """A message if layers of a net draw random numbers, whose state no snapshot holds."""
     if any(layer.type == "Dropout" for layer in live.layers):
         return [
-            "Dropout will drop other units than in an uninterrupted run, because Caffe does not"
+            "Dropout will drop different units from an uninterrupted run, because Caffe does not"
             " save the state of its random numbers"
         ]
     return []
@@ -71,7 +71,7 @@ def _to_skip(layer: Any, batches: int, most: int, is_training: bool) -> tuple[in
         skipped = batches % (images // math.gcd(images, batch_size))
         if skipped <= most:
             return skipped, ""
-        problem = "continues up to one batch before the example at which it stopped"
+        problem = "resumes up to one batch early, so some examples repeat"
     return batches * batch_size % images // batch_size, problem
 
 
