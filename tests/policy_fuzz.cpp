@@ -136,13 +136,13 @@ static bool TryRate(SolverParameter param) {
   if (IsRefused(caffe::CheckBounds, RateShouldBeRefused(param), param)) {
     return false;
   }
-  if (!caffe::HasBounds(param.lr_policy())) { Fail(param, 0, "not known"); }
+  if (!caffe::IsCyclical(param.lr_policy())) { Fail(param, 0, "not known"); }
   float lowest = param.base_lr();
   if (param.lr_policy() == "exp_range") { lowest = 0; }
   if (param.lr_policy() == "1cycle") { lowest = param.base_lr() / 1000.; }
   for (int i = 0; i < 4; ++i) {
     const int iter = RandomInt();
-    CheckWithin(param, iter, caffe::LearningRateWithinBounds(param, iter),
+    CheckWithin(param, iter, caffe::CyclicalLearningRate(param, iter),
         lowest, param.max_lr());
   }
   return true;

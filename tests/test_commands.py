@@ -303,7 +303,7 @@ def test_suggest_prints_bounds_and_draws_them(run_cli: Run, root: Path, tmp_path
     ("arguments", "message"),
     [
         (["--min-lr", "0.1", "--max-lr", "0.01", "--iterations", "50"], "first below the second"),
-        (["--min-lr", "0.01", "--max-lr", "0.1"], "give --epochs or --iterations"),
+        (["--min-lr", "0.01", "--max-lr", "0.1"], "as either --epochs or --iterations"),
         (["--min-lr", "0.01", "--max-lr", "0.1", "--iterations", "3"], "too few for a curve"),
     ],
 )
