@@ -90,7 +90,7 @@ def test_a_library_that_is_asked_for_and_missing(
         cudnn=library == "cudnn" or None,
         nccl=library == "nccl" or None,
     )
-    with pytest.raises(ClrError, match=f"--{library}: {name} is not found") as refused:
+    with pytest.raises(ClrError, match=f"--{library}: {name} was not found") as refused:
         pipeline._cuda(options)
     assert f"nvidia-{library}-cu12" in str(refused.value)
     assert f"{library.upper()}_ROOT" in str(refused.value)

@@ -139,7 +139,10 @@ def test_a_file_that_is_refused_does_not_end_the_others(
     }
     refused = {
         "foo": ("type: 'Foo'", 'type "Foo" is unknown; use one of SGD, '),
-        "adagrad": ("type: 'AdaGrad' momentum: 0.9", "momentum is 0.9, but AdaGrad has no momentum"),
+        "adagrad": (
+            "type: 'AdaGrad' momentum: 0.9",
+            "momentum is 0.9, but AdaGrad has no momentum",
+        ),
         "both": ("type: 'SGD' solver_type: SGD", "both type and solver_type are set; keep type"),
         "average": ("average_loss: 0", "average_loss is 0; set it to 1 or more"),
         "field": ("rampup_lr: 1", 'SolverParameter has no field "rampup_lr"'),
