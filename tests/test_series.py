@@ -396,3 +396,11 @@ def test_the_pinned_tarball_is_what_the_manifest_says(
         files = {member.name.removeprefix("./") for member in archive if member.isfile()}
         assert archive.pax_headers["comment"] == upstream.commit
     assert files == set(upstream.files)
+
+
+def test_without_git_it_says_so(
+    checkout: Path, patches: list[series.Patch], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    with pytest.raises(ClrError, match="git is not installed"):
+        series.check(checkout, patches[:1])

@@ -410,13 +410,13 @@ def _of_file(patch: Patch, placed: placing.Placement, file: placing.FilePlacemen
 def _check_file(scratch: Path, patch: Patch, file: str) -> FileCheck:
     done = _git_apply(scratch, patch, f"--include={file}")
     if done.returncode == 0:
-        return FileCheck(patch.name, file, None, offset="offset" in done.stderr)
+        return FileCheck(patch.name, file, None, offset=b"offset" in done.stderr)
     if _git_apply(scratch, patch, f"--include={file}", "--reverse", "--check").returncode == 0:
         return FileCheck(patch.name, file, ALREADY_APPLIED)
     if not (scratch / file).exists():
         return FileCheck(patch.name, file, placing.NO_FILE)
-    failed = re.search(r"patch failed: .*:(\d+)", done.stderr)
-    where = f" at line {failed[1]}" if failed else ": the file already exists"
+    failed = re.search(rb"patch failed: .*:(\d+)", done.stderr)
+    where = f" at line {int(failed[1])}" if failed else ": the file already exists"
     return FileCheck(patch.name, file, f"does not apply{where}")
 
 
@@ -456,32 +456,36 @@ def _restore(path: Path, content: bytes | None) -> None:
         path.write_bytes(content)
 
 
-def _git_apply(tree: Path, patch: Patch, *options: str) -> subprocess.CompletedProcess[str]:
+def _git_apply(tree: Path, patch: Patch, *options: str) -> "subprocess.CompletedProcess[bytes]":
+    arguments = ("apply", "--verbose", *options, str(patch.path.resolve()))
     # In a folder of some repository, git apply would take paths from that
     # repository's root and silently skip all of them.
-    _need_git()
-    return subprocess.run(
-        ["git", "apply", "--verbose", *options, str(patch.path.resolve())],
-        cwd=tree,
-        env={**_environment(), "GIT_CEILING_DIRECTORIES": str(tree.resolve().parent)},
-        capture_output=True,
-        text=True,
-    )
-
-
-def _need_git() -> None:
-    if shutil.which("git") is None:
-        raise ClrError("git is not installed; install it (on Debian: apt-get install git)")
+    return _run_git(tree, *arguments, GIT_CEILING_DIRECTORIES=str(tree.resolve().parent))
 
 
 def _git(repository: Path, *arguments: str) -> bytes:
-    _need_git()
-    done = subprocess.run(
-        ["git", *arguments], cwd=repository, env=_environment(), capture_output=True
-    )
+    done = _run_git(repository, *arguments)
     if done.returncode:
         raise ClrError(f"{repository}: git: {done.stderr.decode(errors='replace').strip()}")
     return done.stdout
+
+
+def _run_git(
+    folder: Path, *arguments: str, **variables: str
+) -> "subprocess.CompletedProcess[bytes]":
+    try:
+        return subprocess.run(
+            ["git", *arguments],
+            cwd=folder,
+            env={**_environment(), **variables},
+            capture_output=True,
+        )
+    except FileNotFoundError as error:
+        if error.filename != "git":  # the folder
+            raise
+        raise ClrError(
+            "git is not installed; install it (on Debian: apt-get install git)"
+        ) from None
 
 
 def _environment() -> dict[str, str]:
