@@ -36,12 +36,12 @@ class Records:
     """The tables of a run that is training.
 
     Attributes:
-        history: their rows.
+        history: their rows, those of an earlier part of the run first.
         on_row: called with each new row.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.history = History(read(folder, Phase.TRAIN)[0], read(folder, Phase.TEST)[0])
+    def __init__(self, folder: Path, history: History) -> None:
+        self.history = history
         self.on_row: Callable[[Phase, Row], None] = lambda phase, row: None
         self._folder = folder
         self._columns: dict[Phase, list[str]] = {}

@@ -31,7 +31,7 @@ class RunWriter:
     def __init__(self, folder: Path, stages: Sequence[Any], about: dict[str, Any]) -> None:
         self.folder = folder
         self.problems = run_folder.damage(folder)
-        self.records = Records(folder)
+        self.records = Records(folder, run_folder.read_history(folder))
         self.snapshots = SnapshotList(folder, stages, self.problems)
         self.begun = run_folder.begun(folder)
         self._about = about
