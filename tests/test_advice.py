@@ -322,7 +322,7 @@ def test_stages_that_cannot_go_on_are_refused(
     ("old", "new", "difference"),
     [
         ("num_output: 3", "num_output: 4", 'layer "scores" differs'),
-        ('name: "scores"', 'name: "ip"', 'layer "ip" instead of "scores"'),
+        ('name: "scores"', 'name: "ip"', 'it has layer "ip" instead of "scores"'),
         (
             'layer { name: "probabilities" type: "Softmax" bottom: "scores" top: "probabilities" }',
             "",
@@ -331,7 +331,7 @@ def test_stages_that_cannot_go_on_are_refused(
         (
             'layer { name: "prob',
             'layer { name: "squash" type: "TanH" bottom: "scores" top: "scores" } layer { name: "p',
-            'layer "squash" instead of "probabilities"',
+            'it has layer "squash" instead of "probabilities"',
         ),
     ],
 )
