@@ -104,18 +104,39 @@ def within_epoch(
 
 
 @app.command()
-def suggestions(
-    seeds: Annotated[int, typer.Option(min=1, help="How many curves of each kind to make.")] = 60,
-    first: Annotated[int, typer.Option(min=0, help="The seed of the first of them.")] = 5000,
-    before: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Also score the suggestions.py of another commit."),
+def advice(
+    cifar10: Annotated[Path, typer.Argument(help="CIFAR-10's archive or folder.")],
+    cifar100: Annotated[Path, typer.Argument(help="CIFAR-100's archive or folder.")],
+    out: Annotated[Path, typer.Option(help="The folder to measure in.")] = Path("runs/advice"),
+    tasks: Annotated[
+        list[str] | None, typer.Option("--task", help="Only this task; may be repeated.")
+    ] = None,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Trainings at a time.")] = 1,
+) -> None:
+    """Judge suggested bounds and schedules by training twelve nets; takes hours."""
+    from benchmarks.advice import measuring, report
+    from benchmarks.advice.tasks import TASKS
+
+    for name in tasks or []:
+        if name not in TASKS:
+            raise UsageError(f"unknown task {name}; choose from {', '.join(TASKS)}")
+    chosen = [TASKS[name] for name in tasks or TASKS]
+    measuring.prepare(cifar10, cifar100, out)
+    measuring.measure(out.resolve(), chosen, jobs)
+    report.show(out / measuring.FILE, chosen)
+
+
+@app.command()
+def advice_tables(
+    measurements: Annotated[
+        Path | None, typer.Argument(help="Default: those in benchmarks/advice.")
     ] = None,
 ) -> None:
-    """Count how often suggested bounds are right for synthetic curves, and list recorded ones."""
-    from benchmarks import suggestions as judged
+    """Print the tables of measurements by `advice`."""
+    from benchmarks.advice import report
+    from benchmarks.advice.tasks import TASKS
 
-    judged.show(seeds, first, Path(__file__).parents[1], before)
+    report.show(measurements or report.RECORDED, list(TASKS.values()))
 
 
 @app.command()

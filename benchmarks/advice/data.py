@@ -72,7 +72,8 @@ def _halved(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Images, N x channels x height x width, of half the height and width."""
     count, channels, height, width = images.shape
     blocks = images.reshape(count, channels, height // 2, 2, width // 2, 2)
-    return blocks.mean(axis=(3, 5)).round().astype(np.uint8)
+    halved: NDArray[np.uint8] = blocks.mean(axis=(3, 5)).round().astype(np.uint8)
+    return halved
 
 
 def _noisy(splits: Splits) -> Splits:

@@ -670,7 +670,9 @@ POLICIES: dict[str, Policy] = {
 
 BOUNDED = [policy.name for policy in POLICIES.values() if policy.bounded]
 RANGE_TEST = POLICIES["triangular"]  # the paper's range test is half a cycle of it
-SUGGESTED = POLICIES["triangular2"]  # unless another is asked for
+SWEEP = POLICIES["exp"]  # with a gamma above 1, the rate grows
+FALLING = POLICIES["decay"]
+SUGGESTED = [POLICIES["1cycle"], POLICIES["triangular2"]]  # the first that Caffe has
 
 
 def policy_of(solver: Any) -> Policy:

@@ -1,18 +1,20 @@
-"""Shows the progress of a range test, the results of its rules, and the suggested bounds."""
+"""Shows the progress of a range test, and the suggested bounds."""
 
 import re
 import shlex
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from caffe_clr.cli.console import progress, resumable, warn
 from caffe_clr.errors import ClrError, UsageError
 from caffe_clr.method import curves, plots
-from caffe_clr.method.range_test import Options, range_test
+from caffe_clr.method.range_test import range_test
 from caffe_clr.method.results import RangeTest
 from caffe_clr.method.suggestions import FEWEST_TESTS
+from caffe_clr.method.sweeps import Options
 from caffe_clr.runs import run_folder
 from caffe_clr.runs.jobs import KEPT
 
@@ -24,7 +26,9 @@ def show_bounds(
 ) -> RangeTest:
     """Run a range test, and show its progress and its result."""
     folder = out or run_folder.default_folder(solver_file)
-    if not options.resume and any(map(run_folder.is_run, folder.glob("seed_*"))):
+    if not options.resume and any(
+        map(run_folder.is_run, [*folder.glob("seed_*"), *folder.glob("*/seed_*")])
+    ):
         raise UsageError(
             f"{folder} already has a range test; continue it with --resume, or name another --out"
         )
@@ -64,53 +68,53 @@ def _show_result(result: RangeTest, title: str, picture: Path | None, console: C
     Raises:
         ClrError: neither bound can be suggested.
     """
-    if result.diverged_at is not None:
+    if result.stopped and not result.steps:
         console.print(result.stopped, style="bold", soft_wrap=True)
+    if result.steps:
+        console.print(_steps_table(result))
     console.print(_judged_by(result), soft_wrap=True, markup=False)
     bounds = result.suggestions.bounds
-    if result.suggestions.rules:
-        console.print(_bounds_table(result))
+    if all(bound.rate is not None for bound in bounds.values()):
         for field, bound in bounds.items():
-            rate = "no suggestion" if bound.rate is None else f"{bound.rate:.2g}"
-            sure = f" ({bound.confidence} confidence)" if bound.rate is not None else ""
             console.print(field, end=" ", style="bold")
-            console.print(f"{rate}{sure}: {bound.reason}", soft_wrap=True)
+            console.print(f"{bound.rate:.2g}: {bound.reason}", soft_wrap=True)
     if picture and result.rows:
         plots.plot_range_test(result, title, picture)
         console.print(f"Plot: {picture}", soft_wrap=True)
-    if result.solver:
-        console.print(f"Solver: {result.solver}", soft_wrap=True)
+    if result.solvers:
+        word = "Solvers, stages of one run" if len(result.solvers) > 1 else "Solver"
+        console.print(f"{word}: {' '.join(map(str, result.solvers))}", soft_wrap=True)
     if all(bound.rate is None for bound in bounds.values()):
         raise ClrError(f"no bounds: {bounds['max_lr'].reason}")
 
 
 def _judged_by(result: RangeTest) -> str:
-    """The outputs that the rules judge, and those that they do not."""
+    """The outputs that are judged, and those that are not."""
     metric, others = result.metric, list(result.others)
-    few = metric.of_test and len(result.rows) < FEWEST_TESTS <= len(result.losses)
-    if few:
-        others.insert(0, f"{metric.name} (only {len(result.rows)} values)")
-    if few or not metric.of_test:
+    if len(result.losses) >= FEWEST_TESTS or not metric.of_test:
         judged = f"training loss (lower is better), {len(result.losses)} values"
+        if metric.of_test:
+            others.insert(0, metric.name)
     else:
         better = "higher" if metric.is_accuracy else "lower"
         judged = f"{metric.name} ({better} is better), {len(result.rows)} values"
-        judged += ", and the training loss" if result.losses else ""
     names = ", ".join(dict.fromkeys(_ELEMENT.sub("[…]", name) for name in others))
     return f"Judged by: {judged}; not judged: {names}" if names else f"Judged by: {judged}"
 
 
-def _bounds_table(result: RangeTest) -> Table:
-    table = Table("field", "rule", title="What each rule says", title_justify="left")
-    table.add_column("rate", justify="right")
-    table.add_column("reason")
-    bounds = result.suggestions.bounds
-    for rule in result.suggestions.rules:
-        table.add_row(
-            rule.field,
-            rule.name,
-            "" if rule.rate is None else f"{rule.rate:.2g}",
-            rule.reason,
-            style="bold" if rule.name == bounds[rule.field].rule else "",
-        )
+def _steps_table(result: RangeTest) -> Table:
+    """The tests by which the range was found, and what they cost."""
+    table = Table(
+        "test",
+        title=f"Range found in {result.iterations:,} iterations",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    for heading in ("from", "to", "iterations"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("outcome")
+    for step in result.steps:
+        rates = (f"{step.min_lr:.2g}", f"{step.max_lr:.2g}")
+        table.add_row(step.name, *rates, f"{step.iterations:,}", step.outcome)
     return table

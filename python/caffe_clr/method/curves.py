@@ -15,7 +15,6 @@ from caffe_clr.caffe_log import reader
 from caffe_clr.errors import ClrError, UsageError
 from caffe_clr.method import suggestions, tables
 from caffe_clr.method.results import RangeTest
-from caffe_clr.method.suggestions import Suggestions
 from caffe_clr.runs import history, metrics, run_folder
 from caffe_clr.runs.history import OWN_COLUMNS, History, Row
 from caffe_clr.runs.metrics import Metric
@@ -50,7 +49,6 @@ def read(
     output: str | None = None,
     *,
     lower_is_better: bool = False,
-    suggest: Callable[..., Suggestions] = suggestions.suggest,
     on_warning: Callable[[str], None] = lambda warning: None,
 ) -> RangeTest:
     """Suggest bounds from a recorded training whose rate rises.
@@ -64,7 +62,6 @@ def read(
             the net is known (see metrics.metric_of_net); otherwise an output named like
             an accuracy, else a loss, else the training loss.
         lower_is_better: lower values of `output` are better, whatever its name.
-        suggest: the rules.
         on_warning: called with a message if part of the data is ignored.
 
     Raises:
@@ -96,10 +93,11 @@ def read(
     else:
         metric = _found(path, test, outputs, recorded)
     rows = metric.rows(History(train, test, recorded.losses))
-    suggested = suggestions.of_rows(metric, rows, train, diverged_at=diverged_at, rules=suggest)
+    suggested = suggestions.of_rows(metric, rows, train, diverged_at=diverged_at)
     stopped = f"Diverged at rate {diverged_at:.4g}" if diverged_at is not None else ""
     return RangeTest(
-        *(metric, recorded.seeds, rows, train, diverged_at, suggested, None, stopped),
+        *(metric, recorded.seeds, rows, train, diverged_at, suggested),
+        stopped=stopped,
         others=[name for name in outputs if name != metric.name],
     )
 

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 _COLOURS = ("#666666", "#0072b2", "#d55e00", "#009e73")
 _CURVE_COLOURS = (*_COLOURS[1:], "#cc79a7", "#56b4e9", "#e69f00", _COLOURS[0])
 _MOST_MARKED = 100  # points of a line
-_LABEL_WIDTH = 0.1  # of the axis
 _NO_CURVES = (*OWN_COLUMNS, "output loss")  # of which "loss" is the mean
 
 Points = dict[float, float]  # values by iteration
@@ -141,7 +140,7 @@ def plot_range_test(result: RangeTest, title: str, path: Path) -> None:
         if column:
             upper.set_xscale("log")
         else:
-            _label_rules(result, upper)
+            _mark_turn(result, upper)
             upper.locator_params(axis="x", nbins=5)
         grid[-1][column].set(xlabel=f"learning rate ({'logarithmic' if column else 'linear'})")
         for axes in (upper, *lower):
@@ -171,33 +170,18 @@ def _draw_bounds(result: RangeTest, *axes: "Axes") -> None:
     bounds = result.suggestions.bounds.items()
     for (field, bound), colour in zip(bounds, _COLOURS[2:], strict=False):
         if bound.rate is not None:
-            label = f"{field} {bound.rate:.2g} ({bound.rule}, {bound.confidence} confidence)"
+            label = f"{field} {bound.rate:.2g}"
             for each in axes:
                 each.axvline(bound.rate, color=colour, linestyle="--", label=label)
 
 
-def _label_rules(result: RangeTest, axes: "Axes") -> None:
-    """What each rule says, as marks along the top; those close together share a label."""
-    span = axes.get_xlim()[1] - axes.get_xlim()[0]
-    rules = sorted((rule.rate, rule.name) for rule in result.suggestions.rules if rule.rate)
-    groups: list[list[tuple[float, str]]] = []
-    for rate, name in rules:
-        if groups and rate - groups[-1][0][0] < _LABEL_WIDTH * span:
-            groups[-1].append((rate, name))
-        else:
-            groups.append([(rate, name)])
-    top = axes.get_xaxis_transform()
-    for group in groups:
-        for rate, _ in group:
-            axes.plot(rate, 1, marker="v", color="black", clip_on=False, transform=top)
-        axes.text(
-            x=group[0][0],
-            y=1.04,
-            s=", ".join(name for _, name in group),
-            fontsize=8,
-            rotation=20,
-            transform=top,
-        )
+def _mark_turn(result: RangeTest, axes: "Axes") -> None:
+    """Where training starts to get worse, as a mark along the top."""
+    turn = result.suggestions.turn
+    if turn is not None:
+        top = axes.get_xaxis_transform()
+        axes.plot(turn, 1, marker="v", color="black", clip_on=False, transform=top)
+        axes.text(turn, 1.04, f"{turn:.2g}", fontsize=8, transform=top)
 
 
 def _where_they_differ(entries: Sequence[Entry], scale: float) -> tuple[float, float]:

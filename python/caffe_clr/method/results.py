@@ -1,7 +1,7 @@
 """The results of comparisons and range tests, which plots draw."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,23 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Step:
+    """A test of a range test that finds its range itself.
+
+    Attributes:
+        name: its folder.
+        iterations: how many were trained, over all seeds.
+        outcome: what it found, in words.
+    """
+
+    name: str
+    min_lr: float
+    max_lr: float
+    iterations: int
+    outcome: str
+
+
+@dataclass(frozen=True)
 class RangeTest:
     """The result of a range test.
 
@@ -95,9 +112,12 @@ class RangeTest:
             <metric>_high.
         losses: the mean training loss at each display, with its lr.
         diverged_at: the lowest rate at which a seed diverged, if one did.
-        solver: the solver file that was written with the bounds, if any.
         stopped: a message if a seed diverged, else empty.
         others: the outputs of the tests that are not judged.
+        iterations: how many were trained, over all seeds and steps.
+        steps: the tests by which the range was found, if it was not given. The rows and
+            losses are those of the last.
+        solvers: the solver files that were written with the bounds, as stages of a run.
     """
 
     metric: Metric
@@ -106,6 +126,8 @@ class RangeTest:
     losses: list[Row]
     diverged_at: float | None
     suggestions: Suggestions
-    solver: Path | None
     stopped: str = ""
     others: Sequence[str] = ()
+    iterations: int = 0
+    steps: Sequence[Step] = ()
+    solvers: list[Path] = field(default_factory=list)

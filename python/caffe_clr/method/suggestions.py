@@ -1,41 +1,31 @@
 """Suggests bounds for a cyclical learning rate from an LR range test (paper, section 3.3).
 
-The paper reads two rates off the plot of accuracy against rate: base_lr, where the
-accuracy starts to increase, and max_lr, where the increase slows, becomes ragged or turns
-into a fall. Each of these is a rule here. The rules use a curve smoothed by a running
-median, so that a single bad test decides nothing. They measure heights as shares of the
-gain: the distance from the median of the tests before the rise to the best of the smoothed
-curve. A gain that does not stand out from the noise does not count.
+In a range test, time and rate are one variable. Where the accuracy starts to rise, and where
+the rise slows, tells when a net has learned, not at which rate: a longer test moves both to
+lower rates. Where training stops working hardly moves. So max_lr comes from there:
 
-    rises    the rate that best separates the tests below a fourteenth of the gain from the
-             tests above it, up to the top; a bump that falls back decides nothing
-    slows    the first rate at which the smoothed curve has nine tenths of the gain, unless it
-             is in the last fifth of the range
-    ragged   the first rate, after half the gain, behind which two of five tests fall below the
-             best of the smoothed curve so far, by more than a tenth of the gain and the noise
-    holds    the last rate at which the smoothed curve has nine tenths of the gain
-    falls    the same rate, if the smoothed curve ends a fifth of the gain lower, or the run
-             diverged
+    turn      the rate of the lowest training loss, or of the best accuracy where no losses
+              are recorded, if the curve then gets worse for good, or the run diverges
+    max_lr    half of it, after a test of 8 epochs as the paper's; its bound for CIFAR-10 is
+              0.5 to 0.6 of it. On most nets, a longer test turns a little earlier: max_lr is
+              multiplied by the eighth root of epochs / 8
+    base_lr   a sixth of max_lr, the ratio of the paper's bounds for CIFAR-10; its rule of
+              thumb is a third or a quarter
 
-The same rules judge the training loss, upside down, for confirmation:
+Curves are smoothed by a running median, so that a single bad test decides nothing. A turn
+counts only where the range can tell:
 
-    learns   like rises
-    loss     the rate of the lowest smoothed loss
+    too narrow   the curve does not turn, or only in the last fifth of the range
+    too wide     it turns in the first fifth, or while the net was still learning fast: half
+                 of what the loss fell, it fell at the upper rates before the turn. Such a
+                 test tells how fast the rate rose
 
-base_lr comes from rises or learns, whichever curve stands out more from its noise. max_lr is
-the lower of slows and falls of the accuracy, or of the loss if the accuracy hardly stands
-out from its noise. A ragged curve that keeps its height, as in super-convergence (Smith and
-Topin, arXiv 1708.07120), is no reason for a lower bound, so ragged decides only if slows and
-falls find nothing. The rules also list the paper's rule of thumb for base_lr, a third or a
-quarter of max_lr.
-
-The confidence in a bound is high if its curve stands out from the noise and the other curve
-agrees, and low if the other curve disagrees. `python -m benchmarks suggestions` measures how
-often each rule and each confidence is right.
+Both say at which rate another test should end. `python -m benchmarks advice` measures, on
+real nets, how well bounds from different tests agree, and what a training with them reaches.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,52 +37,45 @@ from caffe_clr.runs.metrics import Metric
 Values = NDArray[np.float64]
 
 FEWEST_TESTS = 8
-_RISEN = 0.07  # low, since a rise may be slow at first; the parting evens out the noise
-_SLOWED = 0.9
-_END = 0.2  # of the range of rates; a straight rise reaches _SLOWED there
-_LEARNED = 0.5
-_DIP = 0.1
-_DIPS, _TESTS_BEHIND = 2, 5
-_FALLEN = 0.2
-_CLEAR = 5  # a gain of so many standard deviations of the noise is one; noise alone gains 2 to 4
-_SURE = 10  # where the noise of one test is a tenth of the gain, as _RISEN and _SLOWED are
-_AGREE = 2  # rates within this factor say the same
-_ROUNDS = 2  # start and rise depend on each other
+RATIO = 6  # of max_lr to base_lr
+_SHARE = 0.5
+_EPOCHS, _ROOT = 8, 8
+_EARLY, _LATE = 0.2, 0.8  # of the range
+_HARDLY = "the net had hardly begun to learn below that"
+_LEARNING = 0.55  # of the turn: where half of the gain came later, the net was still learning
+_WORSE, _NEAR = 0.1, 0.1  # of the gain
+_CLEAR = 6  # a gain of so many standard deviations of the noise is one; noise alone gains 2 or 3
 _GUESS = 0.2  # of the standard deviation of a guess: an uneven share of classes gives less
+_HIGHER = 3  # times as far, where the range was too narrow
+_ROOM = 2.5  # times the turn, where it was too wide
 _MORE = "test over more iterations, or more often"
 _OTHER = "test higher or lower rates, or train for more epochs"
 
 
 @dataclass(frozen=True)
-class Rule:
-    """The result of one rule for base_lr or max_lr: a rate or None, and the reason."""
-
-    field: str
-    name: str
-    rate: float | None
-    reason: str
-
-
-@dataclass(frozen=True)
-class Suggestion:
-    """A suggested bound, its rule, the confidence (high, medium or low), and the reason."""
+class Bound:
+    """A suggested bound and its reason, or None and the reason why there is none."""
 
     rate: float | None
-    rule: str
-    confidence: str
     reason: str
 
 
 @dataclass(frozen=True)
 class Suggestions:
-    """Both suggested bounds, and the results of all rules."""
+    """Both suggested bounds.
 
-    base_lr: Suggestion
-    max_lr: Suggestion
-    rules: Sequence[Rule]
+    Attributes:
+        turn: the rate from which on training gets worse, wherever it is in the range.
+        end: the rate at which another range test should end, if this one cannot tell.
+    """
+
+    base_lr: Bound
+    max_lr: Bound
+    turn: float | None = None
+    end: float | None = None
 
     @property
-    def bounds(self) -> dict[str, Suggestion]:
+    def bounds(self) -> dict[str, Bound]:
         """Both suggestions, by the name of the solver's field."""
         return {"base_lr": self.base_lr, "max_lr": self.max_lr}
 
@@ -106,43 +89,67 @@ def suggest(
     diverged_at: float | None = None,
     is_loss: bool = False,
     chance: float | None = None,
+    epochs: float | None = None,
 ) -> Suggestions:
     """Suggest base_lr and max_lr from the curve of a range test.
 
     Args:
         rates: the learning rates of the tests, rising, shape (tests,).
         accuracies: the accuracy of each test, of the same shape; the mean if there are
-            several seeds. Values that are not finite are ignored. With fewer than 8
-            values, only the training loss is judged.
+            several seeds. They are judged if there are not 8 training losses, or if these
+            do not fall clearly. Values that are not finite are ignored.
         loss_rates: the rates at which the training loss was recorded, rising.
         losses: the training loss at each of them.
         diverged_at: the rate at which the training diverged, if it did.
         is_loss: `accuracies` are losses, so lower is better.
         chance: the accuracy of guessing, 1 / classes, if it is known.
+        epochs: the length of the test, if it is known.
 
     Returns:
-        The suggestions. A bound that the curve does not support has the rate None, and
-        its reason says why.
+        The suggestions. If the curve supports no bounds, both have the rate None, and their
+        reason says why.
     """
     test = _curve(rates, accuracies, _TEST_LOSS if is_loss else _ACCURACY)
     loss = _curve(loss_rates, losses, _TRAINING_LOSS)
-    curve, witness = test or loss, loss if test else None
+    curve = test if loss is None or (test and loss.clearness < _CLEAR) else loss
     if curve is None:
         given = accuracies if np.size(accuracies) or not np.size(losses) else losses
         found = f"{_finite(given)} {'displays' if given is losses else 'tests'}"
         return _none(f"{found} are too few ({FEWEST_TESTS} are needed)", diverged_at, _MORE)
-    if witness and curve.clearness < min(_SURE, witness.clearness):
-        curve, witness = witness, curve
-    if reason := _not_learned(curve, witness, chance):
+    if reason := _not_learned(curve, test, chance):
         return _none(reason, diverged_at, _OTHER)
-    if witness and witness.clearness < _CLEAR:
-        witness = None
-    limits = (curve.slows(), curve.ragged(), curve.holds(), curve.falls(diverged_at))
-    max_lr = _max_lr(*limits, curve, witness)
-    base_lr = _base_lr(curve, witness, max_lr)
-    rises = [each.rises() for each in (test, loss) if each]
-    lowest = [loss.best()] if loss else []
-    return Suggestions(base_lr, max_lr, [*rises, *_thumb(max_lr), *limits, *lowest])
+    return _judged(curve, diverged_at, epochs)
+
+
+def swept(rates: ArrayLike, losses: ArrayLike, *, diverged_at: float | None = None) -> Suggestions:
+    """Suggest base_lr and max_lr from a geometric sweep.
+
+    max_lr is in the middle, on a logarithmic scale, of the rates at which the training loss
+    is lowest, give or take a tenth of what it fell. Unlike the turn of a linear test, it
+    needs no share: at any rate, the net has trained as long at the rates a little below.
+
+    Args:
+        rates: the rates of the displays, each a little above the one before by the same
+            factor, shape (displays,).
+        losses: the training loss at each of them.
+        diverged_at: the rate at which the training diverged, if it did.
+    """
+    curve = _curve(rates, losses, _TRAINING_LOSS)
+    if curve is None:
+        return _none(f"{_finite(losses)} displays are too few", diverged_at, _MORE)
+    if reason := _not_learned(curve, None, None):
+        return _none(reason, diverged_at, _MORE)
+    low, high = curve.best()
+    if diverged_at is None and not curve.gets_worse():
+        reason = f"the training loss does not rise again up to {curve.range:.2g}"
+        return _none(reason, None, _OTHER)
+    middle = math.sqrt(low * high)
+    if curve.half() > _LEARNING * middle:
+        reason = f"the training loss is lowest at {middle:.2g}, but {_HARDLY}"
+        return _none(reason, None, _MORE)
+    return _bounds(
+        middle, f"in the middle of {low:.2g} to {high:.2g}, where the training loss is lowest"
+    )
 
 
 def of_rows(
@@ -152,20 +159,18 @@ def of_rows(
     *,
     diverged_at: float | None,
     chance: float | None = None,
-    rules: Callable[..., Suggestions] = suggest,
+    epochs: float | None = None,
 ) -> Suggestions:
     """Suggest base_lr and max_lr from the rows of a range test, each with its lr.
 
     Args:
-        metric: the output to judge by. If it is the training loss, no second curve
-            confirms it.
+        metric: the output of the tests, or the training loss.
         rows: the rows of the tests, with the metric.
         losses: the rows of the training, with `loss`.
-        diverged_at, chance: see `suggest`.
-        rules: called instead of `suggest`.
+        diverged_at, chance, epochs: see `suggest`.
     """
     tests = rows if metric.of_test else ()
-    return rules(
+    return suggest(
         [row["lr"] for row in tests],
         [row[metric.name] for row in tests],
         loss_rates=[row["lr"] for row in losses],
@@ -173,6 +178,7 @@ def of_rows(
         diverged_at=diverged_at,
         is_loss=not metric.is_accuracy,
         chance=chance,
+        epochs=epochs,
     )
 
 
@@ -181,40 +187,39 @@ class _Words:
     """What a curve is called, and what it does where it gets better and worse."""
 
     name: str
-    above: str = "below"
-    increase: str = "decrease"
     rise: str = "fall"
     fall: str = "rise"
+    best: str = "lowest"
+    above: str = "below"
 
 
-_ACCURACY = _Words("accuracy", "above", "increase", "rise", "fall")
+_ACCURACY = _Words("accuracy", "rise", "fall", "best", "above")
 _TEST_LOSS = _Words("loss")
 _TRAINING_LOSS = _Words("training loss")
 
 
 class _Curve:
-    """Height against rate, as measured (`height`) and smoothed (`smooth`); a loss is upside down.
+    """Height against rate, as measured and smoothed; a loss is upside down.
 
     Attributes:
-        begins: the index of the first test that has risen.
-        start: the median of the tests before.
-        gain: how far the best of the smoothed curve is above that.
-        noise: the standard deviation of a test, by its neighbours, or by those before the
-            rise where that is larger: a net that guesses may guess the same for a while.
+        smooth: the smoothed height.
+        top: the index of the best of it.
+        gain: how far that is above the lowest before it.
+        noise: the standard deviation of the noise that is left in it.
     """
 
     def __init__(self, rates: Values, values: Values, words: _Words) -> None:
         self.rates = rates
         self.words = words
         self.height = values if words is _ACCURACY else -values
-        self.smooth = _smoothed(self.height)
-        self.start = float(self.height[0])
-        for _ in range(_ROUNDS):
-            self.gain = float(self.smooth.max()) - self.start
-            self.begins = self._begins()
-            self.start = float(np.median(self.height[: self.begins]))
-        self.gain = float(self.smooth.max()) - self.start
-        self.noise = self._noise()
+        self.smooth = smoothed(self.height)
+        self.top = int(np.argmax(self.smooth))
+        self.start = float(self.smooth[: self.top + 1].min())
+        self.gain = float(self.smooth[self.top]) - self.start
+        # about the line through both neighbours, whose mean has half the variance of a value
+        scatter = self.height[1:-1] - (self.height[:-2] + self.height[2:]) / 2
+        deviation = 1.4826 * float(np.median(np.abs(scatter))) / math.sqrt(1.5)
+        self.noise = 1.25 * deviation / math.sqrt(_window(values.size))  # of a median
 
     @property
     def clearness(self) -> float:
@@ -223,131 +228,72 @@ class _Curve:
             return 0.0
         return self.gain / self.noise if self.noise else math.inf
 
-    def level(self, share: float) -> float:
-        return self.start + share * self.gain
+    @property
+    def turn(self) -> float:
+        return float(self.rates[self.top])
 
-    def _begins(self) -> int:
-        """Where to part the tests up to the top, so that the fewest are on the wrong side."""
-        top = max(1, int(np.argmax(self.smooth >= self.level(_SLOWED))))
-        risen = _running_median(self.height, 3)[: top + 1] >= self.level(_RISEN)
-        too_high = np.cumsum(risen)[:-1]  # before the first test, before the second, and so on
-        too_low = np.cumsum(~risen[::-1])[::-1][1:]
-        return 1 + int(np.argmin(too_high + too_low))
+    @property
+    def range(self) -> float:
+        return float(self.rates[-1])
 
-    def _noise(self) -> float:
-        # about the line through both neighbours, whose mean has half the variance of a test
-        scatter = self.height[1:-1] - (self.height[:-2] + self.height[2:]) / 2
-        before = self.height[: self.begins] - self.start
-        return max(_deviation(scatter) / math.sqrt(1.5), _deviation(before))
+    def gets_worse(self) -> bool:
+        """Whether it ends clearly below its best."""
+        fall = float(self.smooth[self.top] - self.smooth[-1])
+        return fall > max(_WORSE * self.gain, 3 * self.noise)
 
-    def rises(self) -> Rule:
-        rate = float(self.rates[self.begins])
-        reason = f"the {self.words.name} starts to {self.words.increase} at {rate:.3g}"
-        return Rule("base_lr", "learns" if self.words is _TRAINING_LOSS else "rises", rate, reason)
+    def best(self) -> tuple[float, float]:
+        """The lowest and the highest rate at which it is almost at its best."""
+        near = np.flatnonzero(self.smooth >= self.smooth[self.top] - _NEAR * self.gain)
+        return float(self.rates[near[0]]), float(self.rates[near[-1]])
 
-    def slows(self) -> Rule:
-        first = int(np.argmax(self.smooth >= self.level(_SLOWED)))
-        if self.rates[first] >= self.rates[-1] - _END * (self.rates[-1] - self.rates[0]):
-            reason = f"the {self.words.name} still {self.words.rise}s at the highest rate"
-            return Rule("max_lr", "slows", None, reason)
-        rate = float(self.rates[first])
-        return Rule("max_lr", "slows", rate, f"the {self.words.increase} slows at {rate:.3g}")
-
-    def ragged(self) -> Rule:
-        best = np.maximum.accumulate(self.smooth)
-        dips = best - self.height > max(_DIP * self.gain, _CLEAR * self.noise)
-        learned = int(np.argmax(self.smooth >= self.level(_LEARNED)))
-        for index in range(learned, self.rates.size - 1):
-            behind = dips[index + 1 : index + 1 + _TESTS_BEHIND]
-            if behind[0] and behind.sum() >= _DIPS:
-                rate = float(self.rates[index])
-                reason = f"the {self.words.name} becomes ragged at {rate:.3g}"
-                return Rule("max_lr", "ragged", rate, reason)
-        return Rule("max_lr", "ragged", None, f"the {self.words.name} does not become ragged")
-
-    def holds(self) -> Rule:
-        last = int(np.flatnonzero(self.smooth >= self.level(_SLOWED))[-1])
-        rate = float(self.rates[last])
-        return Rule("max_lr", "holds", rate, f"the {self.words.name} holds up to {rate:.3g}")
-
-    def falls(self, diverged_at: float | None) -> Rule:
-        rate = self.holds().rate
-        name, fall = self.words.name, self.words.fall
-        if diverged_at is not None:
-            reason = f"{self.holds().reason}, and the training diverges at {diverged_at:.3g}"
-            return Rule("max_lr", "falls", rate, reason)
-        if self.smooth[-1] < self.level(1 - _FALLEN):
-            return Rule("max_lr", "falls", rate, f"the {name} {fall}s for good after {rate:.3g}")
-        return Rule("max_lr", "falls", None, f"the {name} does not {fall} for good")
-
-    def best(self) -> Rule:
-        rate = float(self.rates[int(np.argmax(self.smooth))])
-        return Rule("max_lr", "loss", rate, f"the training loss is lowest at {rate:.3g}")
+    def half(self) -> float:
+        """The rate at which half of the gain is reached for good."""
+        below = np.flatnonzero(self.smooth[: self.top] < self.start + self.gain / 2)
+        return float(self.rates[below[-1] + 1]) if below.size else float(self.rates[0])
 
 
-def _max_lr(
-    slows: Rule, ragged: Rule, holds: Rule, falls: Rule, curve: _Curve, witness: _Curve | None
-) -> Suggestion:
-    found = [rule for rule in (slows, falls) if rule.rate is not None] or [ragged]
-    chosen = min(found, key=lambda rule: rule.rate or math.inf)
-    if chosen.rate is None:
-        return Suggestion(None, "", "low", f"{slows.reason}: test up to a higher rate")
-    reason = chosen.reason
-    lasts = holds.rate is not None and holds.rate > _AGREE * chosen.rate
-    if lasts:
-        reason += f", but {holds.reason}; a larger max_lr is worth a try"
-    seen = (witness.slows().rate or float(witness.rates[-1])) if witness else None
-    confidence = _confidence(chosen.rate, seen, curve)
-    if confidence == "high" and (lasts or chosen is ragged):
-        confidence = "medium"
-    return Suggestion(chosen.rate, chosen.name, confidence, reason)
+def _judged(curve: _Curve, diverged_at: float | None, epochs: float | None) -> Suggestions:
+    """The bounds of a curve that shows learning, if its range is right."""
+    words, turn, end = curve.words, curve.turn, curve.range
+    if diverged_at is None and (turn > _LATE * end or not curve.gets_worse()):
+        reason = f"the {words.name} does not {words.fall} clearly within the range"
+        return _too(reason, turn, _HIGHER * end, "up to a higher rate, about")
+    fastest = diverged_at or end
+    where = f"the {words.name} is {words.best} at {turn:.3g}"
+    if turn < _EARLY * fastest:
+        reason = f"{where}, in the first fifth of the range"
+        return _too(reason, turn, _ROOM * turn, "up to about")
+    if curve.half() > _LEARNING * turn:
+        reason = f"{where}, but {_HARDLY}"
+        return _too(reason, turn, _ROOM * turn / 2, "over more epochs, or up to about")
+    then = (
+        f"the training diverges at {diverged_at:.3g}"
+        if diverged_at
+        else f"it {words.fall}s after that"
+    )
+    share = _SHARE * (epochs / _EPOCHS) ** (1 / _ROOT) if epochs else _SHARE
+    why = f"{share:.2g} of {turn:.3g}, where the {words.name} is {words.best}; {then}"
+    return _bounds(share * turn, why, turn)
 
 
-def _base_lr(curve: _Curve, witness: _Curve | None, max_lr: Suggestion) -> Suggestion:
-    chosen, other = curve, witness
-    if witness and witness.clearness > curve.clearness:
-        chosen, other = witness, curve
-    rises, rate = chosen.rises(), float(chosen.rates[chosen.begins])
-    if max_lr.rate is not None and rate >= max_lr.rate:
-        reason = f"{rises.reason}, which is not below max_lr; this is a quarter of max_lr"
-        return Suggestion(max_lr.rate / 4, "max/4", "low", reason)
-    if chosen.begins <= 1:
-        reason = f"{rises.reason}, the second rate tested; base_lr may be lower"
-        return Suggestion(rate, rises.name, "low", reason)
-    seen = other.rises().rate if other else None
-    return Suggestion(rate, rises.name, _confidence(rate, seen, chosen), rises.reason)
+def _bounds(max_lr: float, why: str, turn: float | None = None) -> Suggestions:
+    base_lr = Bound(max_lr / RATIO, f"1/{RATIO} of max_lr, as in the paper's bounds for CIFAR-10")
+    return Suggestions(base_lr, Bound(max_lr, why), turn)
 
 
-def _confidence(rate: float, seen: float | None, curve: _Curve) -> str:
-    """How sure a rate is, given what the other curve says, if there is one."""
-    agrees = seen is not None and max(rate, seen) <= _AGREE * min(rate, seen)
-    if curve.clearness < _SURE:
-        return "medium" if agrees else "low"
-    if seen is None:
-        return "medium"
-    return "high" if agrees else "low"
+def _too(reason: str, turn: float, end: float, remedy: str) -> Suggestions:
+    nothing = Bound(None, f"{reason}: test {remedy} {end:.2g}")
+    return Suggestions(nothing, nothing, turn, end)
 
 
-def _thumb(max_lr: Suggestion) -> list[Rule]:
-    return [
-        Rule(
-            *("base_lr", f"max/{part}", max_lr.rate / part if max_lr.rate else None),
-            f"the paper's rule of thumb: 1/{part} of max_lr",
-        )
-        for part in (3, 4)
-    ]
-
-
-def _not_learned(curve: _Curve, witness: _Curve | None, chance: float | None) -> str | None:
+def _not_learned(curve: _Curve, test: _Curve | None, chance: float | None) -> str | None:
     """Why a curve has no bounds, if it has none."""
     words = curve.words
     if curve.clearness < _CLEAR:
         return f"the {words.name} does not {words.rise} clearly {words.above} its start"
-    if witness and witness.clearness < _CLEAR and curve.clearness < _SURE:
-        return f"the {words.name} hardly {words.rise}s, and the {witness.words.name} shows nothing"
-    best = float(curve.smooth.max())
-    if words is not _ACCURACY or chance is None:
+    if test is None or test.words is not _ACCURACY or chance is None:
         return None
+    best = float(test.smooth.max())
     if best >= chance + _GUESS * math.sqrt(chance * (1 - chance)):
         return None
     return f"the best accuracy, {best:.3g}, is not clearly above chance, {chance:.3g}"
@@ -356,8 +302,8 @@ def _not_learned(curve: _Curve, witness: _Curve | None, chance: float | None) ->
 def _none(reason: str, diverged_at: float | None, remedy: str) -> Suggestions:
     if diverged_at is not None:
         remedy = f"end the range below {diverged_at:.3g}, where the training diverges"
-    nothing = Suggestion(None, "", "low", f"{reason}: {remedy}")
-    return Suggestions(nothing, nothing, ())
+    nothing = Bound(None, f"{reason}: {remedy}")
+    return Suggestions(nothing, nothing)
 
 
 def _curve(rates: ArrayLike, values: ArrayLike, words: _Words) -> _Curve | None:
@@ -371,14 +317,13 @@ def _finite(values: ArrayLike) -> int:
     return int(np.isfinite(np.asarray(values, np.float64)).sum())
 
 
-def _deviation(differences: Values) -> float:
-    """Their standard deviation, by the median of their amounts: outliers do not count."""
-    return 1.4826 * float(np.median(np.abs(differences)))
-
-
-def _smoothed(values: Values) -> Values:
+def smoothed(values: Values) -> Values:
     """By a running median over about a tenth of the values."""
-    return _running_median(values, 2 * (values.size // 20) + 3)
+    return _running_median(values, _window(values.size))
+
+
+def _window(size: int) -> int:
+    return 2 * (size // 20) + 3
 
 
 def _running_median(values: Values, window: int) -> Values:

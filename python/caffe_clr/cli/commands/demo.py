@@ -59,18 +59,18 @@ def _run(out: Path) -> None:
 def _find_and_compare(out: Path) -> None:
     from caffe_clr.cli.bounds import show_bounds
     from caffe_clr.cli.comparisons import show_comparison
-    from caffe_clr.method import comparison, range_test
+    from caffe_clr.method import comparison, sweeps
 
     found = show_bounds(
         _FIXED,
         out / "range_test",
-        range_test.Options(min_lr=0.001, max_lr=0.3, epochs=8, seeds=3, jobs=_JOBS, resume=True),
+        sweeps.Options(seeds=3, jobs=_JOBS, resume=True),
         console,
     )
-    if found.solver is None:
+    if not found.solvers:
         raise ClrError("the range test on the digits suggests no bounds; please report this")
     show_comparison(
-        [_FIXED, found.solver],
+        [_FIXED, *found.solvers],
         out / "comparison",
         "Handwritten digits, three seeds",
         comparison.Options(seeds=3, jobs=_JOBS),

@@ -63,14 +63,20 @@ def plot(
 @offered(RANGE_TEST)
 def range_test(
     solver: Solver,
-    min_lr: Annotated[float, typer.Option(help="The rate at the start.")],
-    max_lr: Annotated[float, typer.Option(help="The rate at the end.")],
+    min_lr: Annotated[
+        float | None,
+        typer.Option(help="The rate at the start. Without both rates, the range is found."),
+    ] = None,
+    max_lr: Annotated[float | None, typer.Option(help="The rate at the end.")] = None,
     epochs: Annotated[float | None, typer.Option(help="Length of the test in epochs.")] = None,
     iterations: Annotated[int | None, typer.Option(help="Length in iterations.")] = None,
     images: Images = None,
     policy: Annotated[
         str | None,
-        typer.Option(help="Policy of the new solver: triangular2, 1cycle, …"),
+        typer.Option(help="Policy of the new solver: 1cycle (default), triangular2, …"),
+    ] = None,
+    max_iter: Annotated[
+        int | None, typer.Option(help="max_iter of the new solver. Default: the solver's own.")
     ] = None,
     seeds: Annotated[
         int,
@@ -88,15 +94,15 @@ def range_test(
 ) -> None:
     """Find base_lr and max_lr by training while the rate rises (section 3.3).
 
-    Suggests both bounds, and writes a solver prototxt with them.
+    Suggests both bounds, and writes a solver prototxt with them. Without --min-lr and
+    --max-lr, several short tests find the range; they take at most 15 % of max_iter.
 
     Example: caffe-clr range-test models/digits/fixed_solver.prototxt
-    --min-lr 0.001 --max-lr 0.3 --epochs 8
     """
     from caffe_clr.cli.bounds import show_bounds
-    from caffe_clr.method.range_test import Options
+    from caffe_clr.method.sweeps import Options
 
-    if (epochs is None) == (iterations is None):
+    if epochs is not None and iterations is not None:
         raise UsageError("give the length of the test as either --epochs or --iterations")
     test = Options(
         min_lr=min_lr,
@@ -105,6 +111,7 @@ def range_test(
         epochs=epochs,
         images=images,
         policy=policy,
+        max_iter=max_iter,
         seeds=seeds,
         jobs=jobs,
         resume=resume,

@@ -1,0 +1,1 @@
+"""Tabulates what was measured: how well bounds agree, and what trainings with them reach."""

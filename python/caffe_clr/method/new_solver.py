@@ -1,0 +1,149 @@
+"""Writes the solvers that a range test suggests: its bounds, and a schedule that ends low."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import text_format
+
+from caffe_clr import policies, prototxt
+from caffe_clr.errors import ClrError, UsageError
+from caffe_clr.method.suggestions import Suggestions
+from caffe_clr.method.sweeps import Options, with_policy
+from caffe_clr.policies import Policy
+from caffe_clr.preflight import advice, epochs
+from caffe_clr.prototxt import SolverFile
+
+_EPOCHS_A_STEP = 4  # the paper: 2 to 10
+_CYCLES = range(advice.FEWEST_CYCLES, advice.HALVED_AWAY)
+_CYCLING = 0.8  # of a run with several cycles; the rate falls in the rest
+_LOWEST = 0.01  # of base_lr, at the end of that
+_FEWEST_ITERATIONS = 10
+_OTHERS = ("1cycle", "triangular2", "triangular", "exp_range")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be written: a policy, and the iterations of the whole run."""
+
+    policy: Policy
+    max_iter: int
+
+
+def plan(solver: SolverFile, options: Options) -> Plan:
+    """Choose the policy and the length of the new solver.
+
+    Raises:
+        UsageError: the policy has no cycles, or there is no max_iter.
+    """
+    own = policies.POLICIES.get(solver.parameter.lr_policy)
+    policy: Policy | None
+    if options.policy is not None:
+        policy = policies.POLICIES.get(options.policy)
+    elif own and own.cycles:
+        policy = own
+    else:
+        policy = next(each for each in policies.SUGGESTED if prototxt.has_policy(each.name))
+    if policy is None or not policy.cycles:
+        names = [each.name for each in policies.POLICIES.values() if each.cycles]
+        raise UsageError(f"--policy {options.policy}: give one of {', '.join(names)}")
+    max_iter = solver.parameter.max_iter if options.max_iter is None else options.max_iter
+    if max_iter < _FEWEST_ITERATIONS:
+        where = "--max-iter" if options.max_iter is not None else f"{solver.name}: max_iter"
+        raise UsageError(
+            f"{where} {max_iter}: give the length of the training that the bounds are for, at"
+            f" least {_FEWEST_ITERATIONS}"
+        )
+    return Plan(policy, max_iter)
+
+
+def names(policy: Policy) -> str:
+    """A regular expression for the files that `write` writes."""
+    return rf"{policy.name}(_\d)?_solver\.prototxt"
+
+
+def write(
+    given: SolverFile, plan: Plan, found: Suggestions, out: Path, images: int | None
+) -> list[Path]:
+    """Write the solver with what was suggested, or the solvers of its stages.
+
+    A single cycle takes nine tenths of the run. Of a run with several cycles, whole cycles
+    of about 4 epochs up and 4 down take four fifths, and a second stage lowers the rate
+    from base_lr to a hundredth of it: a net is best after its rate has been lowered.
+
+    Returns:
+        The files, in the order of the stages; none if no bounds are suggested.
+    """
+    if found.max_lr.rate is None:
+        return []
+    max_lr = float(f"{found.max_lr.rate:.2g}")
+    write_stages = _one_cycle if plan.policy.cycles == 1 else _cycles
+    stages = write_stages(given, plan, found, max_lr, images)
+    others = [name for name in _OTHERS if name != plan.policy.name and prototxt.has_policy(name)]
+    files = []
+    for number, (solver, remarks) in enumerate(stages, 1):
+        stage = f"_{number}" if len(stages) > 1 else ""
+        # its snapshots are not to be written over those of the solver it is made from
+        prefix = Path(solver.snapshot_prefix or plan.policy.name)
+        solver.snapshot_prefix = str(prefix.with_name(plan.policy.name))
+        files.append(out / f"{plan.policy.name}{stage}_solver.prototxt")
+        lines = [
+            f"{given.name} with the bounds and the schedule that caffe-clr range-test suggests",
+            *([f"Stage {number} of {len(stages)}: train them together"] if stage else []),
+            *remarks,
+            f"Other schedules with these bounds: --policy {', '.join(others)}",
+        ]
+        files[-1].write_text(
+            "".join(f"# {line}.\n" for line in lines) + text_format.MessageToString(solver),
+            errors="surrogateescape",  # a name that is no UTF-8 stays what it is
+        )
+    return files
+
+
+def _one_cycle(
+    given: SolverFile, plan: Plan, found: Suggestions, max_lr: float, images: int | None
+) -> list[tuple[Any, list[str]]]:
+    stepsize = max(1, round(advice.ONE_CYCLE * plan.max_iter / 2))
+    base_lr = float(f"{max_lr / 10:.2g}")
+    solver = with_policy(
+        given.parameter, plan.policy, stepsize, base_lr=base_lr, max_lr=max_lr, stepsize=stepsize
+    )
+    solver.max_iter = plan.max_iter
+    return [
+        (
+            solver,
+            [
+                f"max_lr: {found.max_lr.reason}",
+                "base_lr: a tenth of max_lr, as advised for a single cycle (arXiv 1803.09820)",
+                f"stepsize: the cycle takes {advice.ONE_CYCLE:.0%} of max_iter; after it, the rate"
+                " stays far below base_lr",
+                "1cycle: one high rate early, a low one at the end. It did best in our benchmark",
+            ],
+        )
+    ]
+
+
+def _cycles(
+    given: SolverFile, plan: Plan, found: Suggestions, max_lr: float, images: int | None
+) -> list[tuple[Any, list[str]]]:
+    cycling = _CYCLING * plan.max_iter / 2
+    try:
+        fit = cycling / (_EPOCHS_A_STEP * epochs.epoch(given, images=images).iterations)
+    except ClrError:  # the length of an epoch is unknown
+        fit = 0
+    cycles = min(max(round(fit), _CYCLES[0]), _CYCLES[-1])
+    stepsize = int(cycling // cycles)
+    base_lr = float(f"{found.base_lr.rate:.2g}")
+    bounds = {"base_lr": base_lr, "max_lr": max_lr}
+    cyclical = with_policy(given.parameter, plan.policy, stepsize, **bounds, stepsize=stepsize)
+    cyclical.max_iter = 2 * stepsize * cycles
+    rest = plan.max_iter - cyclical.max_iter
+    bounds = {"base_lr": float(f"{_LOWEST * base_lr:.2g}"), "max_lr": base_lr}
+    falling = with_policy(given.parameter, policies.FALLING, stepsize, **bounds, stepsize=rest)
+    falling.start_lr_policy = cyclical.max_iter
+    falling.max_iter = plan.max_iter
+    remarks = [f"base_lr: {found.base_lr.reason}", f"max_lr: {found.max_lr.reason}"]
+    return [
+        (cyclical, [*remarks, f"stepsize: {cycles} whole cycles in four fifths of the run"]),
+        (falling, ["The rate falls from base_lr of the cycles to a hundredth of it"]),
+    ]

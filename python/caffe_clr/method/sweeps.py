@@ -1,0 +1,222 @@
+"""Trains a solver while its rate rises, with one or several seeds."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import text_format
+
+from caffe_clr import policies
+from caffe_clr.errors import ClrError, DivergedError, UsageError
+from caffe_clr.policies import Policy
+from caffe_clr.preflight import checks, epochs
+from caffe_clr.prototxt import SolverFile
+from caffe_clr.runs import jobs, metrics, run_folder
+from caffe_clr.runs.history import History, Row
+from caffe_clr.runs.jobs import Job
+from caffe_clr.runs.options import TrainingOptions
+from caffe_clr.runs.status import Status
+
+_MAX_SEED = 2**32 - 1  # of Caffe's generator
+_DISPLAYS = 100
+SOLVER = "range_test_solver.prototxt"
+
+
+@dataclass(frozen=True)
+class Options(TrainingOptions):
+    """Options of a range test: those of each training, and the test's own.
+
+    Attributes:
+        min_lr: the rate at the start.
+        max_lr: the rate at the end. Without both, the test finds its range itself.
+        iterations: the length of the test. By default, a test that finds its range takes
+            at most 15 % of max_iter.
+        epochs: the length in epochs, if `iterations` is not given.
+        policy: the policy of the solver that is written; it must have cycles. Default:
+            the solver's own policy if it has cycles, else 1cycle.
+        max_iter: of the solver that is written. Default: the solver's own.
+        seeds: number of seeds. They count up from `seed`, else from the solver's
+            random_seed, else from 1.
+        jobs: number of seeds to train at a time.
+        seed: the first seed.
+        stop_early: as for a training, but true by default.
+    """
+
+    min_lr: float | None = None
+    max_lr: float | None = None
+    iterations: int | None = None
+    epochs: float | None = None
+    policy: str | None = None
+    max_iter: int | None = None
+    seeds: int = 1
+    jobs: int = 1
+    _: KW_ONLY
+    stop_early: bool = True
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What a sweep over the rate recorded.
+
+    Attributes:
+        seeds: its seeds; each has its own run, seed_N in its folder.
+        histories: the records of each seed.
+        losses: the mean training loss at each display, with its lr.
+        diverged_at: the lowest rate at which a seed diverged, if one did.
+        stopped: a message if a seed diverged, else empty.
+        iterations: how many were trained, over all seeds.
+    """
+
+    seeds: Sequence[int]
+    histories: Sequence[History]
+    losses: list[Row]
+    diverged_at: float | None
+    stopped: str
+    iterations: int
+
+
+def prepared(
+    parameter: Any, policy: Policy, iterations: int, *, tests: int, **fields: float
+) -> Any:
+    """A copy of a solver whose rate rises.
+
+    Args:
+        policy: the policy by which it rises.
+        iterations: the length.
+        tests: how often it tests; 0 for never.
+        fields: base_lr and the other fields of the policy.
+    """
+    sweep = with_policy(parameter, policy, iterations, **fields)
+    sweep.max_iter = iterations
+    sweep.display = max(1, iterations // _DISPLAYS)
+    sweep.snapshot = 0
+    sweep.snapshot_after_train = False
+    if tests:
+        sweep.test_interval = max(1, iterations // tests)
+        sweep.test_initialization = True
+    else:
+        for field in ("test_net", "test_net_param", "test_state", "test_iter", "test_interval"):
+            sweep.ClearField(field)
+    return sweep
+
+
+def with_policy(parameter: Any, policy: Policy, half_cycle: int, **fields: float) -> Any:
+    """A copy of a solver with another policy, and a momentum that cycles with it, if it does."""
+    solver = type(parameter)()
+    solver.CopyFrom(parameter)
+    for field in {"gamma", "power", "stepvalue", "stepsize", "max_lr"}.difference(policy.fields):
+        solver.ClearField(field)
+    solver.ClearField("start_lr_policy")
+    solver.lr_policy = policy.name
+    for field, value in fields.items():
+        setattr(solver, field, value)
+    if len(policies.cyclical_momentum(solver)) == 2:
+        solver.cyclical_momentum[1] = half_cycle
+    return solver
+
+
+def seeds_of(solver: SolverFile, options: Options) -> range:
+    """The seeds of a range test.
+
+    Raises:
+        UsageError: they exceed what Caffe takes.
+    """
+    own = int(solver.parameter.random_seed)
+    first = options.seed if options.seed is not None else own if own >= 0 else 1
+    seeds = range(first, first + options.seeds)
+    if seeds[-1] > _MAX_SEED:
+        raise UsageError(
+            f"the seeds {first} to {seeds[-1]} exceed {_MAX_SEED}; give a smaller --seed"
+        )
+    return seeds
+
+
+def epochs_of(solver: SolverFile, iterations: int, options: Options) -> float | None:
+    """The length of a test in epochs; None if the images cannot be counted."""
+    try:
+        return iterations / epochs.epoch(solver, images=options.images).iterations
+    except ClrError:
+        return None
+
+
+def check(sweep: Any, name: str, folder: Path, seeds: Sequence[int], options: Options) -> list[str]:
+    """Check a sweep before it writes anything.
+
+    Returns:
+        The warnings.
+
+    Raises:
+        UsageError: the folder has another run.
+        ClrError: see training.train.
+    """
+    warnings = checks.check_run(SolverFile(sweep, name), gpu=options.gpu)
+    for seed in seeds:
+        run_folder.check_begun(folder / f"seed_{seed}", sweep, seed)
+    return warnings
+
+
+def run(
+    sweep: Any,
+    folder: Path,
+    seeds: Sequence[int],
+    options: Options,
+    on_progress: Callable[[int], None],
+    on_warning: Callable[[str], None],
+) -> Sweep:
+    """Train a sweep, which `check` has passed.
+
+    Args:
+        on_progress: called a few times a second with the iterations done, over all seeds.
+        on_warning: see training.train.
+
+    Raises:
+        ClrError: see training.train.
+    """
+    folders = [(folder / f"seed_{seed}").resolve() for seed in seeds]
+    for each in folders:
+        run_folder.make_folder(each)
+    file = (folder / SOLVER).resolve()
+    file.write_text(text_format.MessageToString(sweep))
+    tasks = [
+        Job(
+            solver_files=(str(file),),
+            out=str(each),
+            options=TrainingOptions.of(options, seed=seed),
+            threads=jobs.threads(min(options.jobs, options.seeds)),
+        )
+        for seed, each in zip(seeds, folders, strict=True)
+    ]
+
+    def show() -> None:
+        on_progress(sum(map(run_folder.last_iteration, folders)))
+
+    for error in jobs.run_all(tasks, options.jobs, on_wait=show, on_warning=on_warning):
+        if error is not None and not isinstance(error, DivergedError):
+            raise error
+    histories = [run_folder.read_history(each) for each in folders]
+    losses = rows_over_seeds([each.train for each in histories], "loss")
+    trained = sum(map(run_folder.last_iteration, folders))
+    return Sweep(seeds, histories, losses, *_divergence(folders, sweep), trained)
+
+
+def rows_over_seeds(seeds: Sequence[list[Row]], name: str) -> list[Row]:
+    """Rows with iteration, lr, the mean of `name` and, of several seeds, its band."""
+    names = {"iteration": "iteration", "lr": "lr", "mean": name}
+    if len(seeds) > 1:
+        names |= {"low": f"{name}_low", "high": f"{name}_high"}
+    rows = metrics.over_seeds(seeds, name)
+    return [{names[key]: value for key, value in row.items() if key in names} for row in rows]
+
+
+def _divergence(folders: Sequence[Path], sweep: Any) -> tuple[float | None, str]:
+    """The lowest rate at which a seed diverged, and what was said of it."""
+    diverged = [
+        (status["iteration"], status["message"].partition(";")[0])  # the remedy is another
+        for status in map(run_folder.read_status, folders)
+        if status["status"] == Status.DIVERGED
+    ]
+    if not diverged:
+        return None, ""
+    iteration, message = min(diverged)
+    return float(policies.learning_rate(sweep, iteration)), f"Stopped early: {message}"
