@@ -38,6 +38,7 @@ EPOCHS = (2, 8, 32)
 LENGTHS = (1, 2, 4)  # times the default, of the tests that find their range
 SHARES = (0.5, 1)  # of the user's iterations
 FILE = "measurements.jsonl"
+_GREY = 44.4  # 64 pixels, each log 2: the cross-entropy of an output of a half
 _SWEPT = (1e-7, 10.0, 100)  # fastai's defaults: from, to, iterations
 
 Record = dict[str, Any]
@@ -77,7 +78,7 @@ def read(path: Path) -> dict[str, Record]:
 
 def searched(task: Task, done: dict[str, Record], seed: int) -> float | None:
     """The max_lr that a range test without a range suggests by default."""
-    rate: float | None = done[_key(task, "search", LENGTHS[0], seed)]["max_lr"]
+    rate: float | None = done[key(task, "search", LENGTHS[0], seed)]["max_lr"]
     return rate
 
 
@@ -85,17 +86,25 @@ def peers_rates(task: Task, done: dict[str, Record]) -> dict[str, float | None]:
     """What the rules of other tools suggest: the median over the seeds, to half an octave."""
     found = {}
     for name, rule in peers.RULES.items():
-        sweeps_of = [done[_key(task, "sweep", seed)] for seed in SEEDS]
-        rates = [rule(*_curve(each)) for each in sweeps_of]
+        sweeps_of = [done[key(task, "sweep", seed)] for seed in SEEDS]
+        rates = [rule(*curve(each)) for each in sweeps_of]
         known = [rate for rate in rates if rate is not None]
         found[name] = _snapped(statistics.median(known)) if len(known) == len(SEEDS) else None
     return found
 
 
-def _curve(sweep: Record) -> tuple[Any, Any]:
+def curve(record: Record) -> tuple[Any, Any]:
+    """The rates and the training losses of a sweep, or of a range test."""
+    losses = np.array([math.nan if loss is None else loss for loss in record["losses"]])
     low, high, iterations = _SWEPT
-    losses = np.array([math.nan if loss is None else loss for loss in sweep["losses"]])
-    return low * (high / low) ** (np.arange(losses.size) / iterations), losses
+    swept = low * (high / low) ** (np.arange(losses.size) / iterations)
+    return np.array(record.get("rates", swept)), losses
+
+
+def guess(task: Task) -> float:
+    """The accuracy of a guess; of the autoencoder, the loss of a grey image."""
+    chance = metrics.chance(prototxt.open_solver(task.solver))
+    return _GREY if chance is None else chance
 
 
 def _snapped(rate: float) -> float:
@@ -108,31 +117,31 @@ def _measured(work: Work) -> Record:
     return {"key": key, **run()}
 
 
-def _key(task: Task, *parts: object) -> str:
+def key(task: Task, *parts: object) -> str:
     return " ".join(map(str, (task.name, *parts)))
 
 
 def _range_tests(task: Task, done: dict[str, Record]) -> Iterator[Work]:
     for seed in SEEDS:
-        yield _key(task, "sweep", seed), partial(_swept, task, seed)
+        yield key(task, "sweep", seed), partial(_swept, task, seed)
         for length in LENGTHS:
-            yield _key(task, "search", length, seed), partial(_searched, task, length, seed)
+            yield key(task, "search", length, seed), partial(_searched, task, length, seed)
     for given in product(RANGES, EPOCHS, SEEDS):
-        yield _key(task, "test", *given), partial(_tested, task, *given)
+        yield key(task, "test", *given), partial(_tested, task, *given)
 
 
 def _trainings(task: Task, done: dict[str, Record]) -> Iterator[Work]:
     solver = prototxt.open_solver(task.solver)
     rates = {rate for rate in peers_rates(task, done).values() if rate}
     for seed in SEEDS:
-        yield _key(task, "user", seed), partial(_trained, task, seed, solver.parameter)
+        yield key(task, "user", seed), partial(_trained, task, seed, solver.parameter)
         ours = searched(task, done, seed)
         for share in SHARES if ours else ():
             made = _one_cycle(solver, ours, share)
-            yield _key(task, "ours", share, seed), partial(_trained, task, seed, made)
+            yield key(task, "ours", share, seed), partial(_trained, task, seed, made)
         for rate in sorted(rates):
             made = _one_cycle(solver, rate, 1)
-            yield _key(task, "peer", rate, seed), partial(_trained, task, seed, made)
+            yield key(task, "peer", rate, seed), partial(_trained, task, seed, made)
 
 
 def _one_cycle(solver: prototxt.SolverFile, max_lr: float | None, share: float) -> Any:

@@ -17,7 +17,8 @@ from caffe_clr.prototxt import SolverFile
 _EPOCHS_A_STEP = 4  # the paper: 2 to 10
 _CYCLES = range(advice.FEWEST_CYCLES, advice.HALVED_AWAY)
 _CYCLING = 0.8  # of a run with several cycles; the rate falls in the rest
-_LOWEST = 0.01  # of base_lr, at the end of that
+_DECLINED = 0.1  # of the bounds of exp_range, at the end of the last cycle
+_LOWEST = 0.01  # of the rate at their end, at the end of the run
 _FEWEST_ITERATIONS = 10
 _OTHERS = ("1cycle", "triangular2", "triangular", "exp_range")
 
@@ -69,7 +70,7 @@ def write(
 
     A single cycle takes nine tenths of the run. Of a run with several cycles, whole cycles
     of about 4 epochs up and 4 down take four fifths, and a second stage lowers the rate
-    from base_lr to a hundredth of it: a net is best after its rate has been lowered.
+    to a hundredth of where they end: a net is best after its rate has been lowered.
 
     Returns:
         The files, in the order of the stages; none if no bounds are suggested.
@@ -117,7 +118,7 @@ def _one_cycle(
                 "base_lr: a tenth of max_lr, as advised for a single cycle (arXiv 1803.09820)",
                 f"stepsize: the cycle takes {advice.ONE_CYCLE:.0%} of max_iter; after it, the rate"
                 " stays far below base_lr",
-                "1cycle: one high rate early, a low one at the end. It did best in our benchmark",
+                "1cycle: one high rate early, and a low one at the end",
             ],
         )
     ]
@@ -137,13 +138,16 @@ def _cycles(
     bounds = {"base_lr": base_lr, "max_lr": max_lr}
     cyclical = with_policy(given.parameter, plan.policy, stepsize, **bounds, stepsize=stepsize)
     cyclical.max_iter = 2 * stepsize * cycles
+    if "gamma" in plan.policy.fields and given.parameter.lr_policy != plan.policy.name:
+        cyclical.gamma = _DECLINED ** (1 / cyclical.max_iter)
     rest = plan.max_iter - cyclical.max_iter
-    bounds = {"base_lr": float(f"{_LOWEST * base_lr:.2g}"), "max_lr": base_lr}
+    end = float(policies.learning_rate(cyclical, cyclical.max_iter))
+    bounds = {"base_lr": float(f"{_LOWEST * end:.2g}"), "max_lr": float(f"{end:.2g}")}
     falling = with_policy(given.parameter, policies.FALLING, stepsize, **bounds, stepsize=rest)
     falling.start_lr_policy = cyclical.max_iter
     falling.max_iter = plan.max_iter
     remarks = [f"base_lr: {found.base_lr.reason}", f"max_lr: {found.max_lr.reason}"]
     return [
         (cyclical, [*remarks, f"stepsize: {cycles} whole cycles in four fifths of the run"]),
-        (falling, ["The rate falls from base_lr of the cycles to a hundredth of it"]),
+        (falling, ["The rate falls from where the cycles end to a hundredth of it"]),
     ]
