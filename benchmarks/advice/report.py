@@ -100,7 +100,8 @@ def _schedules(measured: Sequence[Task], done: dict[str, Record]) -> Table:
         " error",
         "half, whole: the solver that range-test writes, with a half or all of the user's"
         " iterations",
-        "=: not worse than the user's by more than one standard error; +: better by more; -: worse",
+        "+: better than the user's by more than one standard error; -: worse; =: neither",
+        "where the range test suggests nothing, the user keeps his own solver",
         "cost: of the range test, in percent of the user's iterations",
     ]
     title = "The user's solver, and the one that range-test writes"
@@ -125,8 +126,9 @@ def _rules(measured: Sequence[Task], done: dict[str, Record]) -> Table:
         "result of a single cycle with this max_lr and the user's iterations, as above; the"
         " median of",
         "the rates over three sweeps of 100 iterations from 1e-7 to 10, rounded to half an octave",
-        "mean: of accuracies only; a training that diverged, and a rule without a rate, count as"
-        " a guess",
+        "mean: of accuracies only; a training that diverged counts as a guess, and where there is"
+        " no",
+        "rate, the user keeps his own solver",
     ]
     table = tables.table("max_lr by the rules of other tools", "task", ["ours", *names], notes)
     for column in table.columns:
@@ -153,12 +155,16 @@ def _row_of_rules(task: Task, done: dict[str, Record]) -> list[tuple[float, bool
 
 
 def _results(task: Task, done: dict[str, Record], part: str) -> list[float]:
-    """The results of the seeds; of a training that diverged or was not possible, a guess."""
-    guess = measuring.guess(task)
+    """The results of the seeds. A training that diverged counts as a guess.
+
+    Where a range test suggests nothing, the user keeps his own solver.
+    """
     found = []
     for seed in SEEDS:
-        value = done.get(measuring.key(task, part, seed), {"value": None})["value"]
-        found.append(guess if value is None or math.isnan(value) else value)
+        own = measuring.key(task, "user", seed)
+        value = done.get(measuring.key(task, part, seed), done[own])["value"]
+        is_lost = value is None or math.isnan(value)
+        found.append(measuring.guess(task) if is_lost else float(value))
     return found
 
 

@@ -84,13 +84,10 @@ def search(
     steps.append(Step("sweep_1", low, high, first.iterations, f"trains up to {limit:.2g}"))
     low, high = (limit * factor for factor in _FINE_RANGE)
     second = sweep(2, low, high)
-    found = suggestions.swept(
-        [row["lr"] for row in second.losses],
-        [row["loss"] for row in second.losses],
-        diverged_at=second.diverged_at,
-    )
-    outcome = found.max_lr.reason.removeprefix("in the middle of ")
-    steps.append(Step("sweep_2", low, high, second.iterations, outcome))
+    columns = ([row[name] for row in second.losses] for name in ("iteration", "lr", "loss"))
+    found = suggestions.swept(*columns, diverged_at=second.diverged_at)
+    outcome = found.max_lr.reason.partition("in the middle of ")
+    steps.append(Step("sweep_2", low, high, second.iterations, outcome[2] or outcome[0]))
     return RangeTest(
         *(metrics.TRAINING_LOSS, seeds, second.losses, second.losses, second.diverged_at),
         *(found, second.stopped),

@@ -4,11 +4,13 @@ In a range test, time and rate are one variable. Where the accuracy starts to ri
 the rise slows, tells when a net has learned, not at which rate: a longer test moves both to
 lower rates. Where training stops working hardly moves. So max_lr comes from there:
 
-    turn      the rate of the lowest training loss, or of the best accuracy where no losses
-              are recorded, if the curve then gets worse for good, or the run diverges
-    max_lr    half of it, after a test of 8 epochs as the paper's; its bound for CIFAR-10 is
-              0.5 to 0.6 of it. On most nets, a longer test turns a little earlier: max_lr is
-              multiplied by the eighth root of epochs / 8
+    turn      in a linear test, the rate of the lowest training loss, or of the best accuracy
+              where no losses are recorded, if the curve then gets worse for good, or the run
+              diverges. max_lr is half of it; the paper's bound for CIFAR-10 is 0.57 to 0.7 of
+              it. On most nets, a longer test turns a little earlier, so max_lr is multiplied
+              by the eighth root of epochs / 8; the paper's test has 8 epochs
+    middle    in a geometric sweep, the middle of the rates with the lowest training loss,
+              likewise multiplied by a root of its length (see `swept`)
     base_lr   a sixth of max_lr, the ratio of the paper's bounds for CIFAR-10; its rule of
               thumb is a third or a quarter
 
@@ -20,8 +22,9 @@ counts only where the range can tell:
                  of what the loss fell, it fell at the upper rates before the turn. Such a
                  test tells how fast the rate rose
 
-Both say at which rate another test should end. `python -m benchmarks advice` measures, on
-real nets, how well bounds from different tests agree, and what a training with them reaches.
+Both say at which rate another test should end. The constants were chosen on the development
+tasks of `python -m benchmarks advice`, which measures how well bounds from different tests
+agree, and what a training with them reaches.
 """
 
 import math
@@ -40,6 +43,7 @@ FEWEST_TESTS = 8
 RATIO = 6  # of max_lr to base_lr
 _SHARE = 0.5
 _EPOCHS, _ROOT = 8, 8
+_DECADE, _DECADE_ROOT = 750, 4
 _EARLY, _LATE = 0.2, 0.8  # of the range
 _HARDLY = "the net had hardly begun to learn below that"
 _LEARNING = 0.55  # of the turn: where half of the gain came later, the net was still learning
@@ -121,16 +125,23 @@ def suggest(
     return _judged(curve, diverged_at, epochs)
 
 
-def swept(rates: ArrayLike, losses: ArrayLike, *, diverged_at: float | None = None) -> Suggestions:
+def swept(
+    iterations: ArrayLike,
+    rates: ArrayLike,
+    losses: ArrayLike,
+    *,
+    diverged_at: float | None = None,
+) -> Suggestions:
     """Suggest base_lr and max_lr from a geometric sweep.
 
-    max_lr is in the middle, on a logarithmic scale, of the rates at which the training loss
-    is lowest, give or take a tenth of what it fell. Unlike the turn of a linear test, it
-    needs no share: at any rate, the net has trained as long at the rates a little below.
+    The best rate is in the middle, on a logarithmic scale, of the rates at which the
+    training loss is lowest, give or take a tenth of what it fell. The shorter a sweep, the
+    less has been learned at the rates below, and the later the loss turns. So max_lr is the
+    best rate times the fourth root of the iterations per decade, divided by 750.
 
     Args:
-        rates: the rates of the displays, each a little above the one before by the same
-            factor, shape (displays,).
+        iterations: the iterations of the displays, shape (displays,).
+        rates: their rates, each above the one before by the same factor.
         losses: the training loss at each of them.
         diverged_at: the rate at which the training diverged, if it did.
     """
@@ -147,9 +158,16 @@ def swept(rates: ArrayLike, losses: ArrayLike, *, diverged_at: float | None = No
     if curve.half() > _LEARNING * middle:
         reason = f"the training loss is lowest at {middle:.2g}, but {_HARDLY}"
         return _none(reason, None, _MORE)
-    return _bounds(
-        middle, f"in the middle of {low:.2g} to {high:.2g}, where the training loss is lowest"
-    )
+    share = (_per_decade(iterations, rates) / _DECADE) ** (1 / _DECADE_ROOT)
+    where = f"in the middle of {low:.2g} to {high:.2g}, where the training loss is lowest"
+    return _bounds(share * middle, f"{share:.2g} of {middle:.3g}, {where}")
+
+
+def _per_decade(iterations: ArrayLike, rates: ArrayLike) -> float:
+    """How many iterations a geometric sweep takes for each factor of ten."""
+    first, last = np.asarray(iterations)[[0, -1]]
+    low, high = np.asarray(rates)[[0, -1]]
+    return float((last - first) / math.log10(high / low))
 
 
 def of_rows(
