@@ -103,14 +103,14 @@ def plot_comparison(entries: Sequence[Entry], title: str, path: Path) -> None:
 def plot_range_test(result: RangeTest, title: str, path: Path) -> None:
     """Draw accuracy and training loss against the rate, on a linear and a logarithmic axis.
 
-    Without recorded training losses, only the accuracy is drawn.
+    Without recorded training losses, only the accuracy is drawn; without tests, only the loss.
 
     Args:
         result: the range test, whose suggested bounds are drawn.
         title: the title of the plot.
         path: the PNG to write.
     """
-    heights = [2, 1] if result.losses else [2]
+    heights = [2, 1] if result.losses and result.metric.of_test else [2]
     figure = _figure(10, 1 + 1.5 * sum(heights))
     grid = figure.subplots(
         len(heights), 2, sharex="col", sharey="row", height_ratios=heights, squeeze=False
@@ -181,7 +181,7 @@ def _mark_turn(result: RangeTest, axes: "Axes") -> None:
     if turn is not None:
         top = axes.get_xaxis_transform()
         axes.plot(turn, 1, marker="v", color="black", clip_on=False, transform=top)
-        axes.text(turn, 1.04, f"{turn:.2g}", fontsize=8, transform=top)
+        axes.text(turn, 1.04, f"turns at {turn:.3g}", fontsize=8, transform=top)
 
 
 def _where_they_differ(entries: Sequence[Entry], scale: float) -> tuple[float, float]:
