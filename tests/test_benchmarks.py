@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 from google.protobuf import text_format
 
-from benchmarks import curves, figures, nets, suggestions, within_epoch
+from benchmarks import figures, nets, within_epoch
 from benchmarks.workers import Worker, started
 from caffe_clr import policies, prototxt
 from caffe_clr.harness.compilation import Tree
 from caffe_clr.harness.series import FEATURE
-from caffe_clr.method.suggestions import suggest
 from caffe_clr.runs import training
 from caffe_clr.runs.history import read_table
 
@@ -88,37 +87,6 @@ def test_a_benchmark_that_cannot_be_run_is_a_usage_error(
     assert done.stderr.startswith(f"error: {message}")
 
 
-def test_made_up_curves_are_known_and_repeat() -> None:
-    for kind in curves.KINDS:
-        one, again, another = (curves.make(kind, seed) for seed in (0, 0, 1))
-        assert np.array_equal(one.values, again.values)
-        assert not np.array_equal(one.values, another.values)
-        assert np.all(np.diff(one.rates) > 0)
-        assert one.values.size == one.rates.size
-        assert (one.base_lr is None) == (kind in ("flat", "flat loss"))
-        if one.base_lr is not None and one.max_lr is not None:
-            assert 0 < one.base_lr < one.max_lr
-
-
-def test_suggestions_are_mostly_right_and_sure_only_when_right() -> None:
-    counts = suggestions.count(list(curves.KINDS), range(7000, 7010), suggest)
-    for name in ("base_lr", "max_lr"):
-        total = sum((counts.by_kind[kind, name] for kind in curves.KINDS), suggestions.Count())
-        assert total.total == 10 * len(curves.KINDS)
-        assert total.right > 0.9 * total.total
-        sure = counts.by_confidence["high", name]
-        assert sure.total > 20
-        assert sure.right > 0.95 * sure.total
-
-
-def test_a_suggestion_is_right_within_a_factor_of_two() -> None:
-    assert suggestions.is_right(0.5, 1)
-    assert suggestions.is_right(2, 1)
-    assert suggestions.is_right(None, None)
-    for suggested, known in ((0.49, 1), (2.1, 1), (None, 1), (1, None)):
-        assert not suggestions.is_right(suggested, known)
-
-
 def test_the_commands_are_listed(root: Path) -> None:
     done = benchmarks(root, "--help")
     assert done.returncode == 0
@@ -129,7 +97,8 @@ def test_the_commands_are_listed(root: Path) -> None:
         "build",
         "accuracy",
         "within-epoch",
-        "suggestions",
+        "advice",
+        "advice-tables",
     )
     for command in commands:
         assert f" {command} " in done.stdout

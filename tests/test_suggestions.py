@@ -1,52 +1,56 @@
-"""Suggested bounds: on curves of real range tests, and on ones whose bounds are known."""
+"""Suggested bounds: on curves of real range tests, and on ones that turn where it is known."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import made_curves
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from caffe_clr.method import suggestions
-from caffe_clr.method.suggestions import Rule, Suggestions, suggest
+from caffe_clr.method import curves, suggestions
+from caffe_clr.method.suggestions import Suggestions, suggest, swept
+
+Values = NDArray[np.float64]
 
 # Smith's log of one range test of ResNet-56 on CIFAR-10, rate 0 to 3 in 5,000 iterations
 # (arXiv 1708.07120, Figure 2b): the accuracy every 100 iterations, up to iteration 4,500
-SUPER_RATES, SUPER_CONVERGENCE = np.loadtxt(
-    Path(__file__).parent / "recorded" / "super_convergence_range_test.csv",
-    delimiter=",",
-    skiprows=1,
-    usecols=(1, 2),
-    unpack=True,
-)
+SUPER_CONVERGENCE = Path(__file__).parent / "recorded" / "super_convergence_range_test.csv"
 
 # examples/cifar10/cifar10_full of Caffe, trained with this project for 4,000 iterations from
 # 0.0001 to 0.02 on a CPU, seed 1, on CIFAR-10 whose images had been through JPEG once: accuracy
 # every 80 iterations, training loss every 20; rates rounded to four digits, as all is
-RECORDED = Path(__file__).parent / "recorded" / "cifar10_range_test.csv"
-PAPER_BOUNDS = (0.001, 0.006)  # section 4.1 of the paper, on this data set and net
+CIFAR10 = Path(__file__).parent / "recorded" / "cifar10_range_test.csv"
+PAPER_MAX_LR = 0.006  # section 4.1 of the paper, on this data set and net
 
 RATES = np.linspace(0.001, 0.05, 50)
-RISES, SLOWS, FALLS = 0.005, 0.02, 0.035
+TURN = 0.02
+SWEPT = np.geomspace(1e-4, 1, 100)
+MORE = "test over more iterations, or more often"
+OTHER = "test higher or lower rates, or train for more epochs"
 
 
-def curve(rates: NDArray[np.float64], *, falls: float | None = None) -> NDArray[np.float64]:
-    """An accuracy of 0.1 up to RISES, straight up to 0.8 at SLOWS, and 0.2 from `falls` on."""
-    height = np.interp(rates, [RISES, SLOWS], [0.1, 0.8])
-    return height if falls is None else np.where(rates >= falls, 0.2, height)
+def curve(rates: Values = RATES, turn: float = TURN) -> Values:
+    """An accuracy that is learned early, is best at the turn and then falls back."""
+    points = [0.001, 0.4 * turn, turn, 1.6 * turn, 2.5 * turn]
+    return np.interp(rates, points, [0.1, 0.7, 0.8, 0.7, 0.2])
 
 
-def noise(seed: int, size: int, deviation: float = 0.01) -> NDArray[np.float64]:
+def loss(rates: Values = RATES, turn: float = TURN) -> Values:
+    return 2.3 - 2 * curve(rates, turn)
+
+
+def valley(low: float, high: float, rates: Values = SWEPT) -> Values:
+    """The loss of a sweep: it falls up to the rate `low`, and rises from `high` on."""
+    fallen = np.interp(np.log(rates), np.log([low / 30, low]), [2.3, 0.5])
+    return fallen + np.maximum(0, np.log(rates / high))
+
+
+def noise(seed: int, size: int = RATES.size, deviation: float = 0.01) -> Values:
     return np.random.default_rng(seed).normal(0, deviation, size)
-
-
-def rule(found: Suggestions, name: str) -> Rule:
-    (one,) = [rule for rule in found.rules if rule.name == name]
-    return one
 
 
 def bounds(found: Suggestions) -> tuple[float, float]:
@@ -56,304 +60,377 @@ def bounds(found: Suggestions) -> tuple[float, float]:
 
 
 def assert_nothing(found: Suggestions, reason: str) -> None:
-    for bound in (found.base_lr, found.max_lr):
-        assert (bound.rate, bound.confidence) == (None, "low")
-        assert reason in bound.reason
+    for bound in found.bounds.values():
+        assert (bound.rate, bound.reason) == (None, reason)
 
 
-def test_super_convergence_is_not_cut_off_at_its_first_dip() -> None:
-    found = suggest(SUPER_RATES, SUPER_CONVERGENCE)
-    base_lr, max_lr = bounds(found)
-    assert base_lr <= 0.1
-    assert max_lr > 0.4
-    assert found.max_lr.rule == "slows"
-    assert (rule(found, "holds").rate or 0) > 2.5
-    assert "holds up to 2.7; a larger max_lr is worth a try" in found.max_lr.reason
-    assert found.max_lr.confidence == "medium"
-
-
-@pytest.mark.parametrize("tests", range(30, SUPER_RATES.size + 1))
-def test_super_convergence_cut_short(tests: int) -> None:
-    assert bounds(suggest(SUPER_RATES[:tests], SUPER_CONVERGENCE[:tests]))[1] >= 0.3
-
-
-@pytest.mark.parametrize("seed", range(50))
-def test_super_convergence_with_a_tenth_of_its_tests_left_out(seed: int) -> None:
-    others = 1 + np.random.default_rng(seed).permutation(SUPER_RATES.size - 1)
-    kept = np.sort([0, *others[SUPER_RATES.size // 10 :]])  # a range test begins with a test
-    assert bounds(suggest(SUPER_RATES[kept], SUPER_CONVERGENCE[kept]))[1] >= 0.3
-
-
-def test_bounds_of_cifar10_are_those_of_the_paper() -> None:
-    with RECORDED.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    tests = [row for row in rows if row["accuracy"]]
-    trained = [row for row in rows if row["train_loss"]]
-    found = suggest(
-        [float(row["lr"]) for row in tests],
-        [float(row["accuracy"]) for row in tests],
-        loss_rates=[float(row["lr"]) for row in trained],
-        losses=[float(row["train_loss"]) for row in trained],
-    )
-    for suggested, papers in zip(bounds(found), PAPER_BOUNDS, strict=True):
-        assert papers / 1.5 <= suggested <= papers * 1.5
-    assert rule(found, "loss").rate is not None
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_known_bounds_are_found(seed: int) -> None:
-    found = suggest(RATES, curve(RATES) + noise(seed, RATES.size))
-    base_lr, max_lr = bounds(found)
-    assert base_lr == pytest.approx(RISES, abs=0.003)
-    assert max_lr == pytest.approx(SLOWS, abs=0.003)
-    assert (found.base_lr.rule, found.max_lr.rule) == ("rises", "slows")
-    assert (found.base_lr.confidence, found.max_lr.confidence) == ("medium", "medium")
-    assert rule(found, "falls").rate is None
-    assert rule(found, "max/3").rate == max_lr / 3
-    assert rule(found, "max/4").rate == max_lr / 4
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_a_flat_curve_has_no_bounds(seed: int) -> None:
-    found = suggest(RATES, 0.1 + noise(seed, RATES.size))
-    remedy = "test higher or lower rates, or train for more epochs"
-    assert_nothing(found, f"does not rise clearly above its start: {remedy}")
-    assert_nothing(suggest(RATES, np.full(RATES.size, 0.1)), "does not rise clearly")
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_noise_as_large_as_the_gain_has_no_bounds(seed: int) -> None:
-    found = suggest(RATES, 0.1 + (curve(RATES) - 0.1) / 7 + noise(seed, RATES.size, 0.1))
-    assert_nothing(found, "does not rise clearly")
-
-
-def test_an_accuracy_that_only_falls_has_no_bounds() -> None:
-    found = suggest(RATES, np.linspace(0.9, 0.1, RATES.size) + noise(0, RATES.size))
-    assert_nothing(found, "does not rise clearly")
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_a_curve_that_still_rises_has_no_max_lr(seed: int) -> None:
-    found = suggest(RATES / 3, curve(RATES / 3) + noise(seed, RATES.size))
-    assert found.base_lr.rate == pytest.approx(RISES, abs=0.003)
-    assert found.max_lr.rate is None
+def test_max_lr_of_cifar10_is_that_of_the_paper() -> None:
+    found = curves.read(CIFAR10).suggestions
+    assert PAPER_MAX_LR / 1.5 <= bounds(found)[1] <= PAPER_MAX_LR * 1.5
     assert found.max_lr.reason == (
-        "the accuracy still rises at the highest rate: test up to a higher rate"
+        "0.5 of 0.00856, where the training loss is lowest; it rises after that"
     )
-    assert rule(found, "max/3").rate is None
+
+
+def test_super_convergence_is_to_be_tested_at_higher_rates() -> None:
+    """Smith trained this net with rates of up to 3."""
+    found = curves.read(SUPER_CONVERGENCE).suggestions
+    assert_nothing(
+        found,
+        "the accuracy does not fall clearly within the range: test up to a higher rate, about 8.1",
+    )
+    assert found.end == pytest.approx(8.1)
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_max_lr_is_below_a_collapse(seed: int) -> None:
-    plateau = suggest(RATES, curve(RATES, falls=FALLS) + noise(seed, RATES.size))
-    assert bounds(plateau)[1] == pytest.approx(SLOWS, abs=0.003)
-    assert rule(plateau, "falls").rate == pytest.approx(FALLS, abs=0.003)
-    at_peak = suggest(RATES, curve(RATES, falls=0.018) + noise(seed, RATES.size))
-    assert bounds(at_peak)[1] < 0.018
-    assert "falls for good" in rule(at_peak, "falls").reason
-
-
-def test_max_lr_is_below_the_rate_of_divergence() -> None:
-    rising = RATES[RATES < 0.018]
-    diverged_at = 0.0185
-    found = suggest(rising, curve(rising), diverged_at=diverged_at)
-    assert found.max_lr.rule == "falls"
-    assert bounds(found)[1] <= rising[-1]
-    assert found.max_lr.reason.endswith(", and the training diverges at 0.0185")
-    assert found.max_lr.reason.startswith("the accuracy holds up to 0.01")
-
-
-def test_an_accuracy_risen_at_the_first_test_makes_base_lr_unsure() -> None:
-    found = suggest(RATES * 4, curve(RATES * 4))
-    assert (found.base_lr.rate, found.base_lr.confidence) == (RATES[1] * 4, "low")
-    assert found.base_lr.reason.endswith("the second rate tested; base_lr may be lower")
-    found = suggest(RATES * 10, curve(RATES * 10))
+def test_max_lr_is_half_of_the_rate_where_the_loss_turns(seed: int) -> None:
+    found = suggest([], [], loss_rates=RATES, losses=loss() + noise(seed))
     base_lr, max_lr = bounds(found)
-    assert (base_lr, found.base_lr.rule, found.base_lr.confidence) == (max_lr / 4, "max/4", "low")
-
-
-def test_few_tests_have_no_bounds() -> None:
-    few = np.linspace(0.001, 0.05, suggestions.FEWEST_TESTS)
-    assert bounds(suggest(few, curve(few)))
-    remedy = "test over more iterations, or more often"
-    assert_nothing(
-        suggest(few[1:], curve(few[1:])), f"7 tests are too few (8 are needed): {remedy}"
+    assert found.turn is not None
+    assert found.turn == pytest.approx(TURN, abs=0.004)
+    assert (max_lr, base_lr) == (found.turn / 2, found.turn / 12)
+    assert found.end is None
+    assert found.max_lr.reason == (
+        f"0.5 of {found.turn:.3g}, where the training loss is lowest; it rises after that"
     )
-    below = "end the range below 0.06, where the training diverges"
-    found = suggest(few[1:], curve(few[1:]), diverged_at=0.06)
-    assert_nothing(found, f"7 tests are too few (8 are needed): {below}")
-    lost = np.where(few == few[3], np.nan, curve(few))
-    assert_nothing(suggest(few, lost), "7 tests are too few")
-    assert_nothing(suggest([], []), "0 tests are too few")
+    assert found.base_lr.reason == "1/6 of max_lr, as in the paper's bounds for CIFAR-10"
+
+
+@pytest.mark.parametrize(("epochs", "share"), [(8, 0.5), (8 * 2**8, 1), (8 / 2**8, 0.25)])
+def test_a_longer_test_turns_earlier(epochs: float, share: float) -> None:
+    found = suggest([], [], loss_rates=RATES, losses=loss(), epochs=epochs)
+    assert found.turn is not None
+    assert bounds(found)[1] == share * found.turn
+    assert found.max_lr.reason.startswith(f"{share:.2g} of {found.turn:.3g}, where")
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_a_single_bad_test_decides_nothing(value: float) -> None:
+    for number in range(1, RATES.size - 1):
+        spoilt = curve()
+        spoilt[number] = value
+        assert suggest(RATES, spoilt).turn == pytest.approx(TURN, abs=0.004), number
+
+
+def test_the_training_loss_is_judged_before_the_accuracy() -> None:
+    found = suggest(RATES, curve(), loss_rates=RATES, losses=loss(turn=0.03))
+    assert found.turn == pytest.approx(0.03, abs=0.003)
+    assert "the training loss is lowest" in found.max_lr.reason
+
+
+@pytest.mark.parametrize("losses", [loss()[:7], 2.3 + noise(1), 2.3 + RATES])
+def test_the_accuracy_is_judged_where_losses_are_few_or_tell_nothing(losses: Values) -> None:
+    found = suggest(RATES, curve(), loss_rates=RATES[: losses.size], losses=losses)
+    assert found == suggest(RATES, curve())
+    assert found.max_lr.reason == (
+        f"0.5 of {found.turn:.3g}, where the accuracy is best; it falls after that"
+    )
 
 
 def test_of_few_tests_the_training_loss_is_judged() -> None:
-    found = suggest(RATES[:5], curve(RATES[:5]), loss_rates=RATES, losses=2.3 - curve(RATES))
-    base_lr, max_lr = bounds(found)
-    assert base_lr == pytest.approx(RISES, abs=0.003)
-    assert max_lr == pytest.approx(SLOWS, abs=0.003)
-    assert (found.base_lr.rule, found.base_lr.confidence) == ("learns", "medium")
-    assert found.base_lr.reason.startswith("the training loss starts to decrease at")
+    found = suggest(RATES[:5], curve()[:5], loss_rates=RATES, losses=2.3 + noise(1))
+    assert_nothing(found, f"the training loss does not fall clearly below its start: {OTHER}")
 
 
-@pytest.mark.parametrize("bump", [(0.3,), (0.34, 0.38), (0.4, 0.5, 0.3)])
-@pytest.mark.parametrize("with_loss", [True, False])
-def test_a_bump_before_the_rise_sets_no_base_lr(bump: Sequence[float], with_loss: bool) -> None:
-    accuracies = np.interp(RATES, [0.035, 0.045], [0.1, 0.8]) + noise(0, RATES.size)
-    losses = 2.3 - np.interp(RATES, [0.035, 0.045], [0, 1.5])
-    options: dict[str, Any] = {"loss_rates": RATES, "losses": losses} if with_loss else {}
-    expected = suggest(RATES, accuracies, **options).base_lr
-    accuracies[3 : 3 + len(bump)] = bump
-    found = suggest(RATES, accuracies, **options).base_lr
-    assert expected.rate == found.rate == pytest.approx(0.036, abs=0.001)
-    assert found.confidence == ("high" if with_loss else "medium")
+def test_a_loss_of_the_tests_is_an_accuracy_upside_down() -> None:
+    found = suggest(RATES, loss(), is_loss=True)
+    assert bounds(found) == bounds(suggest(RATES, curve()))
+    assert found.max_lr.reason == (
+        f"0.5 of {found.turn:.3g}, where the loss is lowest; it rises after that"
+    )
+    flat = suggest(RATES, np.full(RATES.size, 2.3), is_loss=True)
+    assert_nothing(flat, f"the loss does not fall clearly below its start: {OTHER}")
 
 
-def test_the_loss_makes_bounds_sure_or_unsure() -> None:
-    accuracies = curve(RATES, falls=FALLS) + noise(0, RATES.size)
-    same = suggest(RATES, accuracies, loss_rates=RATES, losses=2.3 - curve(RATES))
-    assert (same.base_lr.confidence, same.max_lr.confidence) == ("high", "high")
-    later = 2.3 - np.interp(RATES, [0.03, 0.05], [0, 1.5])
-    another = suggest(RATES, accuracies, loss_rates=RATES, losses=later)
-    assert (another.base_lr.confidence, another.max_lr.confidence) == ("low", "low")
+@pytest.mark.parametrize("turn", [0.045, 0.06])
+def test_a_range_that_ends_before_the_turn_is_too_narrow(turn: float) -> None:
+    found = suggest(RATES, curve(turn=turn))
+    assert_nothing(
+        found,
+        "the accuracy does not fall clearly within the range: test up to a higher rate, about 0.15",
+    )
+    assert found.turn == pytest.approx(min(turn, 0.05), abs=0.003)
+    assert found.end == pytest.approx(0.15)
+
+
+def test_a_curve_that_holds_does_not_turn() -> None:
+    holds = np.interp(RATES, [0.001, 0.008, TURN], [0.1, 0.7, 0.8])
+    found = suggest(RATES, holds - 0.05 * (RATES > 0.04))  # a twelfth of what it rose
+    assert "the accuracy does not fall clearly within the range" in found.max_lr.reason
+
+
+def test_a_range_that_goes_far_beyond_the_turn_is_too_wide() -> None:
+    found = suggest([], [], loss_rates=RATES * 5, losses=loss(RATES * 5))
+    assert found.turn is not None
+    assert found.turn < 0.05
+    end = 2.5 * found.turn
+    assert_nothing(
+        found,
+        f"the training loss is lowest at {found.turn:.3g}, in the first fifth of the range:"
+        f" test up to about {end:.2g}",
+    )
+    assert found.end == pytest.approx(end)
+
+
+def test_a_net_that_had_hardly_begun_to_learn_is_tested_again() -> None:
+    """It turns because the rates rose faster than it learned."""
+    late = np.interp(RATES, [0.014, TURN, 0.05], [0.1, 0.8, 0.2])
+    found = suggest(RATES, late)
+    assert_nothing(
+        found,
+        "the accuracy is best at 0.02, but the net had hardly begun to learn below that: test over"
+        " more epochs, or up to about 0.025",
+    )
+    assert found.turn == pytest.approx(TURN)
+    assert found.end == pytest.approx(0.025)
+
+
+def test_a_divergence_is_a_turn() -> None:
+    rising = RATES[RATES < 0.0195]
+    found = suggest(rising, curve(rising), diverged_at=0.02)
+    assert bounds(found)[1] == pytest.approx(TURN / 2, rel=0.15)
+    assert found.max_lr.reason == (
+        "0.5 of 0.018, where the accuracy is best; the training diverges at 0.02"
+    )
+
+
+def test_how_wide_a_range_is_counts_up_to_the_divergence() -> None:
+    early = RATES < 0.012
+    best_at = np.interp(RATES, [0.001, 0.002, 0.005, 0.012], [0.1, 0.7, 0.8, 0.3])[early]
+    assert bounds(suggest(RATES[early], best_at, diverged_at=0.012))
+    wide = suggest(RATES[early], best_at, diverged_at=0.03)
+    assert "in the first fifth of the range" in wide.max_lr.reason
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_loss_without_the_noise_of_small_tests_sets_the_bounds(seed: int) -> None:
-    accuracies = curve(RATES) + noise(seed, RATES.size, 0.2)
-    found = suggest(RATES, accuracies, loss_rates=RATES, losses=2.3 - curve(RATES))
-    base_lr, max_lr = bounds(found)
-    assert base_lr == pytest.approx(RISES, abs=0.002)
-    assert found.base_lr.rule == "learns"
-    assert max_lr == pytest.approx(SLOWS, abs=0.003)
+@pytest.mark.parametrize("gain", [0, 0.01])
+def test_a_curve_within_its_noise_has_no_bounds(seed: int, gain: float) -> None:
+    assert suggest(RATES, 0.1 + gain * curve() + noise(seed)).max_lr.rate is None
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_a_small_rise_that_the_loss_does_not_show_is_none(seed: int) -> None:
-    accuracies = 0.1 + (curve(RATES) - 0.1) / 17 + noise(seed, RATES.size)
-    flat = 2.3 + noise(seed + 100, RATES.size)
-    found = suggest(RATES, accuracies, loss_rates=RATES, losses=flat)
-    assert found.base_lr.rate is None
-    assert "clearly" in found.base_lr.reason or "loss shows nothing" in found.base_lr.reason
+def test_a_curve_that_only_gets_worse_has_no_bounds() -> None:
+    found = suggest(RATES, np.linspace(0.9, 0.1, RATES.size))
+    assert_nothing(found, f"the accuracy does not rise clearly above its start: {OTHER}")
+    found = suggest(RATES, np.full(RATES.size, 0.1), diverged_at=0.06)
+    assert_nothing(
+        found,
+        "the accuracy does not rise clearly above its start: end the range below 0.06, where the"
+        " training diverges",
+    )
+
+
+def test_few_values_have_no_bounds() -> None:
+    few = np.linspace(0.001, 0.05, suggestions.FEWEST_TESTS)
+    assert suggest(few, curve(few)).turn is not None
+    reason = "7 tests are too few (8 are needed): "
+    assert_nothing(suggest(few[1:], curve(few)[1:]), reason + MORE)
+    below = "end the range below 0.06, where the training diverges"
+    assert_nothing(suggest(few[1:], curve(few)[1:], diverged_at=0.06), reason + below)
+    lost = np.where(few == few[3], np.nan, curve(few))
+    assert_nothing(suggest(few, lost), reason + MORE)
+    assert_nothing(suggest([], []), f"0 tests are too few (8 are needed): {MORE}")
+    few_losses = suggest([], [], loss_rates=few[:5], losses=loss(few)[:5])
+    assert_nothing(few_losses, f"5 displays are too few (8 are needed): {MORE}")
+
+
+def test_values_that_are_no_numbers_are_left_out() -> None:
+    accuracies = curve() + noise(0)
+    kept = np.arange(RATES.size) % 7 != 3
+    accuracies[~kept] = [np.nan, np.inf, -np.inf, np.nan, np.nan, np.nan, np.nan]
+    assert suggest(RATES, accuracies) == suggest(RATES[kept], accuracies[kept])
+    assert bounds(suggest(RATES, accuracies))
 
 
 def test_a_net_that_guesses_another_class_has_not_learned() -> None:
     guesses = np.repeat([0.098, 0.1135, 0.1028, 0.1135, 0.1135], 10)
-    found = suggest(RATES, guesses, chance=0.1)
-    assert_nothing(found, "the best accuracy, 0.114, is not clearly above chance, 0.1: test higher")
-    assert bounds(suggest(RATES, curve(RATES), chance=0.1)) == bounds(suggest(RATES, curve(RATES)))
+    assert_nothing(
+        suggest(RATES, guesses, chance=0.1),
+        f"the best accuracy, 0.114, is not clearly above chance, 0.1: {OTHER}",
+    )
+    fallen = suggest(RATES, guesses, chance=0.1, loss_rates=RATES, losses=loss())
+    assert "is not clearly above chance, 0.1" in fallen.max_lr.reason
+    assert suggest(RATES, curve(), chance=0.1) == suggest(RATES, curve())
 
 
-def test_a_few_images_above_chance_are_no_rise() -> None:
-    found = suggest(RATES, np.interp(RATES, [RATES[10], RATES[40]], [0.118, 0.131]), chance=0.1)
-    assert_nothing(found, "the best accuracy, 0.131, is not clearly above chance, 0.1: test higher")
+@pytest.mark.parametrize("seed", range(20))
+def test_a_sweep_is_best_in_the_middle_of_its_valley(seed: int) -> None:
+    losses = valley(0.01, 0.09) + noise(seed, SWEPT.size, 0.02)
+    found = swept(SWEPT, losses)
+    base_lr, max_lr = bounds(found)
+    assert max_lr == pytest.approx(0.03, rel=0.3)
+    assert base_lr == max_lr / 6
+    assert found.max_lr.reason.startswith("in the middle of 0.0")
+    assert found.max_lr.reason.endswith(", where the training loss is lowest")
 
 
-def test_what_is_ragged_at_chance_is_not_ragged() -> None:
-    accuracies = np.interp(RATES, [0.03, 0.05], [0.1, 0.8])
-    accuracies[:25] = 0.1 + 0.09 * (np.arange(25) % 2)
-    found = suggest(RATES, accuracies)
-    assert rule(found, "ragged").rate is None
+def test_a_sweep_that_diverges_needs_no_rise() -> None:
+    kept = SWEPT < 0.09
+    losses = valley(0.01, 0.09)
+    assert bounds(swept(SWEPT[kept], losses[kept], diverged_at=0.09))[1] == pytest.approx(
+        bounds(swept(SWEPT, losses))[1], rel=0.15
+    )
+
+
+@pytest.mark.parametrize(
+    ("losses", "reason"),
+    [
+        (valley(0.01, 0.09)[:50], "the training loss does not rise again up to 0.0095: " + OTHER),
+        (2.3 + 0 * SWEPT, "the training loss does not fall clearly below its start: " + MORE),
+        (2.3 + SWEPT, "the training loss does not fall clearly below its start: " + MORE),
+        (valley(0.01, 0.09)[:7], "7 displays are too few: " + MORE),
+    ],
+)
+def test_a_sweep_that_tells_nothing_has_no_bounds(losses: Values, reason: str) -> None:
+    assert_nothing(swept(SWEPT[: losses.size], losses), reason)
+
+
+def test_a_sweep_too_fast_for_the_net_has_no_bounds() -> None:
+    late = np.interp(np.log(SWEPT), np.log([0.02, 0.025, 0.03, 0.3]), [2.3, 0.6, 0.5, 3])
+    found = swept(SWEPT, late)
     assert found.max_lr.rate is None
+    assert found.max_lr.reason.endswith(f"but the net had hardly begun to learn below that: {MORE}")
 
 
-def test_tests_without_a_number_are_left_out() -> None:
-    accuracies = curve(RATES) + noise(0, RATES.size)
-    kept = np.arange(RATES.size) % 7 != 3
-    accuracies[~kept] = [np.nan, np.inf, -np.inf, np.nan, np.nan, np.nan, np.nan]
-    assert suggest(RATES, accuracies) == suggest(RATES[kept], accuracies[kept])
+def test_losses_of_a_sweep_that_are_no_numbers_are_left_out() -> None:
+    losses = valley(0.01, 0.09)
+    losses[[3, 40, 98]] = np.nan, np.inf, np.nan
+    kept = np.isfinite(losses)
+    assert swept(SWEPT, losses) == swept(SWEPT[kept], losses[kept])
 
 
-def test_the_lowest_training_loss_is_told() -> None:
-    losses = (RATES - SLOWS) ** 2
-    losses[3], losses[40:] = -1, np.nan  # one batch that was lucky; the training diverged
-    found = suggest(RATES, curve(RATES), loss_rates=RATES, losses=losses)
-    assert rule(found, "loss").rate == pytest.approx(SLOWS, abs=0.0025)
-    assert "loss" not in [rule.name for rule in suggest(RATES, curve(RATES)).rules]
+def test_made_up_curves_are_known_and_repeat() -> None:
+    for kind in made_curves.KINDS:
+        one, again, another = (made_curves.make(kind, seed) for seed in (0, 0, 1))
+        assert np.array_equal(one.values, again.values)
+        assert not np.array_equal(one.values, another.values)
+        assert np.all(np.diff(one.rates) > 0)
+        assert one.values.size == one.rates.size
+        assert (one.base_lr is None) == (kind in ("flat", "flat loss"))
+        if one.base_lr is not None and one.max_lr is not None:
+            assert 0 < one.base_lr < one.max_lr
 
 
-def test_a_loss_is_an_accuracy_upside_down() -> None:
-    accuracies = curve(RATES, falls=FALLS) + noise(0, RATES.size)
-    upside_down = suggest(RATES, -accuracies, is_loss=True)
-    for one, other in zip(upside_down.rules, suggest(RATES, accuracies).rules, strict=True):
-        assert (one.field, one.name, one.rate) == (other.field, other.name, other.rate)
-    assert upside_down.base_lr.reason == "the loss starts to decrease at 0.007"
-    assert upside_down.max_lr.reason == "the decrease slows at 0.019"
-    assert rule(upside_down, "falls").reason == "the loss rises for good after 0.034"
-    losses = 2.3 - 2 * accuracies
-    losses[-5:] = 87.3365
-    expected = bounds(suggest(RATES, accuracies))
-    assert bounds(suggest(RATES, losses, is_loss=True)) == expected
+NEVER_FALL = ["plateau", "late", "rising", "bump", "in two steps", "few tests"]
+FALL = ["declines", "peak", "two bumps", "wanders"]
 
 
-@pytest.mark.parametrize("tests", [12, 50])
-@pytest.mark.parametrize("value", [0.0, 1.0])
-def test_one_bad_test_moves_no_bound(tests: int, value: float) -> None:
-    rates = np.linspace(0.001, 0.05, tests)
-    accuracies = curve(rates) + noise(0, tests)
-    expected = bounds(suggest(rates, accuracies))
-    for index in range(1, tests):
-        outlier = accuracies.copy()
-        outlier[index] = value
-        found = suggest(rates, outlier)
-        # next to a bound it may be taken for the neighbour
-        assert bounds(found) == pytest.approx(expected, abs=1.1 * (rates[1] - rates[0])), index
-        assert rule(found, "falls").rate is None, index
+def of_made(kind: str, seed: int) -> tuple[made_curves.Known, Suggestions]:
+    known = made_curves.make(kind, seed)
+    return known, suggest(
+        *(known.rates, known.values),
+        loss_rates=known.loss_rates,
+        losses=known.losses,
+        diverged_at=known.diverged_at,
+        is_loss=known.is_loss,
+        chance=known.chance,
+    )
 
 
-@pytest.mark.parametrize("value", [0.0, 1.0])
-def test_one_bad_test_ends_no_rise(value: float) -> None:
-    rates = RATES / 3
-    for index in range(1, rates.size):
-        outlier = curve(rates) + noise(0, rates.size)
-        outlier[index] = value
-        assert suggest(rates, outlier).max_lr.rate is None, index
+@pytest.mark.parametrize("kind", NEVER_FALL)
+def test_made_curves_that_never_fall_are_to_end_higher(kind: str) -> None:
+    for seed in range(20):
+        known, found = of_made(kind, seed)
+        assert found.max_lr.rate is None, seed
+        assert ": test up to a higher rate, about " in found.max_lr.reason, seed
+        assert found.end == pytest.approx(3 * known.rates[-1]), seed
 
 
-def test_a_dip_before_the_rise_is_not_ragged() -> None:
-    rates = np.linspace(0, 0.018, 50)
-    accuracies = curve(rates)
-    accuracies[0] = 0.2
-    found = suggest(rates, accuracies)
-    assert rule(found, "ragged").rate is None
-    assert found.max_lr.rate is None
+@pytest.mark.parametrize("kind", FALL)
+def test_max_lr_of_made_curves_is_at_their_knee_or_somewhat_below(kind: str) -> None:
+    right = 0
+    for seed in range(30):
+        known, found = of_made(kind, seed)
+        if found.max_lr.rate is None:
+            assert known.max_lr is None or found.end is not None, seed
+        else:
+            assert known.max_lr is not None, seed
+            assert known.max_lr / 2.5 <= found.max_lr.rate <= known.max_lr * 1.4, seed
+            right += 1
+    assert right
+
+
+def test_max_lr_of_made_curves_is_below_their_divergence() -> None:
+    for seed in range(30):
+        known, found = of_made("diverges", seed)
+        assert known.diverged_at is not None
+        if found.max_lr.rate is not None:
+            assert found.max_lr.rate < known.diverged_at / 1.9, seed
+
+
+@pytest.mark.parametrize("kind", ["flat", "flat loss"])
+def test_made_curves_that_learn_nothing_have_no_bounds(kind: str) -> None:
+    for seed in range(20):
+        assert of_made(kind, seed)[1].max_lr.rate is None, seed
+
+
+def assert_sound(found: Suggestions, scaled: Suggestions, factor: float) -> None:
+    """Both bounds or none, in order, and the same ones where all rates are multiplied."""
+    assert all(bound.reason for bound in found.bounds.values())
+    if found.max_lr.rate is None:
+        assert found.base_lr.rate is None
+        assert scaled.max_lr.rate is None
+    else:
+        base_lr, max_lr = bounds(found)
+        assert 0 < base_lr < max_lr
+        assert found.end is None
+        assert bounds(scaled) == (base_lr * factor, max_lr * factor)
+    for one, other in ((found.turn, scaled.turn), (found.end, scaled.end)):
+        assert other == (None if one is None else one * factor)
+
+
+SCALES = st.integers(-20, 20).map(lambda n: 2.0**n)  # exact, so that no rounding decides
 
 
 @st.composite
-def curves(draw: st.DrawFn) -> tuple[Sequence[float], Sequence[float]]:
-    rates = draw(st.lists(st.just(0.0) | st.floats(1e-30, 1e30), max_size=60, unique=True))
-    accuracies = st.lists(st.floats(0, 1), min_size=len(rates), max_size=len(rates))
-    return sorted(rates), draw(accuracies)
+def made(draw: st.DrawFn, *, from_zero: bool) -> tuple[Sequence[float], Sequence[float]]:
+    """Rates that rise, and a value for each."""
+    positive = st.floats(1e-30, 1e30)
+    each = st.just(0.0) | positive if from_zero else positive
+    rates = draw(st.lists(each, max_size=60, unique=True))
+    values = st.lists(st.floats(0, 1), min_size=len(rates), max_size=len(rates))
+    return sorted(rates), draw(values)
 
 
 @given(
-    tested=curves(),
-    exponent=st.integers(-20, 20),
+    tested=made(from_zero=True),
+    factor=SCALES,
     diverged_at=st.none() | st.floats(0, 1e30),
-    is_loss=st.booleans(),
+    epochs=st.none() | st.floats(0.01, 1000),
+    kind=st.sampled_from(["accuracy", "loss", "training loss"]),
 )
 def test_every_curve_has_sound_bounds_or_none(
-    tested: Any, exponent: int, diverged_at: float | None, is_loss: bool
+    tested: tuple[Sequence[float], Sequence[float]],
+    factor: float,
+    diverged_at: float | None,
+    epochs: float | None,
+    kind: str,
 ) -> None:
-    rates, accuracies = tested
-    factor = 2.0**exponent  # exact, so that no comparison is decided by rounding
-    options: dict[str, Any] = {"is_loss": is_loss, "losses": accuracies}
-    found = suggest(rates, accuracies, loss_rates=rates, diverged_at=diverged_at, **options)
-    scaled = [rate * factor for rate in rates]
-    scaled_end = None if diverged_at is None else diverged_at * factor
-    other = suggest(scaled, accuracies, loss_rates=scaled, diverged_at=scaled_end, **options)
-    for name in ("base_lr", "max_lr"):
-        bound, scaled_bound = getattr(found, name), getattr(other, name)
-        assert bound.reason
-        assert bound.confidence in ("high", "medium", "low")
-        assert not (bound.confidence == "high" and "worth a try" in bound.reason)
-        if bound.rate is None:
-            assert scaled_bound.rate is None
-        else:
-            assert scaled_bound.rate == bound.rate * factor
-            assert bound.rate in rates or bound.rule == "max/4"
-    base_lr, max_lr = found.base_lr, found.max_lr
-    if base_lr.rate is not None and max_lr.rate is not None:
-        assert 0 < base_lr.rate < max_lr.rate
-    if base_lr.rule == "max/4":
-        assert base_lr.rate == rule(found, "max/4").rate
+    def judged(factor: float) -> Suggestions:
+        rates, values = [rate * factor for rate in tested[0]], tested[1]
+        options: dict[str, Any] = {
+            "diverged_at": None if diverged_at is None else diverged_at * factor,
+            "epochs": epochs,
+        }
+        if kind == "training loss":
+            return suggest([], [], loss_rates=rates, losses=values, **options)
+        return suggest(rates, values, is_loss=kind == "loss", **options)
+
+    found = judged(1)
+    assert_sound(found, judged(factor), factor)
+    assert found.turn is None or found.turn in tested[0]
+    if found.max_lr.rate is not None and found.turn is not None:
+        assert found.max_lr.rate < found.turn
+
+
+@given(tested=made(from_zero=False), factor=SCALES, diverges=st.booleans())
+def test_every_sweep_has_sound_bounds_or_none(
+    tested: tuple[Sequence[float], Sequence[float]], factor: float, diverges: bool
+) -> None:
+    def judged(factor: float) -> Suggestions:
+        rates = [rate * factor for rate in tested[0]]
+        return swept(rates, tested[1], diverged_at=2e30 * factor if diverges else None)
+
+    found = judged(1)
+    assert_sound(found, judged(factor), factor)
+    if found.max_lr.rate is not None:
+        assert tested[0][0] <= found.max_lr.rate <= tested[0][-1]
