@@ -11,7 +11,8 @@ from caffe_clr.errors import ClrError, Interrupted, UsageError
 from caffe_clr.experiments import datasets
 from caffe_clr.harness import build_record
 from caffe_clr.harness.compilation import Tree
-from caffe_clr.method import comparison, range_test
+from caffe_clr.method import comparison, sweeps
+from caffe_clr.method.range_test import range_test
 from caffe_clr.runs import run_folder, training
 from caffe_clr.runs.options import TrainingOptions
 
@@ -67,16 +68,22 @@ def test_a_run_that_ended_before_its_first_row_is_begun_again(
 
 
 @pytest.mark.parametrize(
-    "name", ["range_test_solver.prototxt", "range_test.csv", "triangular2_solver.prototxt"]
+    ("name", "options"),
+    [
+        ("range_test_solver.prototxt", sweeps.Options(0.001, 0.1, iterations=20)),
+        ("range_test.csv", sweeps.Options(0.001, 0.1, iterations=20)),
+        ("triangular2_1_solver.prototxt", sweeps.Options(0.001, 0.1, iterations=20)),
+        ("1cycle_solver.prototxt", sweeps.Options(policy="1cycle")),
+        ("sweep_2/range_test_solver.prototxt", sweeps.Options()),
+    ],
 )
 def test_a_range_test_does_not_begin_over_files(
-    name: str, write_solver: Write, tmp_path: Path
+    name: str, options: sweeps.Options, write_solver: Write, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     before = put(out, name)
-    options = range_test.Options(min_lr=0.001, max_lr=0.1, iterations=20)
     with pytest.raises(UsageError, match=f"{out}/{name} already exists"):
-        range_test.range_test(write_solver(), out, options)
+        range_test(write_solver(), out, options)
     assert contents(out) == before
 
 

@@ -15,6 +15,7 @@ from caffe_clr.caffe_log import reader
 from caffe_clr.errors import ClrError, UsageError
 from caffe_clr.method import suggestions, tables
 from caffe_clr.method.results import RangeTest
+from caffe_clr.method.suggestions import Suggestions
 from caffe_clr.runs import history, metrics, run_folder
 from caffe_clr.runs.history import OWN_COLUMNS, History, Row
 from caffe_clr.runs.metrics import Metric
@@ -33,7 +34,8 @@ class _Recorded:
     """The rows of a range test, each with its lr; `train` has the loss as `loss`.
 
     `losses` are outputs of the tests that are known to be losses, and `metric` is the one
-    to judge by, where more is known than names.
+    to judge by, where more is known than names. `chance` is of that metric; see
+    suggestions.suggest for it and for `epochs`. `is_sweep`: the rate rises geometrically.
     """
 
     test: list[Row]
@@ -42,6 +44,9 @@ class _Recorded:
     seeds: Sequence[int] = (1,)
     losses: set[str] = field(default_factory=set)
     metric: Metric | None = None
+    chance: float | None = None
+    epochs: float | None = None
+    is_sweep: bool = False
 
 
 def read(
@@ -93,12 +98,30 @@ def read(
     else:
         metric = _found(path, test, outputs, recorded)
     rows = metric.rows(History(train, test, recorded.losses))
-    suggested = suggestions.of_rows(metric, rows, train, diverged_at=diverged_at)
+    suggested = _judged(recorded, metric, rows, train, diverged_at)
     stopped = f"Diverged at rate {diverged_at:.4g}" if diverged_at is not None else ""
     return RangeTest(
         *(metric, recorded.seeds, rows, train, diverged_at, suggested),
         stopped=stopped,
         others=[name for name in outputs if name != metric.name],
+    )
+
+
+def _judged(
+    recorded: _Recorded,
+    metric: Metric,
+    rows: Sequence[Row],
+    train: Sequence[Row],
+    diverged_at: float | None,
+) -> Suggestions:
+    if recorded.is_sweep:
+        rates, losses = ([row[name] for row in train] for name in ("lr", "loss"))
+        return suggestions.swept(rates, losses, diverged_at=diverged_at)
+    return suggestions.of_rows(
+        *(metric, rows, train),
+        diverged_at=diverged_at,
+        chance=recorded.chance if metric == recorded.metric else None,
+        epochs=recorded.epochs,
     )
 
 
@@ -152,14 +175,22 @@ def _read_range_test(folder: Path) -> _Recorded:
     try:
         about = json.loads(path.read_text())
         seeds, diverged_at = [int(seed) for seed in about["seeds"]], about["diverged_at"]
-        folders = [folder / f"seed_{seed}" for seed in seeds]
+        steps = about.get("steps", [])
+        last = folder / steps[-1]["name"] if steps else folder
+        folders = [last / f"seed_{seed}" for seed in seeds]
         metric = metrics.recorded_metric(run_folder.read_status(folders[0]))
         histories = [run_folder.read_history(each) for each in folders]
     except (OSError, ValueError, LookupError, TypeError):
         raise ClrError(f"{path}: cannot be read; give the range_test.csv beside it") from None
     losses = metrics.over_seeds([each.train for each in histories], "loss")
     train = [{**row, "loss": row["mean"]} for row in losses]
-    return _Recorded(_tests_over_seeds(histories), train, diverged_at, seeds, metric=metric)
+    return _Recorded(
+        *(_tests_over_seeds(histories), train, diverged_at, seeds),
+        metric=metric,
+        chance=about.get("chance"),
+        epochs=about.get("epochs"),
+        is_sweep=bool(steps),
+    )
 
 
 def _tests_over_seeds(histories: Sequence[History]) -> list[Row]:
@@ -255,7 +286,8 @@ def _named(
         return Metric(name, of_test=True, is_accuracy=not is_loss)
     if _is_training_loss(name) and recorded.train:
         return metrics.TRAINING_LOSS
-    raise UsageError(f"{path}: has no output {name}; use one of {', '.join(outputs)}")
+    names = dict.fromkeys([*outputs, *(["loss"] if recorded.train else [])])
+    raise UsageError(f"{path}: has no output {name}; use one of {', '.join(names)}")
 
 
 def _found(path: Path, rows: Sequence[Row], outputs: list[str], recorded: _Recorded) -> Metric:

@@ -55,14 +55,15 @@ def range_test(
     plan = new_solver.plan(solver, options)
     is_own = any(folder.is_dir() for folder in [*out.glob("seed_*"), *out.glob("*/seed_*")])
     files = rf"range_test(_solver)?\..*|{new_solver.names(plan.policy)}"
-    run_folder.check_replaced(out, files, is_own=is_own)
+    for folder in (out, *out.glob("sweep_*")):
+        run_folder.check_replaced(folder, files, is_own=is_own)
     if options.min_lr is None and options.max_lr is None:
         result = _searched(solver, plan.max_iter, out, options, on_progress, on_warning)
     else:
         result = _tested(solver, out, options, on_progress, on_warning)
     result.solvers.extend(new_solver.write(solver, plan, result.suggestions, out, options.images))
     write_csv(result.rows, out / "range_test.csv")
-    _write_json(result, solver_file, out)
+    _write_json(result, solver, options, out)
     return result
 
 
@@ -161,15 +162,22 @@ def _iterations(solver: SolverFile, options: Options) -> int:
     return iterations
 
 
-def _write_json(result: RangeTest, solver_file: Path, out: Path) -> None:
+def _write_json(result: RangeTest, solver: SolverFile, options: Options, out: Path) -> None:
+    last = result.steps[-1].name if result.steps else ""
+    sweep = prototxt.read_solver(out / last / sweeps.SOLVER)
     content: dict[str, Any] = {
-        "solver": str(solver_file),
-        "min_lr": result.losses[0]["lr"] if result.losses else None,
+        "solver": solver.name,
+        "min_lr": sweep.base_lr,
+        "max_lr": float(policies.learning_rate(sweep, sweep.max_iter)),
+        "iterations": sweep.max_iter,
+        "trained": result.iterations,
         "seeds": list(result.seeds),
         "metric": result.metric.name,
         "diverged_at": result.diverged_at,
         "suggestions": asdict(result.suggestions),
-        "iterations": result.iterations,
         "steps": [asdict(step) for step in result.steps],
     }
+    if not result.steps:  # what else the test is judged by
+        content["epochs"] = sweeps.epochs_of(solver, sweep.max_iter, options)
+        content["chance"] = metrics.chance(solver)
     (out / "range_test.json").write_text(json.dumps(content, indent=2) + "\n")
