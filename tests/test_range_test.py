@@ -14,16 +14,19 @@ from google.protobuf import text_format
 
 from caffe_clr import policies, prototxt
 from caffe_clr.errors import ClrError, UsageError
-from caffe_clr.method.range_test import Options, range_test
+from caffe_clr.method import curves
+from caffe_clr.method.range_test import range_test
 from caffe_clr.method.results import RangeTest
-from caffe_clr.runs import run_folder
+from caffe_clr.method.sweeps import Options
+from caffe_clr.runs import run_folder, training
 from caffe_clr.runs.history import read_table
 
 pytestmark = pytest.mark.usefixtures("digits_root")
 DIGITS = Path("models/digits/fixed_solver.prototxt")
 EPOCH = 30  # iterations
-# above 0.2 it depends on the last bits, and so on the threads, whether the net diverges
-SWEEP: dict[str, Any] = {"min_lr": 0.001, "max_lr": 0.2}
+RANGE: dict[str, Any] = {"min_lr": 0.001, "max_lr": 0.3}
+# above 0.2 it depends on the last bits, and so on the threads, whether the loss rises too far
+SWEEP: dict[str, Any] = {**RANGE, "stop_early": False}
 # what the folder of a range test holds, without those of its seeds
 FILES = {"range_test.csv", "range_test.json", "range_test_solver.prototxt"}
 SMALL = """
@@ -100,10 +103,10 @@ def test_two_seeds_over_eight_epochs(
 
     tests, displays = list(range(0, 241, 4)), list(range(0, 240, 2))
     assert [row["iteration"] for row in found.rows] == tests
-    assert [row["lr"] for row in found.rows] == rates(tests, 240, **SWEEP)
-    assert found.rows[-1]["lr"] == float(np.float32(0.2))
+    assert [row["lr"] for row in found.rows] == rates(tests, 240, **RANGE)
+    assert found.rows[-1]["lr"] == float(np.float32(0.3))
     assert [row["iteration"] for row in found.losses] == displays
-    assert [row["lr"] for row in found.losses] == rates(displays, 240, **SWEEP)
+    assert [row["lr"] for row in found.losses] == rates(displays, 240, **RANGE)
     for row in found.rows:
         low, high = row["accuracy_low"], row["accuracy_high"]
         assert 0 <= low <= high <= 1
@@ -116,26 +119,27 @@ def test_two_seeds_over_eight_epochs(
 
     assert {path.name for path in out.iterdir()} == {
         *FILES,
-        *("seed_1701", "seed_1702", "triangular2_solver.prototxt"),
+        *("seed_1701", "seed_1702", "1cycle_solver.prototxt"),
     }
     assert read_table(out / "range_test.csv") == (found.rows, 0)
     written = json.loads((out / "range_test.json").read_text())
     assert (written["iterations"], written["seeds"]) == (240, [1701, 1702])
+    assert (written["trained"], written["epochs"], written["chance"]) == (480, 8, 0.1)
+    assert [written["min_lr"], written["max_lr"]] == [row["lr"] for row in found.rows[::60]]
     assert written["suggestions"]["max_lr"]["rate"] == found.suggestions.max_lr.rate
     assert not snapshots(out)
     assert not list((tmp_path / "elsewhere").iterdir())
     assert not list((tmp_path / "temporary").iterdir())
 
-    assert found.solver == out / "triangular2_solver.prototxt"
-    solver = prototxt.read_solver(found.solver)
-    base_lr, max_lr = suggested(found)
-    assert SWEEP["min_lr"] <= base_lr < max_lr <= SWEEP["max_lr"]
-    assert (solver.lr_policy, solver.stepsize) == ("triangular2", 4 * EPOCH)
-    assert (solver.base_lr, solver.max_lr) == (np.float32(base_lr), np.float32(max_lr))
-    assert solver.max_iter == 1200
-    assert policies.learning_rate(solver, solver.max_iter) == np.float32(base_lr)
+    assert (found.iterations, found.steps) == (480, ())
+    assert found.solvers == [out / "1cycle_solver.prototxt"]
+    solver = prototxt.read_solver(found.solvers[0])
+    max_lr = suggested(found)[1]
+    assert RANGE["min_lr"] < max_lr < RANGE["max_lr"]
+    assert (solver.lr_policy, solver.stepsize, solver.max_iter) == ("1cycle", 540, 1200)
+    assert (solver.base_lr, solver.max_lr) == (np.float32(f"{max_lr / 10:.2g}"), np.float32(max_lr))
     kept = prototxt.read_solver(file)
-    assert Path(solver.snapshot_prefix).name == "triangular2"
+    assert Path(solver.snapshot_prefix).name == "1cycle"
     for field in ("lr_policy", "base_lr", "max_lr", "stepsize", "max_iter", "snapshot_prefix"):
         kept.ClearField(field)
         solver.ClearField(field)
@@ -155,69 +159,25 @@ def test_a_range_test_that_is_finished_is_not_trained_again(tmp_path: Path) -> N
     assert read_table(out / "range_test.csv") == (first.rows, 0)
 
 
-@pytest.mark.parametrize(
-    ("policy", "max_iter", "cycles"), [("triangular", 30, 3), ("exp_range", 99999, 7)]
-)
-def test_a_cyclical_policy_is_kept(
-    policy: str, max_iter: int, cycles: int, write_solver: Callable[..., Path], tmp_path: Path
+def test_a_policy_with_several_cycles_and_a_cyclical_momentum_are_kept(
+    write_solver: Callable[..., Path], tmp_path: Path
 ) -> None:
-    own = {"max_lr": 0.02, "stepsize": 7, "start_lr_policy": 3, "gamma": 0.999}
-    file = write_solver(lr_policy=policy, max_iter=max_iter, **own)
+    own = {"lr_policy": "triangular", "max_lr": 0.02, "stepsize": 7, "start_lr_policy": 3}
+    file = write_solver(**own, momentum=0.95, cyclical_momentum=[0.85, 7], gamma=0.999)
     found = range_test(file, tmp_path / "out", Options(**SWEEP, epochs=8, seed=0))
-    assert [row["lr"] for row in found.rows] == rates(list(range(0, 241, 4)), 240, **SWEEP)
-    assert (list(found.seeds), found.solver) == (
-        [0],
-        tmp_path / "out" / f"{policy}_solver.prototxt",
-    )
-    assert found.solver is not None
-    solver = prototxt.read_solver(found.solver)
-    assert (solver.lr_policy, solver.stepsize, solver.start_lr_policy) == (policy, 120, 0)
-    assert (solver.base_lr, solver.max_lr) == tuple(map(np.float32, suggested(found)))
-    assert solver.max_iter == 240 * cycles
-    assert solver.HasField("gamma") == (policy == "exp_range")
-    if policy == "exp_range":
-        assert solver.gamma == np.float32(0.999)
-
-
-def test_1cycle_is_written_where_it_is_asked_for(
-    write_solver: Callable[..., Path], tmp_path: Path
-) -> None:
-    file = write_solver(momentum=0.95, cyclical_momentum=[0.85, 7], max_iter=1000)
-    found = range_test(file, tmp_path / "out", Options(**SWEEP, epochs=8, policy="1cycle"))
-    momenta = policies.momentum(np.arange(0, 241, 4), momentum=0.95, cyclical_momentum=[0.85, 240])
-    recorded, _ = read_table(tmp_path / "out" / "seed_1701" / "test.csv")
+    tests = list(range(0, 241, 4))
+    assert list(found.seeds) == [0]
+    assert [row["lr"] for row in found.rows] == rates(tests, 240, **RANGE)
+    momenta = policies.momentum(tests, momentum=0.95, cyclical_momentum=[0.85, 240])
+    recorded, _ = read_table(tmp_path / "out" / "seed_0" / "test.csv")
     assert [row["momentum"] for row in recorded] == momenta.astype(float).tolist()
-    assert found.solver == tmp_path / "out" / "1cycle_solver.prototxt"
-    solver = prototxt.read_solver(found.solver)
-    max_lr = suggested(found)[1]
-    assert (solver.lr_policy, solver.max_lr) == ("1cycle", np.float32(max_lr))
-    assert solver.base_lr == np.float32(f"{max_lr / 10:.2g}")
-    assert (solver.stepsize, solver.max_iter) == (450, 1000)
-    assert list(solver.cyclical_momentum) == [np.float32(0.85), 450]
-    text = found.solver.read_text()
-    assert (
-        "# base_lr: a tenth of max_lr, as advised for a single cycle (arXiv 1803.09820).\n" in text
-    )
-    assert "# stepsize: the cycle takes 90% of max_iter, much as in the solver files" in text
-    own = write_solver(lr_policy="1cycle", max_lr=0.1, stepsize=3, max_iter=1000)
-    assert range_test(own, tmp_path / "own", Options(**SWEEP, epochs=8)).solver == (
-        tmp_path / "own" / "1cycle_solver.prototxt"
-    )
-
-
-def test_a_policy_that_cannot_be_written_is_refused(
-    write_solver: Callable[..., Path], tmp_path: Path
-) -> None:
-    def refusal(file: Path, policy: str) -> str:
-        with pytest.raises(UsageError) as refused:
-            range_test(file, tmp_path / "out", Options(**SWEEP, epochs=8, policy=policy))
-        return str(refused.value)
-
-    told = "--policy decay: give one of triangular, triangular2, exp_range, 1cycle"
-    assert refusal(DIGITS, "decay") == told
-    told = "max_iter is 0; set it to 3 or more, because the cycle of 1cycle takes 90% of it"
-    assert refusal(write_solver(max_iter=None), "1cycle").endswith(told)
-    assert not (tmp_path / "out").exists()
+    assert found.solvers == [
+        tmp_path / "out" / f"triangular_{stage}_solver.prototxt" for stage in (1, 2)
+    ]
+    cyclical = prototxt.read_solver(found.solvers[0])
+    assert (cyclical.base_lr, cyclical.max_lr) == tuple(map(np.float32, suggested(found)))
+    history = training.train(found.solvers, tmp_path / "run")
+    assert history.test[-1]["iteration"] == 1200
 
 
 def test_a_solver_that_cannot_be_trained_is_refused_before_anything_is_written(
@@ -248,7 +208,7 @@ def test_a_diverging_sweep_ends_early_and_keeps_its_rows(tmp_path: Path) -> None
     assert ";" not in found.stopped
     assert "end the range below" in found.suggestions.max_lr.reason
     # at these rates the net learns nothing
-    assert found.solver is None
+    assert found.solvers == []
     assert {path.name for path in out.iterdir()} == {*FILES, "seed_1701"}
 
 
@@ -351,8 +311,8 @@ def test_a_solver_without_a_test_net_is_judged_by_its_training_loss(
     assert [row["iteration"] for row in found.rows] == list(range(0, 240, 2))
     assert found.rows == found.losses
     base_lr, max_lr = suggested(found)
-    assert 0.001 <= base_lr < max_lr < 0.2
-    assert (tmp_path / "out" / "triangular2_solver.prototxt").is_file()
+    assert RANGE["min_lr"] < base_lr < max_lr < RANGE["max_lr"]
+    assert (tmp_path / "out" / "1cycle_solver.prototxt").is_file()
 
 
 @pytest.mark.parametrize(
@@ -436,22 +396,10 @@ def test_images_that_cannot_be_counted_are_given(uncounted: Path, tmp_path: Path
     with pytest.raises(ClrError, match=r"DummyData cannot be counted; give --images"):
         range_test(uncounted, tmp_path / "out", Options(**sweep, epochs=8))
     assert not (tmp_path / "out").exists()
-    found = range_test(uncounted, tmp_path / "given", Options(**sweep, epochs=8, images=250))
+    range_test(uncounted, tmp_path / "given", Options(**sweep, epochs=8, images=250))
     assert run_folder.read_status(tmp_path / "given" / "seed_1701")["iteration"] == 8 * 25
-    assert found.solver is not None
-    assert prototxt.read_solver(found.solver).stepsize == 4 * 25
-
-
-def test_a_step_without_a_count_is_a_sixth_of_the_run(uncounted: Path, tmp_path: Path) -> None:
-    found = range_test(
-        uncounted, tmp_path / "out", Options(min_lr=0.0001, max_lr=1, iterations=200)
-    )
-    assert found.solver is not None
-    solver = prototxt.read_solver(found.solver)
-    assert (solver.stepsize, solver.max_iter) == (100, 600)
-    assert (
-        "a sixth of the run, because the length of an epoch is unknown" in found.solver.read_text()
-    )
+    written = json.loads((tmp_path / "given" / "range_test.json").read_text())
+    assert (written["iterations"], written["epochs"], written["chance"]) == (200, 8, None)
 
 
 def test_another_range_is_refused_before_anything_is_trained(
@@ -462,3 +410,79 @@ def test_another_range_is_refused_before_anything_is_trained(
     with pytest.raises(UsageError, match="started with another max_lr"):
         range_test(file, out, Options(0.001, 0.6, iterations=20, seeds=2, resume=True))
     assert [folder.name for folder in out.glob("seed_*")] == ["seed_1701"]
+
+
+def test_without_rates_two_sweeps_find_them(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    progress: list[tuple[int, int]] = []
+    warnings: list[str] = []
+    found = range_test(
+        DIGITS,
+        out,
+        Options(),
+        on_progress=lambda done, total: progress.append((done, total)),
+        on_warning=warnings.append,
+    )
+    max_iter = prototxt.read_solver(DIGITS).max_iter
+    assert found.iterations <= 0.15 * max_iter
+    assert progress[-1][1] <= 0.15 * max_iter
+    assert progress == sorted(progress)
+    assert warnings == []
+
+    assert {path.name for path in out.iterdir()} == {
+        *("range_test.csv", "range_test.json", "1cycle_solver.prototxt", "sweep_1", "sweep_2"),
+    }
+    coarse, fine = found.steps
+    assert (coarse.name, fine.name) == ("sweep_1", "sweep_2")
+    assert coarse.outcome.startswith("trains up to ")
+    assert fine.outcome.endswith(", where the training loss is lowest")
+    own = prototxt.read_solver(DIGITS).base_lr
+    assert coarse.min_lr == pytest.approx(own / 100)
+    assert coarse.min_lr < fine.min_lr < fine.max_lr < coarse.max_lr
+    assert fine.max_lr == pytest.approx(400 * fine.min_lr)
+    assert found.iterations == coarse.iterations + fine.iterations
+    assert not snapshots(out)
+
+    assert (found.metric.name, found.metric.of_test) == ("loss", False)
+    assert found.rows == found.losses
+    assert read_table(out / "range_test.csv") == (found.rows, 0)
+    swept = [row["lr"] for row in found.losses]
+    assert swept[0] == pytest.approx(fine.min_lr)
+    factors = np.array(swept[1:]) / swept[:-1]
+    assert factors == pytest.approx(np.full(factors.size, factors[0]), rel=1e-4)
+    max_lr = found.suggestions.max_lr.rate
+    assert max_lr is not None
+    assert 0.03 < max_lr < 0.5  # models/digits has 0.1
+    assert prototxt.read_solver(found.solvers[0]).max_lr == np.float32(f"{max_lr:.2g}")
+
+    written = json.loads((out / "range_test.json").read_text())
+    assert (written["iterations"], written["trained"]) == (144, found.iterations)
+    assert written["min_lr"] == pytest.approx(fine.min_lr)
+    assert written["max_lr"] == pytest.approx(fine.max_lr, rel=1e-3)
+    assert [step["name"] for step in written["steps"]] == ["sweep_1", "sweep_2"]
+    assert curves.read(out).suggestions == found.suggestions
+
+
+def test_sweeps_that_are_finished_are_not_trained_again(tmp_path: Path) -> None:
+    first = range_test(DIGITS, tmp_path / "out", Options(iterations=60, seeds=2, jobs=2))
+    records = sorted(tmp_path.rglob("train.csv"))
+    assert len(records) == 4
+    assert "loss_low" in first.rows[0]
+    before = [record.stat().st_mtime_ns for record in records]
+    options = Options(iterations=60, seeds=2, jobs=2, resume=True)
+    assert range_test(DIGITS, tmp_path / "out", options) == first
+    assert [record.stat().st_mtime_ns for record in records] == before
+
+
+def test_the_length_of_sweeps_may_be_given(tmp_path: Path) -> None:
+    found = range_test(DIGITS, tmp_path / "out", Options(epochs=10, max_iter=100, stop_early=False))
+    assert [step.iterations for step in found.steps] == [300 // 8, 300]
+
+
+@pytest.mark.parametrize("rate", [{"min_lr": 0.1}, {"max_lr": 0.1}])
+def test_a_single_rate_is_no_range(rate: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(
+        UsageError, match="give both --min-lr and --max-lr, or neither to have the range found"
+    ):
+        range_test(DIGITS, tmp_path / "out", Options(**rate, epochs=8))
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,154 @@
+"""The solvers that a range test writes: one cycle, or several and a stage that ends low."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from caffe_clr import policies, prototxt
+from caffe_clr.errors import UsageError
+from caffe_clr.method import new_solver, schedule
+from caffe_clr.method.suggestions import Bound, Suggestions
+from caffe_clr.method.sweeps import Options
+
+Write = Callable[..., Path]
+FOUND = Suggestions(Bound(0.01234, "the reason of base_lr"), Bound(0.07404, "that of max_lr"))
+NONE = Suggestions(Bound(None, "no reason"), Bound(None, "no reason"))
+LEAST = "give the length of the training that the bounds are for, at least 10"
+
+
+def written(file: Path, found: Suggestions = FOUND, **options: Any) -> list[Path]:
+    """The files that are written for a solver."""
+    solver = prototxt.open_solver(file)
+    plan = new_solver.plan(solver, Options(**options))
+    return new_solver.write(solver, plan, found, file.parent, options.get("images"))
+
+
+def test_a_single_cycle_takes_nine_tenths_of_the_run(write_solver: Write, tmp_path: Path) -> None:
+    own = {"momentum": 0.95, "cyclical_momentum": [0.85, 7], "start_lr_policy": 3}
+    file = write_solver(lr_policy="fixed", max_lr=None, stepsize=None, max_iter=1000, **own)
+    (path,) = written(file)
+    assert path == tmp_path / "1cycle_solver.prototxt"
+    solver = prototxt.read_solver(path)
+    assert (solver.lr_policy, solver.stepsize, solver.max_iter) == ("1cycle", 450, 1000)
+    assert (solver.base_lr, solver.max_lr) == (np.float32(0.0074), np.float32(0.074))
+    assert list(solver.cyclical_momentum) == [np.float32(0.85), 450]
+    assert (solver.start_lr_policy, solver.snapshot_prefix) == (0, "elsewhere/1cycle")
+    assert solver.random_seed == 5
+    assert path.read_text().splitlines()[:6] == [
+        f"# {file} with the bounds and the schedule that caffe-clr range-test suggests.",
+        "# max_lr: that of max_lr.",
+        "# base_lr: a tenth of max_lr, as advised for a single cycle (arXiv 1803.09820).",
+        "# stepsize: the cycle takes 90% of max_iter; after it, the rate stays far below base_lr.",
+        "# 1cycle: one high rate early, and a low one at the end.",
+        "# Other schedules with these bounds: --policy triangular2, triangular, exp_range.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("policy", "max_iter", "cycles", "stepsize"),
+    [
+        ("triangular", 10, 3, 1),  # an epoch is one iteration
+        ("triangular2", 40, 4, 4),
+        ("exp_range", 1200, 7, 68),
+    ],
+)
+def test_after_several_cycles_the_rate_falls(
+    policy: str, max_iter: int, cycles: int, stepsize: int, write_solver: Write, tmp_path: Path
+) -> None:
+    own: dict[str, Any] = {"gamma": 0.999} if policy == "exp_range" else {}
+    file = write_solver(lr_policy=policy, max_iter=max_iter, start_lr_policy=3, **own)
+    files = written(file)
+    assert files == [tmp_path / f"{policy}_{stage}_solver.prototxt" for stage in (1, 2)]
+    cyclical, falling = map(prototxt.read_solver, files)
+    assert (cyclical.lr_policy, cyclical.stepsize, cyclical.start_lr_policy) == (
+        *(policy, stepsize, 0),
+    )
+    assert (cyclical.base_lr, cyclical.max_lr) == (np.float32(0.012), np.float32(0.074))
+    assert cyclical.max_iter == 2 * stepsize * cycles
+    assert (cyclical.HasField("gamma"), falling.HasField("gamma")) == ("gamma" in own, False)
+    assert cyclical.gamma == np.float32(own.get("gamma", 0))
+    end = float(policies.learning_rate(cyclical, cyclical.max_iter))
+    assert (falling.lr_policy, falling.start_lr_policy) == ("decay", cyclical.max_iter)
+    assert (falling.max_iter, falling.stepsize) == (max_iter, max_iter - cyclical.max_iter)
+    assert falling.max_lr == np.float32(f"{end:.2g}")
+    assert falling.base_lr == np.float32(f"{end / 100:.2g}")
+    assert {falling.snapshot_prefix, cyclical.snapshot_prefix} == {f"elsewhere/{policy}"}
+    for number, path in enumerate(files, 1):
+        assert f"\n# Stage {number} of 2: train them together.\n" in path.read_text()
+    text = files[0].read_text()
+    assert "# base_lr: the reason of base_lr.\n# max_lr: that of max_lr.\n" in text
+    assert f"# stepsize: {cycles} whole cycles in four fifths of the run.\n" in text
+    others = [
+        name for name in ("1cycle", "triangular2", "triangular", "exp_range") if name != policy
+    ]
+    assert f"# Other schedules with these bounds: --policy {', '.join(others)}.\n" in text
+
+
+@pytest.mark.parametrize("policy", ["triangular", "triangular2", "exp_range"])
+def test_the_stages_are_one_schedule_without_a_jump(policy: str, write_solver: Write) -> None:
+    file = write_solver(lr_policy="fixed", max_lr=None, stepsize=None, max_iter=1000)
+    files = written(file, policy=policy)
+    rates = [row["lr"] for row in schedule.schedule(files)]
+    assert len(rates) == 1000
+    assert 0.06 < max(rates) <= np.float32(0.074)
+    assert max(np.abs(np.diff(rates))) < 0.0015
+    assert rates[-1] < 0.02 * rates[0]
+
+
+def test_exp_range_declines_to_a_tenth_where_the_solver_has_another_policy(
+    write_solver: Write,
+) -> None:
+    files = written(write_solver(lr_policy="step", gamma=0.5, max_iter=1000), policy="exp_range")
+    cyclical, falling = map(prototxt.read_solver, files)
+    assert cyclical.gamma**cyclical.max_iter == pytest.approx(0.1, rel=1e-3)
+    assert falling.max_lr == pytest.approx(cyclical.base_lr / 10, rel=0.05)
+
+
+def test_the_run_may_be_of_another_length(write_solver: Write) -> None:
+    (path,) = written(write_solver(), policy="1cycle", max_iter=5000)
+    one = prototxt.read_solver(path)
+    assert (one.stepsize, one.max_iter) == (2250, 5000)
+    cyclical, falling = map(prototxt.read_solver, written(write_solver(), max_iter=5000))
+    assert (cyclical.lr_policy, cyclical.stepsize) == ("triangular2", 2000 // 7)
+    assert falling.max_iter == 5000
+
+
+def test_cycles_of_an_uncounted_net_are_as_few_as_advised(
+    write_solver: Write, tmp_path: Path
+) -> None:
+    layer = 'layer { name: "d" type: "DummyData" top: "d" dummy_data_param { shape { dim: 10 } } }'
+    (tmp_path / "net.prototxt").write_text(layer)
+    file = write_solver(net=str(tmp_path / "net.prototxt"), max_iter=6000)
+    cyclical = prototxt.read_solver(written(file)[0])
+    assert (cyclical.stepsize, cyclical.max_iter) == (800, 4800)
+    counted = prototxt.read_solver(written(file, images=1250)[0])  # an epoch is 125 iterations
+    assert (counted.stepsize, counted.max_iter) == (480, 4800)
+
+
+def test_without_bounds_nothing_is_written(write_solver: Write, tmp_path: Path) -> None:
+    file = write_solver()
+    assert written(file, NONE) == []
+    assert list(tmp_path.glob("*.prototxt")) == [file]
+
+
+@pytest.mark.parametrize(
+    ("fields", "options", "message"),
+    [
+        (
+            {},
+            {"policy": "decay"},
+            "--policy decay: give one of triangular, triangular2, exp_range, 1cycle",
+        ),
+        ({}, {"max_iter": 9}, f"--max-iter 9: {LEAST}"),
+        ({"max_iter": None}, {}, f"solver.prototxt: max_iter 0: {LEAST}"),
+    ],
+)
+def test_what_cannot_be_written_is_refused(
+    fields: dict[str, Any], options: dict[str, Any], message: str, write_solver: Write
+) -> None:
+    with pytest.raises(UsageError) as refused:
+        written(write_solver(**fields), **options)
+    assert str(refused.value).endswith(message)
