@@ -13,8 +13,8 @@ from caffe_clr.method.curves import read as suggest
 from caffe_clr.runs.history import Row
 
 ROWS: list[Row] = [
-    {"iteration": 20 * at, "lr": (at + 1) / 1000, "loss": 2 - min(1.5, max(0, at - 4) / 10)}
-    for at in range(50)
+    {"iteration": 20 * at, "lr": (at + 1) / 1000, "loss": loss}  # which is lowest at 0.021
+    for at, loss in enumerate(0.5 + max(0, 10 - at) / 5 + abs(at - 20) / 50 for at in range(50))
 ]
 
 
@@ -59,7 +59,7 @@ def same(rows: list[Row], others: list[Row]) -> bool:
 def test_a_spreadsheet_is_read_in_any_dialect(content: bytes, write: Callable[..., Path]) -> None:
     path = write(content)
     assert same(tables.read(path).rows, ROWS)
-    assert suggest(path).suggestions.base_lr.rate == pytest.approx(0.005, abs=0.0021)
+    assert suggest(path).suggestions.max_lr.rate == pytest.approx(0.0105, abs=0.0015)
 
 
 @pytest.mark.parametrize(
