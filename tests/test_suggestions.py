@@ -1,5 +1,6 @@
 """Suggested bounds: on curves of real range tests, and on ones that turn where it is known."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from caffe_clr.method import curves, suggestions
 from caffe_clr.method.suggestions import Suggestions, suggest, swept
@@ -252,22 +253,35 @@ def test_a_net_that_guesses_another_class_has_not_learned() -> None:
     assert suggest(RATES, curve(), chance=0.1) == suggest(RATES, curve())
 
 
+def sweep(rates: ArrayLike, losses: ArrayLike, length: float = 1, **options: Any) -> Suggestions:
+    """What is suggested for a sweep of `length` times 750 iterations per decade."""
+    rates = np.asarray(rates)
+    iterations = 750 * length * np.log10(rates / rates[:1])
+    return swept(iterations, rates, losses, **options)
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_a_sweep_is_best_in_the_middle_of_its_valley(seed: int) -> None:
     losses = valley(0.01, 0.09) + noise(seed, SWEPT.size, 0.02)
-    found = swept(SWEPT, losses)
+    found = sweep(SWEPT, losses)
     base_lr, max_lr = bounds(found)
     assert max_lr == pytest.approx(0.03, rel=0.3)
     assert base_lr == max_lr / 6
-    assert found.max_lr.reason.startswith("in the middle of 0.0")
+    assert re.match(r"1 of 0\.0\d+, in the middle of 0\.0", found.max_lr.reason)
     assert found.max_lr.reason.endswith(", where the training loss is lowest")
+
+
+def test_a_short_sweep_turns_late() -> None:
+    losses = valley(0.01, 0.09)
+    short, long = (bounds(sweep(SWEPT, losses, length))[1] for length in (1 / 16, 16))
+    assert long == pytest.approx(4 * short)
 
 
 def test_a_sweep_that_diverges_needs_no_rise() -> None:
     kept = SWEPT < 0.09
     losses = valley(0.01, 0.09)
-    assert bounds(swept(SWEPT[kept], losses[kept], diverged_at=0.09))[1] == pytest.approx(
-        bounds(swept(SWEPT, losses))[1], rel=0.15
+    assert bounds(sweep(SWEPT[kept], losses[kept], diverged_at=0.09))[1] == pytest.approx(
+        bounds(sweep(SWEPT, losses))[1], rel=0.15
     )
 
 
@@ -281,12 +295,12 @@ def test_a_sweep_that_diverges_needs_no_rise() -> None:
     ],
 )
 def test_a_sweep_that_tells_nothing_has_no_bounds(losses: Values, reason: str) -> None:
-    assert_nothing(swept(SWEPT[: losses.size], losses), reason)
+    assert_nothing(sweep(SWEPT[: losses.size], losses), reason)
 
 
 def test_a_sweep_too_fast_for_the_net_has_no_bounds() -> None:
     late = np.interp(np.log(SWEPT), np.log([0.02, 0.025, 0.03, 0.3]), [2.3, 0.6, 0.5, 3])
-    found = swept(SWEPT, late)
+    found = sweep(SWEPT, late)
     assert found.max_lr.rate is None
     assert found.max_lr.reason.endswith(f"but the net had hardly begun to learn below that: {MORE}")
 
@@ -295,7 +309,7 @@ def test_losses_of_a_sweep_that_are_no_numbers_are_left_out() -> None:
     losses = valley(0.01, 0.09)
     losses[[3, 40, 98]] = np.nan, np.inf, np.nan
     kept = np.isfinite(losses)
-    assert swept(SWEPT, losses) == swept(SWEPT[kept], losses[kept])
+    assert sweep(SWEPT, losses) == sweep(SWEPT[kept], losses[kept])
 
 
 def test_made_up_curves_are_known_and_repeat() -> None:
@@ -428,7 +442,7 @@ def test_every_sweep_has_sound_bounds_or_none(
 ) -> None:
     def judged(factor: float) -> Suggestions:
         rates = [rate * factor for rate in tested[0]]
-        return swept(rates, tested[1], diverged_at=2e30 * factor if diverges else None)
+        return sweep(rates, tested[1], diverged_at=2e30 * factor if diverges else None)
 
     found = judged(1)
     assert_sound(found, judged(factor), factor)

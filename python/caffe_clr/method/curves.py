@@ -115,8 +115,8 @@ def _judged(
     diverged_at: float | None,
 ) -> Suggestions:
     if recorded.is_sweep:
-        rates, losses = ([row[name] for row in train] for name in ("lr", "loss"))
-        return suggestions.swept(rates, losses, diverged_at=diverged_at)
+        columns = ([row[name] for row in train] for name in ("iteration", "lr", "loss"))
+        return suggestions.swept(*columns, diverged_at=diverged_at)
     return suggestions.of_rows(
         *(metric, rows, train),
         diverged_at=diverged_at,
