@@ -113,6 +113,14 @@ def test_an_output_is_chosen(write: Callable[..., Path], tmp_path: Path) -> None
         read(path, "top_5")
 
 
+def test_an_output_that_is_named_is_judged_instead_of_the_losses(tmp_path: Path) -> None:
+    file = csv_file(tmp_path / "curve")
+    assert read(file).suggestions.by_loss
+    named = read(file, "top_1")
+    assert not named.suggestions.by_loss
+    assert "the accuracy is best" in named.suggestions.max_lr.reason
+
+
 def test_what_the_reader_of_a_log_leaves_out_is_warned_of(tmp_path: Path) -> None:
     path, warnings = log(tmp_path / "train.log"), list[str]()
     read(path, on_warning=warnings.append)

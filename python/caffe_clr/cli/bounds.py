@@ -13,7 +13,6 @@ from caffe_clr.errors import ClrError, UsageError
 from caffe_clr.method import curves, plots
 from caffe_clr.method.range_test import range_test
 from caffe_clr.method.results import RangeTest
-from caffe_clr.method.suggestions import FEWEST_TESTS
 from caffe_clr.method.sweeps import Options
 from caffe_clr.runs import run_folder
 from caffe_clr.runs.jobs import KEPT
@@ -91,7 +90,7 @@ def _show_result(result: RangeTest, title: str, picture: Path | None, console: C
 def _judged_by(result: RangeTest) -> str:
     """The outputs that are judged, and those that are not."""
     metric, others = result.metric, list(result.others)
-    if len(result.losses) >= FEWEST_TESTS or not metric.of_test:
+    if result.suggestions.by_loss:
         judged = f"training loss (lower is better), {len(result.losses)} values"
         if metric.of_test:
             others.insert(0, metric.name)

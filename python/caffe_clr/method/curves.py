@@ -63,9 +63,9 @@ def read(
             table such as a CSV. A table has the columns lr, an output and, optionally,
             the training loss as loss or train_loss (see tables.read). Only the rise up
             to the highest rate is judged.
-        output: the output to judge by. Default: the one that range-test would use, if
-            the net is known (see metrics.metric_of_net); otherwise an output named like
-            an accuracy, else a loss, else the training loss.
+        output: the output to judge by. Default: the training loss, if it is recorded; else
+            the output that metrics.metric_of_net chooses, if the net is known; else one
+            named like an accuracy or a loss.
         lower_is_better: lower values of `output` are better, whatever its name.
         on_warning: called with a message if part of the data is ignored.
 
@@ -98,7 +98,8 @@ def read(
     else:
         metric = _found(path, test, outputs, recorded)
     rows = metric.rows(History(train, test, recorded.losses))
-    suggested = _judged(recorded, metric, rows, train, diverged_at)
+    named = output is not None and metric.of_test
+    suggested = _judged(recorded, metric, rows, [] if named else train, diverged_at)
     stopped = f"Diverged at rate {diverged_at:.4g}" if diverged_at is not None else ""
     return RangeTest(
         *(metric, recorded.seeds, rows, train, diverged_at, suggested),
@@ -114,7 +115,7 @@ def _judged(
     train: Sequence[Row],
     diverged_at: float | None,
 ) -> Suggestions:
-    if recorded.is_sweep:
+    if recorded.is_sweep and train:
         columns = ([row[name] for row in train] for name in ("iteration", "lr", "loss"))
         return suggestions.swept(*columns, diverged_at=diverged_at)
     return suggestions.of_rows(

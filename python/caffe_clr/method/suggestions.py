@@ -29,7 +29,7 @@ agree, and what a training with them reaches.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -71,12 +71,14 @@ class Suggestions:
     Attributes:
         turn: the rate from which on training gets worse, wherever it is in the range.
         end: the rate at which another range test should end, if this one cannot tell.
+        by_loss: whether the training loss was judged, not the tests.
     """
 
     base_lr: Bound
     max_lr: Bound
     turn: float | None = None
     end: float | None = None
+    by_loss: bool = True
 
     @property
     def bounds(self) -> dict[str, Bound]:
@@ -119,10 +121,13 @@ def suggest(
     if curve is None:
         given = accuracies if np.size(accuracies) or not np.size(losses) else losses
         found = f"{_finite(given)} {'displays' if given is losses else 'tests'}"
-        return _none(f"{found} are too few ({FEWEST_TESTS} are needed)", diverged_at, _MORE)
+        few = _none(f"{found} are too few ({FEWEST_TESTS} are needed)", diverged_at, _MORE)
+        return replace(few, by_loss=given is losses)
     if reason := _not_learned(curve, test, chance):
-        return _none(reason, diverged_at, _OTHER)
-    return _judged(curve, diverged_at, epochs)
+        judged = _none(reason, diverged_at, _OTHER)
+    else:
+        judged = _judged(curve, diverged_at, epochs)
+    return replace(judged, by_loss=curve is loss)
 
 
 def swept(

@@ -135,7 +135,7 @@ def suggest(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Judge by this output. Default: the one that range-test would use.",
+            help="Judge by this output. Default: the training loss, if it is recorded.",
         ),
     ] = None,
     lower_is_better: Annotated[
