@@ -22,24 +22,21 @@ def test_the_demo(
 ) -> None:
     done = run_cli("demo", "--out", "demo")
     assert done.returncode == 0, done.stderr
-    rows = dict(re.findall(r" (fixed|triangular2) +1,200 +(\d+\.\d+) ± \d+\.\d+ ", done.stdout))
-    assert set(rows) == {"fixed", "triangular2"}
-    assert float(rows["triangular2"]) >= 95
+    rows = dict(re.findall(r" (fixed|1cycle) +1,200 +(\d+\.\d+) ± \d+\.\d+ ", done.stdout))
+    assert set(rows) == {"fixed", "1cycle"}
+    assert float(rows["1cycle"]) >= 95
     for name, size in (("range_test", (1500, 825)), ("comparison", (1200, 825))):
         plot = tmp_path / "demo" / name / f"{name}.png"
         assert f"Plot: {plot}" in done.stdout
         height, width, _ = imread(plot).shape
         assert (width, height) == size
-    suggested = prototxt.read_solver(
-        tmp_path / "demo" / "range_test" / "triangular2_solver.prototxt"
-    )
-    assert f"base_lr {suggested.base_lr:.2g} (" in done.stdout
-    assert f"max_lr {suggested.max_lr:.2g} (" in done.stdout
-    assert (suggested.stepsize, suggested.max_iter) == (120, 1200)
-    with (tmp_path / "demo" / "comparison" / "triangular2.csv").open() as file:
+    suggested = prototxt.read_solver(tmp_path / "demo" / "range_test" / "1cycle_solver.prototxt")
+    assert f"max_lr {suggested.max_lr:.2g}: in the middle of " in done.stdout
+    assert (suggested.stepsize, suggested.max_iter) == (540, 1200)
+    with (tmp_path / "demo" / "comparison" / "1cycle.csv").open() as file:
         curve = list(csv.DictReader(file))
     assert [int(row["iteration"]) for row in curve] == list(range(0, 1201, 30))
-    assert f"{100 * float(curve[-1]['mean']):.2f}" == rows["triangular2"]
+    assert f"{100 * float(curve[-1]['mean']):.2f}" == rows["1cycle"]
     assert trained_again(run_cli, tmp_path / "demo") == []
 
 
