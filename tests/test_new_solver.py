@@ -143,6 +143,7 @@ def test_without_bounds_nothing_is_written(write_solver: Write, tmp_path: Path) 
             "--policy decay: give one of triangular, triangular2, exp_range, 1cycle",
         ),
         ({}, {"max_iter": 9}, f"--max-iter 9: {LEAST}"),
+        ({}, {"max_iter": 2**31}, "--max-iter 2147483648: give 2,147,483,647 or less"),
         ({"max_iter": None}, {}, f"solver.prototxt: max_iter 0: {LEAST}"),
     ],
 )

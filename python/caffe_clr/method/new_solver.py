@@ -19,7 +19,7 @@ _CYCLES = range(advice.FEWEST_CYCLES, advice.HALVED_AWAY)
 _CYCLING = 0.8  # of a run with several cycles; the rate falls in the rest
 _DECLINED = 0.1  # of the bounds of exp_range, at the end of the last cycle
 _LOWEST = 0.01  # of the rate at their end, at the end of the run
-_FEWEST_ITERATIONS = 10
+_FEWEST_ITERATIONS, _MOST_ITERATIONS = 10, 2**31 - 1
 _OTHERS = ("1cycle", "triangular2", "triangular", "exp_range")
 
 
@@ -55,6 +55,8 @@ def plan(solver: SolverFile, options: Options) -> Plan:
             f"{where} {max_iter}: give the length of the training that the bounds are for, at"
             f" least {_FEWEST_ITERATIONS}"
         )
+    if max_iter > _MOST_ITERATIONS:
+        raise UsageError(f"--max-iter {max_iter}: give {_MOST_ITERATIONS:,} or less")
     return Plan(policy, max_iter)
 
 
