@@ -98,10 +98,11 @@ def test_the_stages_are_one_schedule_without_a_jump(policy: str, write_solver: W
     assert rates[-1] < 0.02 * rates[0]
 
 
-def test_exp_range_declines_to_a_tenth_where_the_solver_has_another_policy(
-    write_solver: Write,
+@pytest.mark.parametrize(("own", "gamma"), [("step", 0.5), ("exp_range", None), ("exp_range", 2)])
+def test_exp_range_declines_to_a_tenth_where_the_solver_has_no_gamma_for_it(
+    own: str, gamma: float | None, write_solver: Write
 ) -> None:
-    files = written(write_solver(lr_policy="step", gamma=0.5, max_iter=1000), policy="exp_range")
+    files = written(write_solver(lr_policy=own, gamma=gamma, max_iter=1000), policy="exp_range")
     cyclical, falling = map(prototxt.read_solver, files)
     assert cyclical.gamma**cyclical.max_iter == pytest.approx(0.1, rel=1e-3)
     assert falling.max_lr == pytest.approx(cyclical.base_lr / 10, rel=0.05)

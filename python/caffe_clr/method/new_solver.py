@@ -140,7 +140,9 @@ def _cycles(
     bounds = {"base_lr": base_lr, "max_lr": max_lr}
     cyclical = with_policy(given.parameter, plan.policy, stepsize, **bounds, stepsize=stepsize)
     cyclical.max_iter = 2 * stepsize * cycles
-    if "gamma" in plan.policy.fields and given.parameter.lr_policy != plan.policy.name:
+    own = given.parameter
+    has_own = own.lr_policy == plan.policy.name and 0 < own.gamma <= 1
+    if "gamma" in plan.policy.fields and not has_own:
         cyclical.gamma = _DECLINED ** (1 / cyclical.max_iter)
     rest = plan.max_iter - cyclical.max_iter
     end = float(policies.learning_rate(cyclical, cyclical.max_iter))
