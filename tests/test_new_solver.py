@@ -98,6 +98,13 @@ def test_the_stages_are_one_schedule_without_a_jump(policy: str, write_solver: W
     assert rates[-1] < 0.02 * rates[0]
 
 
+def test_the_momentum_stays_where_it_is_while_the_rate_falls(write_solver: Write) -> None:
+    own = {"momentum": 0.95, "cyclical_momentum": [0.85, 7]}
+    rows = schedule.schedule(written(write_solver(max_iter=1000, **own)))
+    assert min(row["momentum"] for row in rows) == np.float32(0.85)
+    assert {row["momentum"] for row in rows if row["stage"] == 2} == {np.float32(0.95)}
+
+
 @pytest.mark.parametrize(("own", "gamma"), [("step", 0.5), ("exp_range", None), ("exp_range", 2)])
 def test_exp_range_declines_to_a_tenth_where_the_solver_has_no_gamma_for_it(
     own: str, gamma: float | None, write_solver: Write

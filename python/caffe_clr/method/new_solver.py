@@ -150,6 +150,8 @@ def _cycles(
     falling = with_policy(given.parameter, policies.FALLING, stepsize, **bounds, stepsize=rest)
     falling.start_lr_policy = cyclical.max_iter
     falling.max_iter = plan.max_iter
+    if policies.cyclical_momentum(falling):  # a low rate goes with the momentum at a cycle's end
+        falling.ClearField("cyclical_momentum")
     remarks = [f"base_lr: {found.base_lr.reason}", f"max_lr: {found.max_lr.reason}"]
     return [
         (cyclical, [*remarks, f"stepsize: {cycles} whole cycles in four fifths of the run"]),
