@@ -136,6 +136,24 @@ def test_cycles_of_an_uncounted_net_are_as_few_as_advised(
     assert (counted.stepsize, counted.max_iter) == (480, 4800)
 
 
+@pytest.mark.parametrize(
+    ("given", "prefix"),
+    [
+        ("runs/mine", "runs/1cycle"),
+        ("runs/1cycle", "runs/1cycle_suggested"),
+        ("runs/", "runs/1cycle"),
+        (".", "1cycle"),
+        ("/", "/1cycle"),
+        (None, ""),
+    ],
+)
+def test_its_snapshots_are_beside_those_of_the_solver(
+    given: str | None, prefix: str, write_solver: Write
+) -> None:
+    (path,) = written(write_solver(snapshot_prefix=given), policy="1cycle")
+    assert prototxt.read_solver(path).snapshot_prefix == prefix
+
+
 def test_without_bounds_nothing_is_written(write_solver: Write, tmp_path: Path) -> None:
     file = write_solver()
     assert written(file, NONE) == []

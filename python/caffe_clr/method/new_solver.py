@@ -86,9 +86,8 @@ def write(
     files = []
     for number, (solver, remarks) in enumerate(stages, 1):
         stage = f"_{number}" if len(stages) > 1 else ""
-        # its snapshots are not to be written over those of the solver it is made from
-        prefix = Path(solver.snapshot_prefix or plan.policy.name)
-        solver.snapshot_prefix = str(prefix.with_name(plan.policy.name))
+        if solver.snapshot_prefix:  # without one, Caffe names snapshots after the solver file
+            solver.snapshot_prefix = _prefix(solver.snapshot_prefix, plan.policy.name)
         files.append(out / f"{plan.policy.name}{stage}_solver.prototxt")
         lines = [
             f"{given.name} with the bounds and the schedule that caffe-clr range-test suggests",
@@ -101,6 +100,14 @@ def write(
             errors="surrogateescape",  # a name that is no UTF-8 stays what it is
         )
     return files
+
+
+def _prefix(given: str, policy: str) -> str:
+    """Where the snapshots do not replace those of the given solver; a folder stays one."""
+    if given.endswith("/") or Path(given).is_dir():
+        return str(Path(given) / policy)
+    prefix = Path(given).with_name(policy)
+    return str(prefix.with_name(f"{policy}_suggested") if prefix == Path(given) else prefix)
 
 
 def _one_cycle(
