@@ -7,12 +7,14 @@ the rates below that. suggestions.swept judges it. Both judge the training loss 
 nothing is tested.
 """
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from caffe_clr import policies
+from caffe_clr.errors import ClrError
 from caffe_clr.method import suggestions, sweeps
 from caffe_clr.method.results import RangeTest, Step
 from caffe_clr.method.sweeps import Options, Sweep
@@ -78,8 +80,15 @@ def search(
         )
 
     own = float(solver.parameter.base_lr or _BASE_LR)
+    if own < 0:
+        raise ClrError(f"{solver.name}: base_lr is {own:g}; set it above 0")
     low, high = (own * factor for factor in _COARSE_RANGE)
     first = sweep(1, low, high)
+    if not any(math.isfinite(row["loss"]) for row in first.losses):
+        raise ClrError(
+            f"{solver.name}: the training loss is not finite from the first iteration, before the"
+            " rate matters; check the data, the labels and the weights"
+        )
     limit = _limit(first, low)
     steps.append(Step("sweep_1", low, high, first.iterations, f"trains up to {limit:.2g}"))
     low, high = (limit * factor for factor in _FINE_RANGE)
