@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from caffe_clr.errors import ClrError
+from caffe_clr.errors import ClrError, UsageError
 from caffe_clr.method.range_test import Options, range_test
 
 Write = Callable[..., Path]
@@ -48,3 +48,12 @@ def test_a_solver_that_no_rate_trains_is_refused(
     with pytest.raises(ClrError) as refused:
         range_test(file, tmp_path / "out", Options())
     assert str(refused.value) == f"{file}: {message}"
+
+
+def test_a_search_resumed_with_another_length_says_which_options_to_give(
+    write_solver: Write, tmp_path: Path
+) -> None:
+    out, file = tmp_path / "out", write_solver()
+    range_test(file, out, Options(iterations=30))
+    with pytest.raises(UsageError, match=r"another gamma; .*follow from .*--seeds.*--iterations"):
+        range_test(file, out, Options(iterations=60, resume=True))

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from caffe_clr import policies
-from caffe_clr.errors import ClrError
+from caffe_clr.errors import ClrError, UsageError
 from caffe_clr.method import suggestions, sweeps
 from caffe_clr.method.results import RangeTest, Step
 from caffe_clr.method.sweeps import Options, Sweep
@@ -27,6 +27,10 @@ _SHORTER = 8  # the coarse sweep, where the length of the fine one is given
 _BASE_LR = 0.01  # where the solver has none
 _COARSE_RANGE = (1e-2, 1e4)  # times base_lr
 _FINE_RANGE = (1 / 200, 2)  # times the rate above which the coarse sweep trains no more
+_CHANGED = (
+    "The base_lr and gamma of a sweep follow from the solver's base_lr, from --seeds, and from"
+    " max_iter or --max-iter, --iterations or --epochs"
+)
 _START = 10  # losses at the start of a sweep
 
 
@@ -69,7 +73,11 @@ def search(
             base_lr=low,
             gamma=(high / low) ** (1 / iterations),
         )
-        for warning in sweeps.check(prepared, solver.name, folder, seeds, options):
+        try:
+            warnings = sweeps.check(prepared, solver.name, folder, seeds, options)
+        except UsageError as error:
+            raise UsageError(f"{error}. {_CHANGED}") from None
+        for warning in warnings:
             if number == 1:
                 on_warning(warning)
         before = sum(step.iterations for step in steps)
