@@ -154,6 +154,18 @@ def test_its_snapshots_are_beside_those_of_the_solver(
     assert prototxt.read_solver(path).snapshot_prefix == prefix
 
 
+def test_a_policy_that_this_caffe_lacks_is_refused_before_the_test(
+    write_solver: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prototxt, "has_policy", lambda name: name != "1cycle")
+    lacks = "this Caffe lacks the patch one-cycle, which adds it; give another --policy"
+    with pytest.raises(UsageError, match=f'^--policy "1cycle": {lacks}$'):
+        written(write_solver(), policy="1cycle")
+    with pytest.raises(UsageError, match=f'solver.prototxt: lr_policy "1cycle": {lacks}$'):
+        written(write_solver(lr_policy="1cycle"))
+    assert len(written(write_solver(lr_policy="fixed", max_lr=None, stepsize=None))) == 2
+
+
 def test_without_bounds_nothing_is_written(write_solver: Write, tmp_path: Path) -> None:
     file = write_solver()
     assert written(file, NONE) == []

@@ -35,7 +35,7 @@ def plan(solver: SolverFile, options: Options) -> Plan:
     """Choose the policy and the length of the new solver.
 
     Raises:
-        UsageError: the policy has no cycles, or there is no max_iter.
+        UsageError: the policy has no cycles, or this Caffe lacks it, or there is no max_iter.
     """
     own = policies.POLICIES.get(solver.parameter.lr_policy)
     policy: Policy | None
@@ -44,10 +44,15 @@ def plan(solver: SolverFile, options: Options) -> Plan:
     elif own and own.cycles:
         policy = own
     else:
-        policy = next(each for each in policies.SUGGESTED if prototxt.has_policy(each.name))
+        *others, last = policies.SUGGESTED
+        policy = next((each for each in others if prototxt.has_policy(each.name)), last)
     if policy is None or not policy.cycles:
         names = [each.name for each in policies.POLICIES.values() if each.cycles]
         raise UsageError(f"--policy {options.policy}: give one of {', '.join(names)}")
+    if not prototxt.has_policy(policy.name):
+        where = "--policy" if options.policy is not None else f"{solver.name}: lr_policy"
+        missing = prototxt.NO_PATCH.format(policy.patch)
+        raise UsageError(f'{where} "{policy.name}": {missing}; give another --policy')
     max_iter = solver.parameter.max_iter if options.max_iter is None else options.max_iter
     if max_iter < _FEWEST_ITERATIONS:
         where = "--max-iter" if options.max_iter is not None else f"{solver.name}: max_iter"
