@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from caffe_clr.errors import ClrError, UsageError
-from caffe_clr.method.range_test import Options, range_test
+from caffe_clr.method.range_test import range_test
+from caffe_clr.method.sweeps import Options
 
 Write = Callable[..., Path]
 NAN = """
@@ -57,3 +58,14 @@ def test_a_search_resumed_with_another_length_says_which_options_to_give(
     range_test(file, out, Options(iterations=30))
     with pytest.raises(UsageError, match=r"another gamma; .*follow from .*--seeds.*--iterations"):
         range_test(file, out, Options(iterations=60, resume=True))
+
+
+def test_a_base_lr_far_from_any_rate_that_trains_is_named(
+    write_solver: Write, tmp_path: Path
+) -> None:
+    warnings: list[str] = []
+    found = range_test(
+        write_solver(base_lr=1e-12), tmp_path / "out", Options(), on_warning=warnings.append
+    )
+    assert found.suggestions.max_lr.rate is None
+    assert "began at a hundredth of base_lr, 1e-12; " in warnings[-1]

@@ -99,10 +99,16 @@ def search(
         )
     limit = _limit(first, low)
     steps.append(Step("sweep_1", low, high, first.iterations, f"trains up to {limit:.2g}"))
+    at_an_end = not own / 10 < limit < high / 10
     low, high = (limit * factor for factor in _FINE_RANGE)
     second = sweep(2, low, high)
     columns = ([row[name] for row in second.losses] for name in ("iteration", "lr", "loss"))
     found = suggestions.swept(*columns, diverged_at=second.diverged_at)
+    if found.max_lr.rate is None and at_an_end:
+        on_warning(
+            f"{solver.name}: the first sweep began at a hundredth of base_lr, {own:g}; if no rate"
+            " near that trains the net, set base_lr to one that does"
+        )
     outcome = found.max_lr.reason.partition("in the middle of ")
     steps.append(Step("sweep_2", low, high, second.iterations, outcome[2] or outcome[0]))
     return RangeTest(
