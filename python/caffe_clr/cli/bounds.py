@@ -24,6 +24,8 @@ def show_bounds(
     solver_file: Path, out: Path | None, options: Options, console: Console
 ) -> RangeTest:
     """Run a range test, and show its progress and its result."""
+    if options.resume and out is None:
+        raise UsageError("--resume: name the folder of the range test with --out")
     folder = out or run_folder.default_folder(solver_file)
     if not options.resume and any(
         map(run_folder.is_run, [*folder.glob("seed_*"), *folder.glob("*/seed_*")])
