@@ -77,7 +77,8 @@ def test_after_several_cycles_the_rate_falls(
     assert falling.base_lr == np.float32(f"{end / 100:.2g}")
     assert {falling.snapshot_prefix, cyclical.snapshot_prefix} == {f"elsewhere/{policy}"}
     for number, path in enumerate(files, 1):
-        assert f"\n# Stage {number} of 2: train them together.\n" in path.read_text()
+        command = f"caffe-clr train {policy}_1_solver.prototxt {policy}_2_solver.prototxt"
+        assert f"\n# Stage {number} of 2: `{command}` trains both.\n" in path.read_text()
     text = files[0].read_text()
     assert "# base_lr: the reason of base_lr.\n# max_lr: that of max_lr.\n" in text
     assert f"# stepsize: {cycles} whole cycles in four fifths of the run.\n" in text

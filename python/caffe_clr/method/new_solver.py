@@ -88,19 +88,19 @@ def write(
     write_stages = _one_cycle if plan.policy.cycles == 1 else _cycles
     stages = write_stages(given, plan, found, max_lr, images)
     others = [name for name in _OTHERS if name != plan.policy.name and prototxt.has_policy(name)]
-    files = []
-    for number, (solver, remarks) in enumerate(stages, 1):
-        stage = f"_{number}" if len(stages) > 1 else ""
+    numbers = [f"_{number}" for number in range(1, len(stages) + 1)] if len(stages) > 1 else [""]
+    files = [out / f"{plan.policy.name}{number}_solver.prototxt" for number in numbers]
+    command = f"caffe-clr train {' '.join(file.name for file in files)}"
+    for number, (file, (solver, remarks)) in enumerate(zip(files, stages, strict=True), 1):
         if solver.snapshot_prefix:  # without one, Caffe names snapshots after the solver file
             solver.snapshot_prefix = _prefix(solver.snapshot_prefix, plan.policy.name)
-        files.append(out / f"{plan.policy.name}{stage}_solver.prototxt")
         lines = [
             f"{given.name} with the bounds and the schedule that caffe-clr range-test suggests",
-            *([f"Stage {number} of {len(stages)}: train them together"] if stage else []),
+            *([f"Stage {number} of 2: `{command}` trains both"] if files[1:] else []),
             *remarks,
             f"Other schedules with these bounds: --policy {', '.join(others)}",
         ]
-        files[-1].write_text(
+        file.write_text(
             "".join(f"# {line}.\n" for line in lines) + text_format.MessageToString(solver),
             errors="surrogateescape",  # a name that is no UTF-8 stays what it is
         )
