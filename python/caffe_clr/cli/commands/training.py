@@ -95,7 +95,8 @@ def range_test(
     """Find base_lr and max_lr by training while the rate rises (section 3.3).
 
     Suggests both bounds, and writes a solver prototxt with them. Without --min-lr and
-    --max-lr, several short tests find the range; they take at most 15 % of max_iter.
+    --max-lr, two sweeps find the range; for each seed, they take at most 15 % of max_iter,
+    but at least 30 iterations each.
 
     Example: caffe-clr range-test models/digits/fixed_solver.prototxt
     """
