@@ -27,7 +27,6 @@ from caffe_clr import policies, prototxt
 from caffe_clr.errors import DivergedError
 from caffe_clr.method import range_search, range_test, sweeps
 from caffe_clr.method.sweeps import Options
-from caffe_clr.preflight import advice
 from caffe_clr.runs import jobs, metrics, run_folder
 from caffe_clr.runs.jobs import Job
 from caffe_clr.runs.options import TrainingOptions
@@ -148,7 +147,7 @@ def _one_cycle(solver: prototxt.SolverFile, max_lr: float | None, share: float) 
     """The solver with the schedule that range-test writes."""
     assert max_lr is not None
     max_iter = round(share * solver.parameter.max_iter)
-    stepsize = round(advice.ONE_CYCLE * max_iter / 2)
+    stepsize = round(policies.ONE_CYCLE * max_iter / 2)
     rates = {"max_lr": max_lr, "base_lr": max_lr / 10}
     made = sweeps.with_policy(
         solver.parameter, policies.POLICIES["1cycle"], stepsize, **rates, stepsize=stepsize
@@ -215,7 +214,7 @@ def _swept(task: Task, seed: int) -> Record:
     )
     folder = _scratch(task.name, "sweep", seed)
     options = Options(seed=seed)
-    done = sweeps.run(sweep, folder, [seed], options, lambda done: None, lambda warning: None)
+    done = range_test.train(sweep, folder, [seed], options, lambda done: None, lambda warning: None)
     shutil.rmtree(folder)
     losses = [row["loss"] for row in done.losses]
     finite = [float(f"{loss:.4g}") if math.isfinite(loss) else None for loss in losses]

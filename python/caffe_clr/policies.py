@@ -669,6 +669,8 @@ POLICIES: dict[str, Policy] = {
 }
 
 BOUNDED = [policy.name for policy in POLICIES.values() if policy.bounded]
+ONE_CYCLE = 0.9  # of a run; 0.86 to 0.97 in the solver files that the report's author published
+HALVED_AWAY = 8  # the cycle from which on a halved height is at most 1/128 of the first
 RANGE_TEST = POLICIES["triangular"]  # the paper's range test is half a cycle of it
 SWEEP = POLICIES["exp"]  # with a gamma above 1, the rate grows
 FALLING = POLICIES["decay"]

@@ -11,11 +11,11 @@ from caffe_clr.errors import ClrError, UsageError
 from caffe_clr.method.suggestions import Suggestions
 from caffe_clr.method.sweeps import Options, with_policy
 from caffe_clr.policies import Policy
-from caffe_clr.preflight import advice, epochs
+from caffe_clr.preflight import epochs
 from caffe_clr.prototxt import SolverFile
 
 _EPOCHS_A_STEP = 4  # the paper: 2 to 10
-_CYCLES = range(advice.FEWEST_CYCLES, advice.HALVED_AWAY)
+_CYCLES = range(epochs.CYCLES[0], policies.HALVED_AWAY)
 _CYCLING = 0.8  # of a run with several cycles; the rate falls in the rest
 _DECLINED = 0.1  # of the bounds of exp_range, at the end of the last cycle
 _LOWEST = 0.01  # of the rate at their end, at the end of the run
@@ -118,7 +118,7 @@ def _prefix(given: str, policy: str) -> str:
 def _one_cycle(
     given: SolverFile, plan: Plan, found: Suggestions, max_lr: float, images: int | None
 ) -> list[tuple[Any, list[str]]]:
-    stepsize = max(1, round(advice.ONE_CYCLE * plan.max_iter / 2))
+    stepsize = max(1, round(policies.ONE_CYCLE * plan.max_iter / 2))
     base_lr = float(f"{max_lr / 10:.2g}")
     solver = with_policy(
         given.parameter, plan.policy, stepsize, base_lr=base_lr, max_lr=max_lr, stepsize=stepsize
@@ -130,8 +130,8 @@ def _one_cycle(
             [
                 f"max_lr: {found.max_lr.reason}",
                 "base_lr: a tenth of max_lr, as advised for a single cycle (arXiv 1803.09820)",
-                f"stepsize: the cycle takes {advice.ONE_CYCLE:.0%} of max_iter; after it, the rate"
-                " stays far below base_lr",
+                f"stepsize: the cycle takes {policies.ONE_CYCLE:.0%} of max_iter; after it, the"
+                " rate stays far below base_lr",
                 "1cycle: one high rate early, and a low one at the end",
             ],
         )

@@ -8,18 +8,16 @@ nothing is tested.
 """
 
 import math
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from caffe_clr import policies
-from caffe_clr.errors import ClrError, UsageError
-from caffe_clr.method import suggestions, sweeps
-from caffe_clr.method.results import RangeTest, Step
-from caffe_clr.method.sweeps import Options, Sweep
+from caffe_clr.errors import ClrError
+from caffe_clr.method import suggestions
+from caffe_clr.method.suggestions import Suggestions
+from caffe_clr.method.sweeps import Step, Sweep
 from caffe_clr.prototxt import SolverFile
-from caffe_clr.runs import metrics
 
 COARSE, FINE = 0.015, 0.12  # of the training that the bounds are for
 _FEWEST, _MOST = 30, 4000  # iterations of a sweep; the paper's test takes 4,000, too
@@ -27,66 +25,46 @@ _SHORTER = 8  # the coarse sweep, where the length of the fine one is given
 _BASE_LR = 0.01  # where the solver has none
 _COARSE_RANGE = (1e-2, 1e4)  # times base_lr
 _FINE_RANGE = (1 / 200, 2)  # times the rate above which the coarse sweep trains no more
-_CHANGED = (
-    "The base_lr and gamma of a sweep follow from the solver's base_lr, from --seeds, and from"
-    " max_iter or --max-iter, --iterations or --epochs"
-)
 _START = 10  # losses at the start of a sweep
+
+
+@dataclass(frozen=True)
+class Search:
+    """What was found, the last sweep, and both as steps."""
+
+    suggestions: Suggestions
+    last: Sweep
+    steps: Sequence[Step]
+
+
+def lengths(max_iter: int, length: int | None) -> tuple[int, int]:
+    """The iterations of both sweeps.
+
+    Args:
+        max_iter: the length of the training that the bounds are for.
+        length: of the second sweep. Default: 12 % of max_iter, at most 4,000; the first
+            takes 1.5 %.
+    """
+    fine = length or min(_MOST, round(FINE * max_iter))
+    coarse = length // _SHORTER if length else min(_MOST, round(COARSE * max_iter))
+    return max(_FEWEST, coarse), max(_FEWEST, fine)
 
 
 def search(
     solver: SolverFile,
-    max_iter: int,
-    length: int | None,
-    out: Path,
-    options: Options,
-    on_progress: Callable[[int, int], None],
+    sweep: Callable[[int, float, float], Sweep],
     on_warning: Callable[[str], None],
-) -> RangeTest:
+) -> Search:
     """Find bounds.
 
     Args:
-        solver: the solver.
-        max_iter: the length of the training that the bounds are for.
-        length: of the second sweep. Default: 12 % of max_iter, at most 4,000; the first
-            takes 1.5 %.
-        out: the folder to write into: sweep_1 and sweep_2.
-        options, on_progress, on_warning: see range_test.range_test.
+        solver: the solver; its base_lr is where the first sweep looks.
+        sweep: trains sweep 1 or 2, from one rate to another.
+        on_warning: called with a message if base_lr is far from any rate that trains.
 
     Raises:
-        ClrError: see range_test.range_test.
+        ClrError: base_lr is negative, or the loss is not finite from the start.
     """
-    fine = length or min(_MOST, round(FINE * max_iter))
-    coarse = length // _SHORTER if length else min(_MOST, round(COARSE * max_iter))
-    lengths = [max(_FEWEST, each) for each in (coarse, fine)]
-    seeds = sweeps.seeds_of(solver, options)
-    steps: list[Step] = []
-
-    def sweep(number: int, low: float, high: float) -> Sweep:
-        iterations = lengths[number - 1]
-        folder = out / f"sweep_{number}"
-        prepared = sweeps.prepared(
-            solver.parameter,
-            policies.SWEEP,
-            iterations,
-            tests=0,
-            base_lr=low,
-            gamma=(high / low) ** (1 / iterations),
-        )
-        try:
-            warnings = sweeps.check(prepared, solver.name, folder, seeds, options)
-        except UsageError as error:
-            raise UsageError(f"{error}. {_CHANGED}") from None
-        for warning in warnings:
-            if number == 1:
-                on_warning(warning)
-        before = sum(step.iterations for step in steps)
-        return sweeps.run(
-            *(prepared, folder, seeds, options),
-            lambda done: on_progress(before + done, sum(lengths) * len(seeds)),
-            on_warning,
-        )
-
     own = float(solver.parameter.base_lr or _BASE_LR)
     if own < 0:
         raise ClrError(f"{solver.name}: base_lr is {own:g}; set it above 0")
@@ -98,8 +76,8 @@ def search(
             " rate matters; check the data, the labels and the weights"
         )
     limit = _limit(first, low)
-    steps.append(Step("sweep_1", low, high, first.iterations, f"trains up to {limit:.2g}"))
-    at_an_end = not own / 10 < limit < high / 10
+    steps = [Step("sweep_1", low, high, first.iterations, f"trains up to {limit:.2g}")]
+    at_an_end = not own / 5 < limit < high / 10
     low, high = (limit * factor for factor in _FINE_RANGE)
     second = sweep(2, low, high)
     columns = ([row[name] for row in second.losses] for name in ("iteration", "lr", "loss"))
@@ -111,12 +89,7 @@ def search(
         )
     outcome = found.max_lr.reason.partition("in the middle of ")
     steps.append(Step("sweep_2", low, high, second.iterations, outcome[2] or outcome[0]))
-    return RangeTest(
-        *(metrics.TRAINING_LOSS, seeds, second.losses, second.losses, second.diverged_at),
-        *(found, second.stopped),
-        iterations=sum(step.iterations for step in steps),
-        steps=steps,
-    )
+    return Search(found, second, steps)
 
 
 def _limit(sweep: Sweep, low: float) -> float:

@@ -2,23 +2,32 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from google.protobuf import text_format
+
 from caffe_clr import policies, prototxt
-from caffe_clr.errors import UsageError
+from caffe_clr.errors import ClrError, DivergedError, UsageError
 from caffe_clr.method import new_solver, range_search, suggestions, sweeps
 from caffe_clr.method.results import RangeTest
-from caffe_clr.method.sweeps import Options
+from caffe_clr.method.sweeps import Options, Sweep
 from caffe_clr.preflight import checks, epochs
 from caffe_clr.prototxt import SolverFile
-from caffe_clr.runs import metrics, run_folder
-from caffe_clr.runs.history import outputs, write_csv
+from caffe_clr.runs import jobs, metrics, run_folder
+from caffe_clr.runs.history import Row, outputs, write_csv
+from caffe_clr.runs.jobs import Job
+from caffe_clr.runs.options import TrainingOptions
+from caffe_clr.runs.status import Status
 
 _MAX_ITER = 2**31 - 1
 _TESTS = 50
+_CHANGED = (
+    "The base_lr and gamma of a sweep follow from the solver's base_lr, from --seeds, and from"
+    " max_iter or --max-iter, --iterations or --epochs"
+)
 
 
 def range_test(
@@ -87,21 +96,19 @@ def _tested(
         max_lr=max_lr,
         stepsize=iterations,
     )
-    warnings = sweeps.check(sweep, solver.name, out, seeds, options)
+    warnings = _check(sweep, solver.name, out, seeds, options)
     for warning in warnings + checks.warn_of_no_tests(solver):
         on_warning(warning)
     total = iterations * options.seeds
-    found = sweeps.run(
-        *(sweep, out, seeds, options), lambda done: on_progress(done, total), on_warning
-    )
+    found = train(*(sweep, out, seeds, options), lambda done: on_progress(done, total), on_warning)
     metric = metrics.metric_of(solver)
     rows = [metric.rows(history) for history in found.histories]
-    tested = sweeps.rows_over_seeds(rows, metric.name)
+    tested = _over_seeds(rows, metric.name)
     suggested = suggestions.of_rows(
         *(metric, tested, found.losses),
         diverged_at=found.diverged_at,
         chance=metrics.chance(solver),
-        epochs=sweeps.epochs_of(solver, iterations, options),
+        epochs=_epochs_of(solver, iterations, options),
     )
     return RangeTest(
         *(metric, seeds, tested, found.losses, found.diverged_at, suggested),
@@ -123,7 +130,133 @@ def _searched(
     length = None
     if options.iterations is not None or options.epochs is not None:
         length = _iterations(solver, options)
-    return range_search.search(solver, max_iter, length, out, options, on_progress, on_warning)
+    lengths = range_search.lengths(max_iter, length)
+    seeds = sweeps.seeds_of(solver, options)
+    trained = 0
+
+    def sweep(number: int, low: float, high: float) -> Sweep:
+        nonlocal trained
+        iterations = lengths[number - 1]
+        folder = out / f"sweep_{number}"
+        gamma = (high / low) ** (1 / iterations)
+        prepared = sweeps.prepared(
+            *(solver.parameter, policies.SWEEP, iterations), tests=0, base_lr=low, gamma=gamma
+        )
+        try:
+            warnings = _check(prepared, solver.name, folder, seeds, options)
+        except UsageError as error:
+            raise UsageError(f"{error}. {_CHANGED}") from None
+        for warning in warnings if number == 1 else []:
+            on_warning(warning)
+        before = trained
+        found = train(
+            *(prepared, folder, seeds, options),
+            lambda done: on_progress(before + done, sum(lengths) * len(seeds)),
+            on_warning,
+        )
+        trained += found.iterations
+        return found
+
+    found = range_search.search(solver, sweep, on_warning)
+    last = found.last
+    return RangeTest(
+        *(metrics.TRAINING_LOSS, seeds, last.losses, last.losses, last.diverged_at),
+        *(found.suggestions, last.stopped),
+        iterations=trained,
+        steps=found.steps,
+    )
+
+
+def _epochs_of(solver: SolverFile, iterations: int, options: Options) -> float | None:
+    """The length of a test in epochs; None if the images cannot be counted."""
+    try:
+        return iterations / epochs.epoch(solver, images=options.images).iterations
+    except ClrError:
+        return None
+
+
+def _check(
+    sweep: Any, name: str, folder: Path, seeds: Sequence[int], options: Options
+) -> list[str]:
+    """Check a sweep before it writes anything.
+
+    Returns:
+        The warnings.
+
+    Raises:
+        UsageError: the folder has another run.
+        ClrError: see training.train.
+    """
+    warnings = checks.check_run(SolverFile(sweep, name), gpu=options.gpu)
+    for seed in seeds:
+        run_folder.check_begun(folder / f"seed_{seed}", sweep, seed)
+    return warnings
+
+
+def train(
+    sweep: Any,
+    folder: Path,
+    seeds: Sequence[int],
+    options: Options,
+    on_progress: Callable[[int], None],
+    on_warning: Callable[[str], None],
+) -> Sweep:
+    """Train a sweep, which `check` has passed.
+
+    Args:
+        on_progress: called a few times a second with the iterations done, over all seeds.
+        on_warning: see training.train.
+
+    Raises:
+        ClrError: see training.train.
+    """
+    folders = [(folder / f"seed_{seed}").resolve() for seed in seeds]
+    for each in folders:
+        run_folder.make_folder(each)
+    file = (folder / sweeps.SOLVER).resolve()
+    file.write_text(text_format.MessageToString(sweep))
+    tasks = [
+        Job(
+            solver_files=(str(file),),
+            out=str(each),
+            options=TrainingOptions.of(options, seed=seed),
+            threads=jobs.threads(min(options.jobs, options.seeds)),
+        )
+        for seed, each in zip(seeds, folders, strict=True)
+    ]
+
+    def show() -> None:
+        on_progress(sum(map(run_folder.last_iteration, folders)))
+
+    for error in jobs.run_all(tasks, options.jobs, on_wait=show, on_warning=on_warning):
+        if error is not None and not isinstance(error, DivergedError):
+            raise error
+    histories = [run_folder.read_history(each) for each in folders]
+    losses = _over_seeds([each.train for each in histories], "loss")
+    trained = sum(map(run_folder.last_iteration, folders))
+    return Sweep(seeds, histories, losses, *_divergence(folders, sweep), trained)
+
+
+def _over_seeds(seeds: Sequence[list[Row]], name: str) -> list[Row]:
+    """Rows with iteration, lr, the mean of `name` and, of several seeds, its band."""
+    names = {"iteration": "iteration", "lr": "lr", "mean": name}
+    if len(seeds) > 1:
+        names |= {"low": f"{name}_low", "high": f"{name}_high"}
+    rows = metrics.over_seeds(seeds, name)
+    return [{names[key]: value for key, value in row.items() if key in names} for row in rows]
+
+
+def _divergence(folders: Sequence[Path], sweep: Any) -> tuple[float | None, str]:
+    """The lowest rate at which a seed diverged, and what was said of it."""
+    diverged = [
+        (status["iteration"], status["message"].partition(";")[0])  # the remedy is another
+        for status in map(run_folder.read_status, folders)
+        if status["status"] == Status.DIVERGED
+    ]
+    if not diverged:
+        return None, ""
+    iteration, message = min(diverged)
+    return float(policies.learning_rate(sweep, iteration)), f"Stopped early: {message}"
 
 
 def _range(options: Options) -> tuple[float, float]:
@@ -178,6 +311,6 @@ def _write_json(result: RangeTest, solver: SolverFile, options: Options, out: Pa
         "steps": [asdict(step) for step in result.steps],
     }
     if not result.steps:  # what else the test is judged by
-        content["epochs"] = sweeps.epochs_of(solver, sweep.max_iter, options)
+        content["epochs"] = _epochs_of(solver, sweep.max_iter, options)
         content["chance"] = metrics.chance(solver)
     (out / "range_test.json").write_text(json.dumps(content, indent=2) + "\n")

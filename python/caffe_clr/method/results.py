@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from caffe_clr.method.suggestions import Suggestions
+from caffe_clr.method.sweeps import Step
 from caffe_clr.runs import metrics
 from caffe_clr.runs.history import History, Row
 from caffe_clr.runs.metrics import Metric
@@ -83,23 +84,6 @@ class Entry:
 
     def _values(self, seed: int) -> list[float]:
         return [row[self.metric.name] for row in self.metric.rows(self.histories[seed])]
-
-
-@dataclass(frozen=True)
-class Step:
-    """A test of a range test that finds its range itself.
-
-    Attributes:
-        name: its folder.
-        iterations: how many were trained, over all seeds.
-        outcome: what it found, in words.
-    """
-
-    name: str
-    min_lr: float
-    max_lr: float
-    iterations: int
-    outcome: str
 
 
 @dataclass(frozen=True)

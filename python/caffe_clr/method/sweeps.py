@@ -1,22 +1,15 @@
-"""Trains a solver while its rate rises, with one or several seeds."""
+"""The sweeps of a range test: their options, their solvers, and what they record."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
-from pathlib import Path
 from typing import Any
 
-from google.protobuf import text_format
-
 from caffe_clr import policies
-from caffe_clr.errors import ClrError, DivergedError, UsageError
+from caffe_clr.errors import UsageError
 from caffe_clr.policies import Policy
-from caffe_clr.preflight import checks, epochs
 from caffe_clr.prototxt import SolverFile
-from caffe_clr.runs import jobs, metrics, run_folder
 from caffe_clr.runs.history import History, Row
-from caffe_clr.runs.jobs import Job
 from caffe_clr.runs.options import TrainingOptions
-from caffe_clr.runs.status import Status
 
 _MAX_SEED = 2**32 - 1  # of Caffe's generator
 _DISPLAYS = 100
@@ -76,6 +69,23 @@ class Sweep:
     iterations: int
 
 
+@dataclass(frozen=True)
+class Step:
+    """A test of a range test that finds its range itself.
+
+    Attributes:
+        name: its folder.
+        iterations: how many were trained, over all seeds.
+        outcome: what it found, in words.
+    """
+
+    name: str
+    min_lr: float
+    max_lr: float
+    iterations: int
+    outcome: str
+
+
 def prepared(
     parameter: Any, policy: Policy, iterations: int, *, tests: int, **fields: float
 ) -> Any:
@@ -130,93 +140,3 @@ def seeds_of(solver: SolverFile, options: Options) -> range:
             f"the seeds {first} to {seeds[-1]} exceed {_MAX_SEED}; give a smaller --seed"
         )
     return seeds
-
-
-def epochs_of(solver: SolverFile, iterations: int, options: Options) -> float | None:
-    """The length of a test in epochs; None if the images cannot be counted."""
-    try:
-        return iterations / epochs.epoch(solver, images=options.images).iterations
-    except ClrError:
-        return None
-
-
-def check(sweep: Any, name: str, folder: Path, seeds: Sequence[int], options: Options) -> list[str]:
-    """Check a sweep before it writes anything.
-
-    Returns:
-        The warnings.
-
-    Raises:
-        UsageError: the folder has another run.
-        ClrError: see training.train.
-    """
-    warnings = checks.check_run(SolverFile(sweep, name), gpu=options.gpu)
-    for seed in seeds:
-        run_folder.check_begun(folder / f"seed_{seed}", sweep, seed)
-    return warnings
-
-
-def run(
-    sweep: Any,
-    folder: Path,
-    seeds: Sequence[int],
-    options: Options,
-    on_progress: Callable[[int], None],
-    on_warning: Callable[[str], None],
-) -> Sweep:
-    """Train a sweep, which `check` has passed.
-
-    Args:
-        on_progress: called a few times a second with the iterations done, over all seeds.
-        on_warning: see training.train.
-
-    Raises:
-        ClrError: see training.train.
-    """
-    folders = [(folder / f"seed_{seed}").resolve() for seed in seeds]
-    for each in folders:
-        run_folder.make_folder(each)
-    file = (folder / SOLVER).resolve()
-    file.write_text(text_format.MessageToString(sweep))
-    tasks = [
-        Job(
-            solver_files=(str(file),),
-            out=str(each),
-            options=TrainingOptions.of(options, seed=seed),
-            threads=jobs.threads(min(options.jobs, options.seeds)),
-        )
-        for seed, each in zip(seeds, folders, strict=True)
-    ]
-
-    def show() -> None:
-        on_progress(sum(map(run_folder.last_iteration, folders)))
-
-    for error in jobs.run_all(tasks, options.jobs, on_wait=show, on_warning=on_warning):
-        if error is not None and not isinstance(error, DivergedError):
-            raise error
-    histories = [run_folder.read_history(each) for each in folders]
-    losses = rows_over_seeds([each.train for each in histories], "loss")
-    trained = sum(map(run_folder.last_iteration, folders))
-    return Sweep(seeds, histories, losses, *_divergence(folders, sweep), trained)
-
-
-def rows_over_seeds(seeds: Sequence[list[Row]], name: str) -> list[Row]:
-    """Rows with iteration, lr, the mean of `name` and, of several seeds, its band."""
-    names = {"iteration": "iteration", "lr": "lr", "mean": name}
-    if len(seeds) > 1:
-        names |= {"low": f"{name}_low", "high": f"{name}_high"}
-    rows = metrics.over_seeds(seeds, name)
-    return [{names[key]: value for key, value in row.items() if key in names} for row in rows]
-
-
-def _divergence(folders: Sequence[Path], sweep: Any) -> tuple[float | None, str]:
-    """The lowest rate at which a seed diverged, and what was said of it."""
-    diverged = [
-        (status["iteration"], status["message"].partition(";")[0])  # the remedy is another
-        for status in map(run_folder.read_status, folders)
-        if status["status"] == Status.DIVERGED
-    ]
-    if not diverged:
-        return None, ""
-    iteration, message = min(diverged)
-    return float(policies.learning_rate(sweep, iteration)), f"Stopped early: {message}"

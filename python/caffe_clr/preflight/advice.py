@@ -16,8 +16,6 @@ from caffe_clr.preflight import epochs
 from caffe_clr.prototxt import SolverFile
 
 FEWEST_CYCLES = epochs.CYCLES[0]
-ONE_CYCLE = 0.9  # of a run; 0.86 to 0.97 in the solver files that the report's author published
-HALVED_AWAY = 8  # the cycle from which on a halved height is at most 1/128 of the first
 
 
 def check_stages(stages: Sequence[SolverFile]) -> list[str]:
@@ -110,11 +108,11 @@ def advise(name: str, parameter: Any, start: int, epoch: int | None) -> list[str
             f"{name}: max_iter {end} is within a cycle of {cycle} iterations; accuracy is best at"
             f" a cycle's end (section 3.2): set max_iter: {within} or {within + cycle}"
         )
-    if policy.next_height == 1 / 2 and end - first >= HALVED_AWAY * cycle:
+    if policy.next_height == 1 / 2 and end - first >= policies.HALVED_AWAY * cycle:
         warnings.append(
             f"{name}: {(end - first) // cycle} cycles of {policy.name}; from cycle"
-            f" {HALVED_AWAY} on the rate rises by 1/{2 ** (HALVED_AWAY - 1)} of max_lr - base_lr"
-            " or less (section 3.1): use a larger stepsize, or triangular"
+            f" {policies.HALVED_AWAY} on the rate rises by 1/{2 ** (policies.HALVED_AWAY - 1)} of"
+            " max_lr - base_lr or less (section 3.1): use a larger stepsize, or triangular"
         )
     return warnings + _advise_stepsize(name, parameter.stepsize, epoch)
 
@@ -125,7 +123,7 @@ def _advise_one_cycle(name: str, end: int, first: int, cycle_end: int) -> list[s
     return [
         f"{name}: the run ends at {end}, and its one cycle at {cycle_end}; some iterations should"
         " follow the cycle, at a rate far below base_lr (arXiv 1803.09820): raise max_iter above"
-        f" {cycle_end}, or set stepsize: {max(1, round(ONE_CYCLE * (end - first) / 2))}"
+        f" {cycle_end}, or set stepsize: {max(1, round(policies.ONE_CYCLE * (end - first) / 2))}"
     ]
 
 
