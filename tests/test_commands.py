@@ -232,7 +232,7 @@ def test_range_test_finds_its_range(run_cli: Run, tmp_path: Path) -> None:
     assert re.search(r"sweep_2 +\S+ +\S+ +\d+ +0\.\d+ to \d", done.stdout)
     assert "Judged by: training loss (lower is better), " in done.stdout
     bounds = re.findall(r"(?:base|max)_lr 0\.\d+: .*", done.stdout)
-    assert re.search(r", in the middle of 0\.\d+ to \S+, where the training loss", bounds[1])
+    assert re.search(r": 0\.\d+ of 0\.\d+, in the middle of 0\.\d+ to \S+, where the", bounds[1])
     assert imread(tmp_path / "found" / "range_test.png").size
     stages = [f"found/triangular2_{stage}_solver.prototxt" for stage in (1, 2)]
     assert f"Solvers, stages of one run: {' '.join(stages)}\n" in done.stdout

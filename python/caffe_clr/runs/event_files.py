@@ -88,7 +88,10 @@ class _Board:
 
 
 def _is_range_test(stages: Sequence[Any]) -> bool:
-    """Whether a run is one rise of the rate, from base_lr to max_lr."""
-    return len(stages) == 1 and (
-        stages[0].lr_policy == policies.RANGE_TEST.name and stages[0].stepsize >= stages[0].max_iter
-    )
+    """Whether a run is one rise of the rate, linear or geometric."""
+    if len(stages) != 1:
+        return False
+    (solver,) = stages
+    if solver.lr_policy == policies.SWEEP.name:
+        return bool(solver.gamma > 1)
+    return bool(solver.lr_policy == policies.RANGE_TEST.name and solver.stepsize >= solver.max_iter)
