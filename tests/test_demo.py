@@ -25,7 +25,7 @@ def test_the_demo(
     rows = dict(re.findall(r" (fixed|1cycle) +1,200 +(\d+\.\d+) ± \d+\.\d+ ", done.stdout))
     assert set(rows) == {"fixed", "1cycle"}
     assert float(rows["1cycle"]) >= 95
-    for name, size in (("range_test", (1500, 825)), ("comparison", (1200, 825))):
+    for name, size in (("range_test", (1500, 600)), ("comparison", (1200, 825))):
         plot = tmp_path / "demo" / name / f"{name}.png"
         assert f"Plot: {plot}" in done.stdout
         height, width, _ = imread(plot).shape
