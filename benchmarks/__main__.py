@@ -114,14 +114,14 @@ def advice(
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Trainings at a time.")] = 1,
 ) -> None:
     """Judge suggested bounds and schedules by training twelve nets; takes hours."""
-    from benchmarks.advice import measuring, report
+    from benchmarks.advice import data, measuring, report
     from benchmarks.advice.tasks import TASKS
 
     for name in tasks or []:
         if name not in TASKS:
             raise UsageError(f"unknown task {name}; choose from {', '.join(TASKS)}")
     chosen = [TASKS[name] for name in tasks or TASKS]
-    measuring.prepare(cifar10, cifar100, out)
+    data.write(cifar10, cifar100, out / "data")
     measuring.measure(out.resolve(), chosen, jobs)
     report.show(out / measuring.FILE, chosen)
 

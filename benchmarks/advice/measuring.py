@@ -21,11 +21,10 @@ import numpy as np
 from google.protobuf import text_format
 
 from benchmarks import peers
-from benchmarks.advice import data
 from benchmarks.advice.tasks import FOLDER, Task
 from caffe_clr import policies, prototxt
 from caffe_clr.errors import DivergedError
-from caffe_clr.method import range_search, range_test, sweeps
+from caffe_clr.method import new_solver, range_search, range_test, sweeps
 from caffe_clr.method.sweeps import Options
 from caffe_clr.runs import jobs, metrics, run_folder
 from caffe_clr.runs.jobs import Job
@@ -60,11 +59,6 @@ def measure(folder: Path, tasks: Sequence[Task], workers: int) -> None:
             for measured in executor.map(_measured, work):
                 file.write(json.dumps(measured) + "\n")
                 file.flush()
-
-
-def prepare(cifar10: Path, cifar100: Path, folder: Path) -> None:
-    """Write the data sets of the tasks into a folder; see data.write."""
-    data.write(cifar10, cifar100, folder / "data")
 
 
 def read(path: Path) -> dict[str, Record]:
@@ -147,13 +141,8 @@ def _one_cycle(solver: prototxt.SolverFile, max_lr: float | None, share: float) 
     """The solver with the schedule that range-test writes."""
     assert max_lr is not None
     max_iter = round(share * solver.parameter.max_iter)
-    stepsize = round(policies.ONE_CYCLE * max_iter / 2)
-    rates = {"max_lr": max_lr, "base_lr": max_lr / 10}
-    made = sweeps.with_policy(
-        solver.parameter, policies.POLICIES["1cycle"], stepsize, **rates, stepsize=stepsize
-    )
-    made.max_iter = max_iter
-    return made
+    plan = new_solver.Plan(policies.POLICIES["1cycle"], max_iter)
+    return new_solver.one_cycle(solver.parameter, plan, max_lr)
 
 
 def _untested(task: Task) -> Path:
@@ -208,10 +197,7 @@ def _swept(task: Task, seed: int) -> Record:
     """A geometric sweep as fastai's."""
     low, high, iterations = _SWEPT
     solver = prototxt.open_solver(task.solver)
-    gamma = (high / low) ** (1 / iterations)
-    sweep = sweeps.prepared(
-        *(solver.parameter, policies.SWEEP, iterations), tests=0, base_lr=low, gamma=gamma
-    )
+    sweep = sweeps.geometric(solver.parameter, iterations, low, high)
     folder = _scratch(task.name, "sweep", seed)
     options = Options(seed=seed)
     done = range_test.train(sweep, folder, [seed], options, lambda done: None, lambda warning: None)

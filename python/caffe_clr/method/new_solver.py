@@ -115,18 +115,23 @@ def _prefix(given: str, policy: str) -> str:
     return str(prefix.with_name(f"{policy}_suggested") if prefix == Path(given) else prefix)
 
 
-def _one_cycle(
-    given: SolverFile, plan: Plan, found: Suggestions, max_lr: float, images: int | None
-) -> list[tuple[Any, list[str]]]:
+def one_cycle(parameter: Any, plan: Plan, max_lr: float) -> Any:
+    """A copy of a solver with a single cycle up to max_lr."""
     stepsize = max(1, round(policies.ONE_CYCLE * plan.max_iter / 2))
     base_lr = float(f"{max_lr / 10:.2g}")
     solver = with_policy(
-        given.parameter, plan.policy, stepsize, base_lr=base_lr, max_lr=max_lr, stepsize=stepsize
+        parameter, plan.policy, stepsize, base_lr=base_lr, max_lr=max_lr, stepsize=stepsize
     )
     solver.max_iter = plan.max_iter
+    return solver
+
+
+def _one_cycle(
+    given: SolverFile, plan: Plan, found: Suggestions, max_lr: float, images: int | None
+) -> list[tuple[Any, list[str]]]:
     return [
         (
-            solver,
+            one_cycle(given.parameter, plan, max_lr),
             [
                 f"max_lr: {found.max_lr.reason}",
                 "base_lr: a tenth of max_lr, as advised for a single cycle (arXiv 1803.09820)",

@@ -138,10 +138,7 @@ def _searched(
         nonlocal trained
         iterations = lengths[number - 1]
         folder = out / f"sweep_{number}"
-        gamma = (high / low) ** (1 / iterations)
-        prepared = sweeps.prepared(
-            *(solver.parameter, policies.SWEEP, iterations), tests=0, base_lr=low, gamma=gamma
-        )
+        prepared = sweeps.geometric(solver.parameter, iterations, low, high)
         try:
             warnings = _check(prepared, solver.name, folder, seeds, options)
         except UsageError as error:

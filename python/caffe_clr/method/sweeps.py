@@ -111,6 +111,12 @@ def prepared(
     return sweep
 
 
+def geometric(parameter: Any, iterations: int, low: float, high: float) -> Any:
+    """A copy of a solver whose rate grows from low to high by the same factor in each iteration."""
+    gamma = (high / low) ** (1 / iterations)
+    return prepared(parameter, policies.SWEEP, iterations, tests=0, base_lr=low, gamma=gamma)
+
+
 def with_policy(parameter: Any, policy: Policy, half_cycle: int, **fields: float) -> Any:
     """A copy of a solver with another policy, and a momentum that cycles with it, if it does."""
     solver = type(parameter)()
