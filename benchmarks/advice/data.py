@@ -40,7 +40,7 @@ def write(cifar10: Path, cifar100: Path, out: Path) -> None:
         "cifar100": ("cifar100", lambda splits: splits),
     }
     out.mkdir(parents=True, exist_ok=True)
-    datasets.write(datasets.digits(), out / "digits")
+    datasets.write_digits(out / "digits")
     for name, (source, change) in made.items():
         if not (out / name).is_dir():
             splits = cifar.read(*sources[source])

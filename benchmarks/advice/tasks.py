@@ -38,7 +38,7 @@ DEVELOPED = (
     Task("noisy", "LeNet, CIFAR-10 with 30 % of the labels wrong", 80),
     Task("batchnorm", "four convolutions with BatchNorm, CIFAR-10", 80),
 )
-# and tried on these once, at the end
+# and judged by these, named before that
 HELD_OUT = (
     Task("cifar100", "Caffe's cifar10_full, CIFAR-100", 80),
     Task("sixes", "LeNet, six classes of CIFAR-10", 80),
