@@ -96,3 +96,12 @@ def test_an_out_folder_that_cannot_be_written(
     done = run_cli("demo", "--out", "file/demo")
     assert done.returncode == 1
     assert done.stderr == f"error: {tmp_path}/file/demo: Not a directory\n"
+
+
+@pytest.mark.usefixtures("tree")
+def test_the_demo_keeps_the_caffe_that_is_there(
+    run_cli: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    done = run_cli("demo", "--out", "file/demo", PATH="/nowhere")  # without a compiler
+    assert done.stderr == f"error: {tmp_path}/file/demo: Not a directory\n"

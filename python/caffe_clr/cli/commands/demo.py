@@ -26,13 +26,13 @@ def demo(
         "runs/demo"
     ),
 ) -> None:
-    """Find bounds and train on handwritten digits; build Caffe first if needed.
+    """Find bounds and train on handwritten digits; build Caffe first if there is none.
 
     Run it again to resume; nothing is trained twice.
 
     Example: caffe-clr demo --out /tmp/demo
     """
-    if locations.checkout() or not import_path.has_caffe():
+    if not import_path.has_caffe():
         build()
     _run(out.resolve())
 
