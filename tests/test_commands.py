@@ -410,10 +410,18 @@ def test_plot_of_what_is_no_run(tree: Tree, run_cli: Run, tmp_path: Path) -> Non
 
 
 def test_data_is_written_into_the_current_folder(tree: Tree, run_cli: Run, tmp_path: Path) -> None:
-    done = run_cli("data", "digits", ".", "--force")
+    (tmp_path / "train_test.prototxt").touch()
+    done = run_cli("data", "digits", ".")
     assert done.returncode == 0, done.stderr
-    names = {"train_lmdb", "test_lmdb", "mean.binaryproto"}
+    names = {"train_lmdb", "test_lmdb", "mean.binaryproto", "train_test.prototxt"}
     assert {path.name for path in tmp_path.iterdir()} == names
+
+
+def test_data_is_written_into_no_file(run_cli: Run, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    done = run_cli("data", "digits", "notes.txt", "--force")
+    assert done.returncode == 2
+    assert done.stderr == "error: notes.txt is not a folder; name another OUT\n"
 
 
 @pytest.mark.parametrize(

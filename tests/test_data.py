@@ -389,7 +389,7 @@ def test_the_command_writes_what_caffes_examples_read(
 
     again = run_cli("data", "cifar10", archive, "data/cifar10")
     assert again.returncode == 2
-    assert "data/cifar10 exists; overwrite it with --force" in again.stderr
+    assert "data/cifar10/train_lmdb exists; overwrite it with --force" in again.stderr
     (folder / "notes.txt").write_text("mine")
     before = mean_file.read_bytes()
     mean_file.unlink()

@@ -25,14 +25,16 @@ def write_data(
         read: reads the data set; it calls its argument with the number of files read and
             the total.
         out: the folder to write into.
-        force: write into a folder that is not empty.
+        force: replace the data set that is in `out`.
 
     Raises:
-        UsageError: `out` is not empty.
+        UsageError: `out` is a file, or has a data set.
         ClrError: Caffe is not built; or see datasets.check_replaced.
     """
-    if not force and out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise UsageError(f"{out} exists; overwrite it with --force, or name another OUT")
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is not a folder; name another OUT")
+    for file in [] if force else datasets.existing(out):
+        raise UsageError(f"{file} exists; overwrite it with --force, or name another OUT")
     datasets.check_replaced(out)
     prototxt.caffe_pb2()  # before all images are read
     remedy = "nothing was written; run the same command again"

@@ -33,6 +33,7 @@ class DataSet:
     """The contents of a data set.
 
     Attributes:
+        archive: the address of the official binary version.
         images: number of images of each phase.
         batches: the files in the archives that hold each phase; in the binary version,
             their names end in .bin.
@@ -42,6 +43,7 @@ class DataSet:
     """
 
     name: str
+    archive: str
     classes: int
     images: dict[str, int]
     batches: dict[str, tuple[str, ...]]
@@ -51,6 +53,7 @@ class DataSet:
 
 CIFAR10 = DataSet(
     name="cifar10",
+    archive="https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
     classes=10,
     images={"train": 50_000, "test": 10_000},
     batches={
@@ -62,6 +65,7 @@ CIFAR10 = DataSet(
 )
 CIFAR100 = DataSet(
     name="cifar100",
+    archive="https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
     classes=100,
     images={"train": 50_000, "test": 10_000},
     batches={"train": ("train",), "test": ("test",)},
@@ -93,7 +97,9 @@ def read(
             the images and classes of the data set.
     """
     if not source.exists():
-        raise ClrError(f"{source}: no such file or folder")
+        raise ClrError(
+            f"{source}: no such file or folder; the official archive is {data_set.archive}"
+        )
     with _damage_told(source):
         wanted = _choose(source, data_set, [name for name, _ in _files(source)])
         found: dict[PurePosixPath, Split] = {}

@@ -1,5 +1,6 @@
 """Writes data sets as the LMDBs that Caffe's Data layer reads."""
 
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -117,6 +118,11 @@ def write(
                 shutil.rmtree(made[-1])
             path.replace(made[-1])
     return made
+
+
+def existing(folder: Path) -> list[Path]:
+    """What a folder has of a data set, which `write` would replace."""
+    return [path for path in (*lmdbs(folder), folder / _MEAN) if os.path.lexists(path)]
 
 
 def check_replaced(folder: Path) -> None:

@@ -32,7 +32,7 @@ Out = Annotated[
         metavar="OUT", help="The folder for train_lmdb, test_lmdb and mean.binaryproto."
     ),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Overwrite what is in OUT.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite the data set in OUT.")]
 Pad = Annotated[
     int,
     typer.Option(
@@ -86,7 +86,7 @@ def cifar100(
 def digits(out: Out, force: Force = False) -> None:
     """Write scikit-learn's handwritten digits: 1,500 and 297 images of 8x8.
 
-    Example: caffe-clr data digits models/digits --force
+    Example: caffe-clr data digits models/digits
     """
     from caffe_clr.cli.data_sets import write_data
     from caffe_clr.experiments import datasets
