@@ -99,6 +99,17 @@ def stub(path: str, name: str, script: str) -> None:
     file.chmod(0o755)
 
 
+@pytest.fixture
+def copied_clr(root: Path, tmp_path: Path) -> Path:
+    """A folder with `clr` and the files that it reads, and nothing that it made."""
+    folder = tmp_path / "caffe-clr"
+    packages = "python/caffe_clr/harness/debian-packages.txt"
+    for name in ("pyproject.toml", "constraints.txt", "clr", packages):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(root / name, folder / name)
+    return folder
+
+
 def test_clr_without_root_or_sudo_names_what_is_missing(
     root: Path, programs: Callable[..., str]
 ) -> None:
@@ -111,7 +122,7 @@ def test_clr_without_root_or_sudo_names_what_is_missing(
 
 
 def test_clr_uses_sudo_once_and_says_what_it_installs(
-    root: Path, programs: Callable[..., str], tmp_path: Path
+    copied_clr: Path, programs: Callable[..., str], tmp_path: Path
 ) -> None:
     path = programs(
         "sh", "sed", "cat", "cksum", "dirname", "date", "readlink", "mkdir", "tail", "grep"
@@ -119,14 +130,16 @@ def test_clr_uses_sudo_once_and_says_what_it_installs(
     stub(path, "id", "echo 1000")
     stub(path, "dpkg-query", 'case "$4" in cmake|libhdf5-dev) ;; *) echo installed ;; esac')
     stub(path, "sudo", f'echo "$@" >>{tmp_path}/sudo; echo password refused; exit 1')
-    done = run_clr(root, path)
+    done = run_clr(copied_clr, path)
     assert done.returncode == 1
     assert "installing with apt-get: cmake libhdf5-dev" in done.stdout
-    log = root / "build/logs/packages.log"
+    log = copied_clr / "build/logs/packages.log"
     assert done.stderr == (
         f"password refused\nerror: setting up packages failed; full log: {log}\n"
     )
     assert (tmp_path / "sudo").read_text().count("apt-get install") == 1
+    recorded = copied_clr / "build/debian-packages"
+    assert recorded.read_text().split() == ["cmake", "libhdf5-dev"]
 
 
 def test_clr_on_a_system_without_apt_goes_on_to_what_doctor_says(
@@ -174,16 +187,11 @@ def test_clr_asks_for_no_compiler_where_a_test_needs_none(
     assert {"git", "python3-venv"} <= set(asked)
 
 
-def test_clr_leaves_an_environment_that_it_did_not_make(root: Path, tmp_path: Path) -> None:
-    for name in ("pyproject.toml", "constraints.txt", "clr"):
-        shutil.copy(root / name, tmp_path)
-    packages = Path("python/caffe_clr/harness/debian-packages.txt")
-    (tmp_path / packages).parent.mkdir(parents=True)
-    shutil.copy(root / packages, tmp_path / packages)
-    mine = tmp_path / ".venv" / "lib" / "mine"
+def test_clr_leaves_an_environment_that_it_did_not_make(copied_clr: Path) -> None:
+    mine = copied_clr / ".venv" / "lib" / "mine"
     mine.parent.mkdir(parents=True)
     mine.write_text("mine")
-    done = subprocess.run([tmp_path / "clr", "--version"], capture_output=True, text=True)
+    done = subprocess.run([copied_clr / "clr", "--version"], capture_output=True, text=True)
     assert done.returncode == 1
-    assert f"{tmp_path}/.venv is an environment that clr did not make; move it" in done.stderr
+    assert f"{copied_clr}/.venv is an environment that clr did not make; move it" in done.stderr
     assert mine.read_text() == "mine"
