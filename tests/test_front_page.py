@@ -22,13 +22,10 @@ TRIED = {
 }
 
 
-def commands() -> list[str]:
-    """The commands of the page in their order, those in sentences too."""
-    return re.findall(r"^    (?=[~.]?/|docker )(.*)|`(~/caffe-clr/clr [^`]*)`", PAGE, re.MULTILINE)
-
-
 def typed() -> list[str]:
-    return [block or inline for block, inline in commands()]
+    """The commands of the page in their order, those in sentences too."""
+    found = re.finditer(r"^    (?=~/|docker )(.*)|`(~/caffe-clr/clr [^`]*)`", PAGE, re.MULTILINE)
+    return [match[1] or match[2] for match in found]
 
 
 def test_the_page_is_short() -> None:
