@@ -3,6 +3,7 @@
 import csv
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from caffe_clr.harness.compilation import Tree
 from caffe_clr.runs import run_folder
 from caffe_clr.runs.options import TrainingOptions
 
+RATES = ["--min-lr", "0.001", "--max-lr", "0.3", "--iterations", "100000"]
 Run = Callable[..., subprocess.CompletedProcess[str]]
 COMMANDS = [
     "train",
@@ -501,27 +503,57 @@ def test_names_that_a_terminal_cannot_show_are_no_traceback(run_cli: Run) -> Non
 
 
 @pytest.mark.usefixtures("digits")
-@pytest.mark.parametrize("command", ["range-test", "compare"])
-def test_the_option_to_go_on_with_can_be_pasted(command: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("command", "named", "added"),
+    [
+        ("train", True, r" --resume"),
+        ("train", False, r" --out \S+/runs/fixed-\S+ --resume"),
+        ("range-test", True, r" --resume"),
+        ("range-test", False, r" --out runs/fixed-\S+ --resume"),
+        ("compare", True, ""),
+        ("compare", False, ""),
+    ],
+)
+def test_the_command_to_continue_with_can_be_pasted(
+    command: str, named: bool, added: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", "a folder")
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     solver = tmp_path / "models" / "digits" / "fixed_solver.prototxt"
     solver.write_text(solver.read_text().replace("max_iter: 240", "max_iter: 100000"))
-    rates = ["--min-lr", "0.001", "--max-lr", "0.3", "--iterations", "100000"]
-    options = rates if command == "range-test" else ["--seeds", "1"]
-    out = tmp_path / "a; b"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "caffe_clr", command, solver, *options, "--out", out],
-        cwd=tmp_path,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    while process.poll() is None and not any(out.rglob("train.csv")):
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, message = process.communicate()
-    assert process.returncode == 130
-    resume = " --resume" if command == "range-test" else ""
-    assert message.endswith(f"to continue, run the same command with --out '{out}'{resume}\n")
+    words = [command, "models/digits/fixed_solver.prototxt"]
+    words += {"train": [], "range-test": RATES, "compare": ["--seeds", "1"]}[command]
+    words += ["--out", "a; b"] if named else []
+    out = tmp_path / ("a; b" if named else "runs")
+
+    def interrupted(*command: str, shell: bool) -> str:
+        before = len(recorded(out))
+        process = subprocess.Popen(
+            command[0] if shell else command,
+            shell=shell,
+            cwd=tmp_path,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        while process.poll() is None and len(recorded(out)) <= before:
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)
+        return process.communicate()[1]
+
+    first = interrupted("caffe-clr", *words, shell=False)
+    same = rf"(?:[A-Z_]+=\S+ )*PYTHONPATH='a folder' caffe-clr {shlex.join(words)}{added}"
+    told = re.fullmatch(rf"error: interrupted; .*; continue with: ({same})\n", first)
+    assert told, first
+    monkeypatch.delenv("PYTHONPATH")
+    again = interrupted(told[1], shell=True)
+    assert again.endswith(f"; continue with: {told[1]}\n")
+
+
+def recorded(out: Path) -> str:
+    """What all trainings in a folder have recorded."""
+    return "".join(file.read_text() for file in sorted(out.rglob("train.csv")))
 
 
 def test_the_bar_of_a_range_test_without_tests_is_full(

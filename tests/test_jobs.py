@@ -26,6 +26,7 @@ from caffe_clr.runs.jobs import Job
 from caffe_clr.runs.options import TrainingOptions
 
 LONG = {"max_iter": 20000, "display": 100, "stepsize": 1000, "iter_size": 6}
+VARIABLES = {"OMP_NUM_THREADS": "1", "PYTHONPATH": "my layers:more"}
 PYTHON_LAYER = """
 layer {{
   name: "python" type: "Python" bottom: "scores" top: "python"
@@ -318,24 +319,26 @@ def test_an_interrupted_command_says_how_to_go_on(
 ) -> None:
     file, out = write_solver("a solver", **LONG), tmp_path / "a run; of it"
     options = ["--seed", "3", "--snapshot-cycles"]
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    for name, value in VARIABLES.items():
+        monkeypatch.setenv(name, value)
     process = begin(file, out, *options)
     wait_until(lambda: run_folder.last_iteration(out), process)
     process.send_signal(number)
     _, message = process.communicate()
     assert process.returncode == status
-    arguments = ["train", str(file), "--out", str(out), "--resume", *options]
-    went_on = re.escape(f"OMP_NUM_THREADS=1 caffe-clr {shlex.join(arguments)}")
+    set_for_it = shlex.join(f"{name}={value}" for name, value in VARIABLES.items())
+    went_on = f"{set_for_it} {shlex.join([*command(file, out, *options), '--resume'])}"
     found = re.fullmatch(
-        rf"error: interrupted; iteration (\d+) is saved in a snapshot; continue with: {went_on}\n",
+        r"error: interrupted; iteration (\d+) is saved in a snapshot; continue with: (.*)\n",
         message,
     )
     assert found, message
+    assert found[2].replace("'", "") == went_on.replace("'", "")
     assert weights(out, int(found[1]))
     assert 0 < int(found[1]) < LONG["max_iter"]
-    done = subprocess.run(
-        [sys.executable, "-m", "caffe_clr", *arguments], check=True, capture_output=True, text=True
-    )
+    for name in VARIABLES:
+        monkeypatch.delenv(name)
+    done = subprocess.run(found[2], shell=True, check=True, capture_output=True, text=True)
     assert "the run was started with" not in done.stdout
     jobs.run(job(file, tmp_path / "whole", seed=3))
     assert weights(out, LONG["max_iter"]) == weights(tmp_path / "whole", LONG["max_iter"])
@@ -365,7 +368,7 @@ def test_a_death_by_a_signal_is_named(write_solver: Callable[..., Path], tmp_pat
     assert told.startswith("error: the training process was killed by SIGKILL; the system does")
     assert "; Caffe's last output: " in told
     assert log == f"full log: {out / jobs.LOG}"
-    assert go_on == f"continue with: caffe-clr train {file} --out {out} --resume"
+    assert go_on.endswith(f"-m caffe_clr train {file} --out {out} --resume")
 
 
 def call_interrupted(run: Path, **fields: Any) -> None:

@@ -1,5 +1,6 @@
 """The options of a training on the command line are the fields of TrainingOptions."""
 
+from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
@@ -7,10 +8,16 @@ import pytest
 import typer
 
 from caffe_clr.cli.app import app
-from caffe_clr.cli.training_options import arguments
 from caffe_clr.runs.options import COMPARE, RANGE_TEST, TRAIN, TrainingOptions
 
 ALL = {"seed": 0, "gpu": 0, "images": 1, "snapshot_cycles": True, "tensorboard": True}
+
+
+def words_of(given: dict[str, Any], offered: set[str]) -> Iterator[str]:
+    for name in offered & given.keys():
+        yield "--" + name.replace("_", "-")
+        if given[name] is not True:
+            yield str(given[name])
 
 
 @pytest.mark.parametrize(
@@ -26,7 +33,7 @@ def test_a_command_reads_what_is_written_for_it(
     command: str, more: list[str], offered: set[str], given: dict[str, Any]
 ) -> None:
     options = TrainingOptions(**given)
-    words = ["solver.prototxt", *more, *arguments(command, options)]
+    words = ["solver.prototxt", *more, *words_of(given, offered)]
     read = typer.main.get_group(app).commands[command].make_context(command, words).params
     assert {name: read[name] for name in offered} == {
         field.name: getattr(options, field.name)

@@ -1,7 +1,6 @@
 """Shows the progress of a range test, and the suggested bounds."""
 
 import re
-import shlex
 from pathlib import Path
 
 from rich import box
@@ -9,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from caffe_clr.cli.console import progress, resumable, warn
+from caffe_clr.cli.resume_command import continuation
 from caffe_clr.errors import ClrError, UsageError
 from caffe_clr.method import curves, plots
 from caffe_clr.method.range_test import range_test
@@ -33,9 +33,8 @@ def show_bounds(
         raise UsageError(
             f"{folder} already has a range test; continue it with --resume, or name another --out"
         )
-    added = shlex.join(["--out", str(folder), "--resume"])
-    remedy = f"{KEPT}; to continue, run the same command with {added}"
-    with progress(console) as shown, resumable(remedy):
+    go_on = continuation(None if out else folder, resume=not options.resume)
+    with progress(console) as shown, resumable(f"{KEPT}; {go_on}"):
         task = shown.add_task("range test", total=None, visible=False)
 
         def show(done: int, total: int) -> None:

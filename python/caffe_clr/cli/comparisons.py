@@ -1,6 +1,5 @@
 """Shows the progress, the table and the plot of a comparison."""
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from caffe_clr.cli.console import progress, reading, resumable, warn
+from caffe_clr.cli.resume_command import continuation
 from caffe_clr.method import comparison, plots
 from caffe_clr.method.comparison import Options, TableLine
 from caffe_clr.method.results import Entry
@@ -26,9 +26,7 @@ def show_comparison(
         plans = [planning.plan([file], folder, options) for file in solver_files]
     for planned in plans:
         warn(planned.warnings, console)
-    option = shlex.join(["--out", str(folder)])
-    remedy = f"{KEPT}; to continue, run the same command with {option}"
-    with progress(console) as shown, resumable(remedy):
+    with progress(console) as shown, resumable(f"{KEPT}; {continuation()}"):
         tasks = {
             name: shown.add_task(name, total=options.seeds * planned.stages[0].max_iter)
             for name, planned in zip(comparison.names(solver_files), plans, strict=True)

@@ -1,13 +1,9 @@
 """Shows the progress and the result of a training, and plots runs."""
 
 import math
-import os
-import shlex
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +11,13 @@ from rich.console import Console
 
 from caffe_clr import policies
 from caffe_clr.cli.console import progress, reading, warn
-from caffe_clr.cli.training_options import arguments
+from caffe_clr.cli.resume_command import continuation
 from caffe_clr.errors import AGAIN, ClrError, DiedError, Interrupted, UsageError
 from caffe_clr.method import comparison, plots
 from caffe_clr.runs import event_files, jobs, metrics, planning, run_folder
 from caffe_clr.runs.jobs import KEPT, Job, WorkerReport
 from caffe_clr.runs.metrics import Metric
-from caffe_clr.runs.options import TRAIN, TrainingOptions
+from caffe_clr.runs.options import TrainingOptions
 
 _TOLD_SECONDS = 60  # from line to line where a bar cannot be redrawn
 
@@ -33,6 +29,7 @@ def show_training(
     console: Console,
 ) -> None:
     """Train in a subprocess, as training.train does, and show the progress and the result."""
+    named = out is not None
     if out is None and options.resume:
         out = run_folder.newest_folder(solver_files)
     if out is not None:
@@ -46,6 +43,7 @@ def show_training(
     warn(planned.warnings, console)
     folder = planned.folder
     job = Job(tuple(map(str, solver_files)), str(folder), options)
+    go_on = continuation(None if named else folder, resume=not options.resume)
     metric = metrics.metric_of(planned.solvers[-1])
     # a line of stages is too long for a bar
     with progress(console, bar=len(planned.stages) == 1) as shown:
@@ -64,16 +62,14 @@ def show_training(
             jobs.run(job, show, lambda warning: warn([warning], console))
         except Interrupted as interrupted:
             kept = KEPT if interrupted.remedy == AGAIN else interrupted.remedy
-            raise Interrupted(
-                interrupted.signal_number, f"{kept}; continue with: {_command(job)}"
-            ) from None
+            raise Interrupted(interrupted.signal_number, f"{kept}; {go_on}") from None
         except ClrError as error:
             has_begun = run_folder.has_begun(folder)
             if has_begun:
                 with suppress(OSError):  # a full disk is what it may be about
                     _show_run(folder, metric, console)
             if isinstance(error, DiedError) and has_begun:
-                raise DiedError(f"{error}\ncontinue with: {_command(job)}") from None
+                raise DiedError(f"{error}\n{go_on}") from None
             raise
         shown.update(task, completed=planned.stages[-1].max_iter)
     _show_run(folder, metric, console)
@@ -97,20 +93,6 @@ def plot_runs(folders: Sequence[Path], together: Path | None, console: Console) 
             raise ClrError(f"{folder}: nothing is recorded yet; wait for the first display or test")
         plots.plot_log(history, folder.name, folder / run_folder.PLOT)
         console.print(f"Plot: {folder / run_folder.PLOT}", soft_wrap=True)
-
-
-def _command(job: Job) -> str:
-    """The command that continues a training."""
-    command = [_program(), "train", *job.solver_files, "--out", job.out, "--resume"]
-    command += arguments(TRAIN, replace(job.options, resume=False))
-    threads = os.environ.get("OMP_NUM_THREADS")
-    return (f"OMP_NUM_THREADS={shlex.quote(threads)} " if threads else "") + shlex.join(command)
-
-
-def _program() -> str:
-    """The name under which this program was called."""
-    name = sys.argv[0]
-    return os.path.relpath(name) if os.path.basename(name) == "caffe-clr" else "caffe-clr"
 
 
 def _describe(stages: Sequence[Any], report: WorkerReport, metric: Metric) -> str:

@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Annotated, Any, get_type_hints
 
@@ -41,16 +41,6 @@ def declared(name: str) -> Any:
     """The Typer option for a field."""
     told = {key: _FIELDS[name].metadata[key] for key in ("help", "min", "max")}
     return typer.Option(_flag(name), **told)  # unnamed, a bool would get a --no- beside it
-
-
-def arguments(command: str, options: TrainingOptions) -> Iterator[str]:
-    """The arguments of a command for all options that differ from their defaults."""
-    for name in _offered_by(command):
-        value = getattr(options, name)
-        if value != _FIELDS[name].default:
-            yield _flag(name)
-            if value is not True:
-                yield str(value)
 
 
 def _offered_by(command: str) -> list[str]:
