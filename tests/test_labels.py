@@ -392,5 +392,5 @@ def test_nan_is_no_result() -> None:
     entry = Entry("one", metric, 20, {1: good, 2: ends, 3: within}, {}, [])
     assert entry.finals() == [0.6, 0.8]
     assert entry.bests() == [0.6, 0.8]
-    assert entry.reached(0.75) == [20]
+    assert entry.reached(0.7) == 20
     assert [row["iteration"] for row in entry.curve()] == [0]

@@ -58,7 +58,7 @@ def _comparison_table(lines: Sequence[TableLine], metric: Metric) -> Table:
         "solver",
         title=f"{metric.label[:1].upper()}{metric.label[1:]}{net}, {seeds}",
         title_justify="left",
-        caption=_caption(lines),
+        caption=_caption(lines, metric),
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
@@ -71,27 +71,21 @@ def _comparison_table(lines: Sequence[TableLine], metric: Metric) -> Table:
             f"{line.iterations:,}",
             _spread(line.final, line, metric),
             _spread(line.best, line, metric),
-            _reached(line),
+            "never" if line.reached is None else f"{line.reached:,}",
             "" if line.ratio is None else f"{line.ratio:.2f}",
         )
     return table
 
 
-def _caption(lines: Sequence[TableLine]) -> str:
+def _caption(lines: Sequence[TableLine], metric: Metric) -> str:
     first = lines[0]
-    caption = f"reached: iterations until a run is as good as {first.name} is at its end"
-    if any(line.reached_by < line.seeds for line in lines):
-        caption += "\nin brackets: number of seeds that reached it; a ratio only if all did"
-    if first.seeds > 1:
-        caption = f"±: standard deviation over the seeds\n{caption}"
-    return caption
-
-
-def _reached(line: TableLine) -> str:
-    if line.reached is None:
-        return "never"
-    of = "" if line.reached_by == line.seeds else f" ({line.reached_by} of {line.seeds})"
-    return f"{line.reached:,.0f}{of}"
+    run = "the mean of the seeds" if first.seeds > 1 else "a run"
+    notes = [
+        f"reached: iterations until {run} is as good as {first.name} at its end,"
+        f" in two {'tests' if metric.of_test else 'displays'} in a row",
+        f"ratio: reached, divided by that of {first.name}",
+    ]
+    return "\n".join(["±: standard deviation over the seeds", *notes][first.seeds == 1 :])
 
 
 def _spread(values: tuple[float, float] | None, line: TableLine, metric: Metric) -> str:

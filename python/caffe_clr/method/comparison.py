@@ -45,11 +45,10 @@ class TableLine:
     Attributes:
         final: mean and standard deviation over the seeds; None if no seed has a result.
         best: the same for the best value of each seed.
-        reached: mean number of iterations after which a seed is as good as the first
-            solver is at its end, over the seeds that get there; None if none does.
-        reached_by: number of seeds that get there.
-        ratio: `reached` divided by that of the first solver; None unless all seeds of
-            both solvers get there.
+        reached: iterations until the mean over the seeds is as good as that of the first
+            solver at its end, in two tests in a row (see Entry.reached); None if it never is.
+            The first solver gets there at its end at the latest.
+        ratio: `reached` divided by that of the first solver.
     """
 
     name: str
@@ -58,8 +57,7 @@ class TableLine:
     iterations: int
     final: tuple[float, float] | None
     best: tuple[float, float] | None
-    reached: float | None
-    reached_by: int
+    reached: int | None
     ratio: float | None
 
 
@@ -194,32 +192,22 @@ def run_folders(
 
 def table(entries: Sequence[Entry]) -> list[TableLine]:
     """The lines of the comparison table; the first solver is the baseline."""
-    first = entries[0]
-    finals = first.finals()
+    finals = entries[0].finals()
     goal = statistics.fmean(finals) if finals else None
-    reached = [entry.reached(goal) if goal is not None else [] for entry in entries]
-    lines = []
-    for entry, iterations in zip(entries, reached, strict=True):
-        mean = statistics.fmean(iterations) if iterations else None
-        is_comparable = all(
-            len(ends) == len(each.histories)
-            for each, ends in ((first, reached[0]), (entry, iterations))
+    reached = [None if goal is None else entry.reached(goal) for entry in entries]
+    return [
+        TableLine(
+            name=entry.name,
+            seeds=len(entry.histories),
+            diverged=len(entry.diverged),
+            iterations=entry.max_iter,
+            final=_mean_and_spread(entry.finals()),
+            best=_mean_and_spread(entry.bests()),
+            reached=iterations,
+            ratio=iterations / reached[0] if iterations is not None and reached[0] else None,
         )
-        own = statistics.fmean(reached[0]) if reached[0] else None
-        lines.append(
-            TableLine(
-                name=entry.name,
-                seeds=len(entry.histories),
-                diverged=len(entry.diverged),
-                iterations=entry.max_iter,
-                final=_mean_and_spread(entry.finals()),
-                best=_mean_and_spread(entry.bests()),
-                reached=mean,
-                reached_by=len(iterations),
-                ratio=mean / own if mean is not None and own and is_comparable else None,
-            )
-        )
-    return lines
+        for entry, iterations in zip(entries, reached, strict=True)
+    ]
 
 
 def write(entries: Sequence[Entry], lines: Sequence[TableLine], out: Path) -> None:

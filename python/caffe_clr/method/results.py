@@ -63,15 +63,18 @@ class Entry:
         """The best value of each seed that reached max_iter."""
         return [self.metric.best(self._values(seed)) for seed in self._whole()]
 
-    def reached(self, value: float) -> list[int]:
-        """The iteration at which each seed first is as good as `value`, if it ever is."""
-        found = []
-        for history in self.histories.values():
-            for row in self.metric.rows(history):
-                if self.metric.best(row[self.metric.name], value) == row[self.metric.name]:
-                    found.append(int(row["iteration"]))
-                    break
-        return found
+    def reached(self, value: float) -> int | None:
+        """The iteration at which the solver is as good as `value`; None if it never is.
+
+        It is that of the first of two tests in a row in which the mean over the seeds is, so
+        that a single lucky test does not count. The last test counts alone. Seeds that did
+        not reach max_iter are left out. Where nothing is tested, displays count instead.
+        """
+        seeds = [self.metric.rows(self.histories[seed]) for seed in self._whole()]
+        rows = metrics.over_seeds(seeds, self.metric.name) if seeds else []
+        good = [self.metric.best(row["mean"], value) == row["mean"] for row in rows]
+        both = (now and after for now, after in zip(good, [*good[1:], True], strict=True))
+        return next((int(row["iteration"]) for row, is_good in zip(rows, both) if is_good), None)
 
     def _whole(self) -> list[int]:
         return [seed for seed in self.histories if seed not in self.diverged and self._ends(seed)]
