@@ -73,8 +73,9 @@ class Entry:
         seeds = [self.metric.rows(self.histories[seed]) for seed in self._whole()]
         rows = metrics.over_seeds(seeds, self.metric.name) if seeds else []
         good = [self.metric.best(row["mean"], value) == row["mean"] for row in rows]
-        both = (now and after for now, after in zip(good, [*good[1:], True], strict=True))
-        return next((int(row["iteration"]) for row, is_good in zip(rows, both) if is_good), None)
+        good_after = [*good[1:], True]
+        reached = (row for row, *both in zip(rows, good, good_after, strict=True) if all(both))
+        return next((int(row["iteration"]) for row in reached), None)
 
     def _whole(self) -> list[int]:
         return [seed for seed in self.histories if seed not in self.diverged and self._ends(seed)]
