@@ -31,6 +31,7 @@ pytestmark = pytest.mark.usefixtures("digits_root")
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 SEEDS = (1, 2)
 NAMES = ("fixed", "triangular2")
+DAY = "20261129-042710"
 
 
 @pytest.fixture
@@ -83,6 +84,8 @@ def test_the_table_says_what_the_runs_recorded(digits: list[Path], tmp_path: Pat
     recorded = {name: [accuracies(out, name, seed) for seed in SEEDS] for name in NAMES}
     assert recorded["fixed"][0] != recorded["fixed"][1]
     goal = sum(run[150] for run in recorded["fixed"]) / 2
+    own = lines[0].reached
+    assert own
     for name, line in zip(NAMES, lines, strict=True):
         finals = [run[150] for run in recorded[name]]
         bests = [max(run.values()) for run in recorded[name]]
@@ -92,7 +95,7 @@ def test_the_table_says_what_the_runs_recorded(digits: list[Path], tmp_path: Pat
         means = {i: sum(run[i] for run in recorded[name]) / 2 for i in recorded[name][0]}
         good = [i for i in means if means[i] >= goal <= means.get(i + 30, goal)]
         assert line.reached == (good[0] if good else None)
-        assert line.ratio == (line.reached / lines[0].reached if line.reached else None)
+        assert line.ratio == (line.reached / own if line.reached is not None else None)
     assert lines[0].ratio == 1
     for entry in entries:
         both = recorded[entry.name]
@@ -346,17 +349,72 @@ def test_of_a_loss_the_lowest_is_best(write_solver: Callable[..., Path], tmp_pat
     assert fast.ratio == reached / slow.reached < 1
 
 
-def test_names_tell_the_solvers_apart(write_solver: Callable[..., Path]) -> None:
-    here, there = write_solver("here/a_solver"), write_solver("there/a_solver")
-    assert comparison.names([here, write_solver("b_solver")]) == ["a", "b"]
-    assert comparison.names([here, there]) == ["here-a", "there-a"]
-    folders = {folder for _, folder, _ in comparison.run_folders([here, there], Path("out"), 2)}
-    assert {str(folder) for folder in folders} == {
-        *("out/here-a/seed_1", "out/here-a/seed_2", "out/there-a/seed_1", "out/there-a/seed_2")
+@pytest.mark.parametrize(
+    ("files", "names"),
+    [
+        ("here/a_solver b_solver", "a b"),
+        ("here/a_solver there/a_solver b_solver", "here-a there-a b"),
+        ("here/solver there/solver", "here there"),
+        ("solver found/1cycle_solver", "solver 1cycle"),
+        ("one/of/solver two/of/solver three/solver", "one-of two-of three"),
+        ("a/solver_1 a/solver_2", "solver_1 solver_2"),  # of no run
+        (
+            "step_solver runs/step-TIME-588355/1cycle_solver runs/adam-TIME-000061/1cycle_solver",
+            "step step-1cycle adam-1cycle",
+        ),
+        (
+            "runs/a-20261129-042710-588355/1cycle runs/a-20261130-090000-000001/1cycle",
+            "a-042710-1cycle a-090000-1cycle",
+        ),
+        (
+            "runs/a-20261129-042710-588355/1cycle runs/a-20261129-042710-000001/1cycle",
+            "a-20261129-042710-588355-1cycle a-20261129-042710-000001-1cycle",
+        ),
+    ],
+)
+def test_names_tell_the_solvers_apart(files: str, names: str) -> None:
+    given = [Path(f"{file}.prototxt") for file in files.replace("TIME", DAY).split()]
+    assert comparison.names(given) == names.split()
+    folders = {folder for _, folder, _ in comparison.run_folders(given, Path("out"), 2)}
+    seeds = (1, 2)
+    assert folders == {
+        Path("out", name, f"seed_{seed}") for name in names.split() for seed in seeds
     }
-    for same in ([here, here], [here, write_solver("here/a")]):
-        with pytest.raises(UsageError, match="the same name"):
-            comparison.names(same)
+
+
+@pytest.mark.parametrize("files", [["a_solver", "a_solver"], ["a_solver", "a"]])
+def test_what_nothing_tells_apart_is_refused(files: list[str]) -> None:
+    with pytest.raises(UsageError, match="the same name; rename one, or give each one once"):
+        comparison.names([Path(f"{file}.prototxt") for file in files])
+
+
+def test_the_solver_of_a_run_is_called_as_the_run_is(tmp_path: Path) -> None:
+    runs = [tmp_path / f"{name}-{DAY}-000001" for name in ("fixed", "1cycle")]
+    for run in runs:
+        run.mkdir()
+        (run / "run.json").write_text("{}")
+    files = [run / "solver_1.prototxt" for run in runs]
+    assert comparison.names([*files, Path("triangular2_solver.prototxt")]) == [
+        *("fixed", "1cycle", "triangular2")
+    ]
+
+
+def test_the_default_folder_is_short_and_the_same_for_the_same_solvers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    few = [Path(f"{name}.prototxt") for name in NAMES]
+    assert comparison.default_folder(few) == Path("runs/compare-fixed-triangular2")
+    many = [Path(f"a_solver_of_{name}.prototxt") for name in ("mine", "yours", "ours")]
+    folder = comparison.default_folder(many)
+    assert re.fullmatch(r"runs/compare-a_solver_of_mine-and-2-more-[0-9a-f]{6}", str(folder))
+    assert comparison.default_folder(many) == folder
+    assert comparison.default_folder([*many[:2], Path("a_solver_of_theirs.prototxt")]) != folder
+    one = Path(f"{'o' * 100}.prototxt")
+    assert re.fullmatch(r"runs/compare-o{24}-[0-9a-f]{6}", str(comparison.default_folder([one])))
+    before = Path("runs/compare-a_solver_of_mine-a_solver_of_yours-a_solver_of_ours")
+    before.mkdir(parents=True)  # by an earlier version
+    assert comparison.default_folder(many) == before
 
 
 def test_runs_of_one_name_are_told_apart_by_the_folders_above(

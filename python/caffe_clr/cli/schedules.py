@@ -34,7 +34,7 @@ def show_schedule(
     rows = schedule.rows(stages)
     logged = reader.read_rates(log) if log else {}
     names = [run_folder.solver_name(file) for file in solver_files]
-    out = out or Path("runs") / f"schedule-{'-'.join(names)}"
+    out = out or run_folder.named_after("schedule", names)
     files = out / "schedule.csv", out / "schedule.png"
     run_folder.check_replaced(out, "schedule.(csv|png)", is_own=run_folder.is_own_table(files[0]))
     run_folder.make_folder(out)

@@ -3,6 +3,7 @@
 import math
 import re
 import statistics
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,9 @@ from caffe_clr.runs.jobs import Job
 from caffe_clr.runs.metrics import Metric
 from caffe_clr.runs.options import TrainingOptions
 from caffe_clr.runs.status import Status
+
+_UNNAMED = "solver"  # a solver file that its folder names
+_STAGE = re.compile(r"solver_\d+\.prototxt")  # of a run
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ class TableLine:
 
 def default_folder(solver_files: Sequence[Path]) -> Path:
     """The default folder, runs/compare-<names>: the same solvers resume their comparison."""
-    return Path("runs") / ("compare-" + "-".join(names(solver_files)))
+    return run_folder.named_after("compare", names(solver_files))
 
 
 def compare(
@@ -230,23 +234,57 @@ def write(entries: Sequence[Entry], lines: Sequence[TableLine], out: Path) -> No
 
 def _folder_names(folders: Sequence[Path]) -> list[str]:
     """A name for each run: its folder, with as many parent folders as make it unique."""
-    parts = [folder.resolve().parts for folder in folders]
-    for count in range(1, max(map(len, parts)) + 1):
-        found = ["/".join(each[-count:]) for each in parts]
-        if len(set(found)) == len(found):
-            return found
-    raise UsageError("a run is given twice; give each one once")
+    found = _told_apart([folder.resolve().parts for folder in folders], "/")
+    if found is None:
+        raise UsageError("a run is given twice; give each one once")
+    return found
 
 
 def names(solver_files: Sequence[Path]) -> list[str]:
-    """A name for each solver: that of its file, with its folder if two would be equal."""
-    found = [run_folder.solver_name(file) for file in solver_files]
-    if len(set(found)) < len(found):
-        pairs = zip(solver_files, found, strict=True)
-        found = [f"{file.resolve().parent.name}-{name}" for file, name in pairs]
-    if len(set(found)) < len(found):
-        raise UsageError("two of the solvers have the same name; rename one")
-    return found
+    """A short name for each solver: that of its file, after its folders where two would be equal.
+
+    solver.prototxt says nothing beside its folder, nor does the solver_1.prototxt of a run. The
+    time in the name of a run's folder is left out as far as the rest tells the solvers apart.
+
+    Raises:
+        UsageError: nothing tells two of them apart.
+    """
+    for clock in run_folder.CLOCKS:
+        found = _told_apart([_parts(file.resolve(), clock) for file in solver_files], "-")
+        if found is not None:
+            return found
+    raise UsageError("two of the solvers have the same name; rename one, or give each one once")
+
+
+def _parts(file: Path, clock: str) -> Sequence[str]:
+    """The folders of a solver file and its name, as far as they tell anything."""
+    folders = [run_folder.with_clock(folder, clock) for folder in file.parts[1:-1]]
+    if _STAGE.fullmatch(file.name) and run_folder.is_run(file.parent):
+        return folders
+    return [*folders, run_folder.solver_name(file)]
+
+
+def _told_apart(paths: Sequence[Sequence[str]], separator: str) -> list[str] | None:
+    """The last part of each path, after as many before it as tell it from the others.
+
+    Returns:
+        The names; None if two paths are equal.
+    """
+    sizes = [1] * len(paths)
+    while True:
+        found = [_joined(path[-size:], separator) for path, size in zip(paths, sizes, strict=True)]
+        times = Counter(found)
+        longer = [
+            size + (times[name] > 1 and size < len(path))
+            for path, size, name in zip(paths, sizes, found, strict=True)
+        ]
+        if longer == sizes:
+            return found if len(times) == len(found) else None
+        sizes = longer
+
+
+def _joined(parts: Sequence[str], separator: str) -> str:
+    return separator.join(parts[:-1] if parts[1:] and parts[-1] == _UNNAMED else parts)
 
 
 def _metric_of_run(status: dict[str, Any], solver_file: Path) -> Metric:

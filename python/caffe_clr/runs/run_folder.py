@@ -14,6 +14,7 @@ reported. One complete snapshot is enough to continue.
 """
 
 import glob
+import hashlib
 import os
 import re
 from collections.abc import Sequence
@@ -26,12 +27,34 @@ from caffe_clr.runs import begun_solvers, records, snapshots, status
 from caffe_clr.runs.history import History, Phase, whole_lines
 
 PLOT = "training.png"
+_TIME = re.compile(r"-\d{8}(-\d{6})-\d{6}$")
+CLOCKS = ("", r"\1", r"\g<0>")  # nothing, the time of the day, and all of it
+_LONGEST, _SHORTENED = 40, 24  # characters of names in a folder's name
 _REPLACED = r"(train|test)\.csv|solver_\d+\.prototxt|training\.png"
 
 
 def default_folder(solver_file: Path) -> Path:
     """runs/<solver name>-<time>, with microseconds, because several may start at once."""
     return Path("runs") / f"{solver_name(solver_file)}-{datetime.now():%Y%m%d-%H%M%S-%f}"
+
+
+def with_clock(name: str, clock: str) -> str:
+    """The name of a folder with one of CLOCKS for the time that default_folder adds."""
+    return _TIME.sub(clock, name)
+
+
+def named_after(command: str, names: Sequence[str]) -> Path:
+    """runs/<command>-<names>, the same for the same names.
+
+    Where that is long, it has the first name and a few characters of a hash instead.
+    """
+    whole = "-".join(names)
+    long = Path("runs") / f"{command}-{whole}"
+    if len(whole) <= _LONGEST or long.is_dir():  # it has been written by an earlier version
+        return long
+    others = f"-and-{len(names) - 1}-more" if names[1:] else ""
+    digest = hashlib.sha256(os.fsencode(whole)).hexdigest()[:6]
+    return Path("runs") / f"{command}-{names[0][:_SHORTENED]}{others}-{digest}"
 
 
 def newest_folder(solver_files: Sequence[Path]) -> Path:
