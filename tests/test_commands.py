@@ -479,6 +479,70 @@ def test_names_are_shown_as_they_are(name: str, run_cli: Run, tmp_path: Path) ->
     assert f"error: {run} already has a run" in again.stderr
 
 
+LAYERS = """
+import caffe
+import numpy as np
+
+
+class Noise(caffe.Layer):
+    def setup(self, bottom, top):
+        pass
+
+    def reshape(self, bottom, top):
+        top[0].reshape(8, 4)
+        top[1].reshape(8)
+
+    def forward(self, bottom, top):
+        top[0].data[...] = np.random.normal(size=(8, 4))
+        top[1].data[...] = 1
+
+    def backward(self, top, propagate_down, bottom):
+        pass
+"""
+READ_BY_PYTHON = """
+layer {
+  name: "data" type: "Python" top: "data" top: "label"
+  python_param { module: "own_layers" layer: "Noise" }
+}
+layer {
+  name: "scores" type: "InnerProduct" bottom: "data" top: "scores"
+  inner_product_param { num_output: 2 weight_filler { type: "xavier" } }
+}
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "scores" bottom: "label" top: "loss" }
+"""
+
+
+def test_the_remedy_for_a_data_layer_without_a_batch_size_is_one(
+    write_solver: Callable[..., Path], run_cli: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "layers").mkdir()
+    (tmp_path / "layers" / "own_layers.py").write_text(LAYERS)
+    (tmp_path / "net.prototxt").write_text(READ_BY_PYTHON)
+    file = write_solver(net="net.prototxt")
+    problem = (
+        'net.prototxt: layer "data": no batch size in the prototxt of this layer of type Python'
+    )
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return run_cli(arguments[0], file, *arguments[1:], PYTHONPATH="layers")
+
+    for images in ([], ["--images", "300"]):
+        done = run("stepsize", *images)
+        compute = "compute the stepsize as epochs * images / batch size"
+        assert (done.returncode, done.stderr) == (1, f"error: {problem}; {compute}\n")
+        done = run("range-test", "--epochs", "8", *images)
+        remedy = "give --iterations instead of --epochs"
+        assert (done.returncode, done.stderr.strip()) == (1, f"error: {problem}; {remedy}")
+    done = run("range-test", "--iterations", "100", "--min-lr", "0", "--max-lr", "1e-9")
+    assert "error: no bounds: the training loss" in done.stderr  # it has been trained
+    for command, *options in (["train"], ["compare", "--seeds", "1"]):
+        done = run(command, *options)
+        assert (done.returncode, problem in done.stdout) == (0, False), done.stderr
+        done = run(command, *options, "--images", "300", "--out", command)
+        assert done.returncode == 0, done.stderr
+        assert f"warning: {problem}; so --images has no effect\n" in done.stdout
+
+
 @pytest.mark.usefixtures("digits")
 def test_names_that_are_no_utf_8_are_no_traceback(run_cli: Run, tmp_path: Path) -> None:
     solver = Path("models/digits") / os.fsdecode(b"a\xff.prototxt")

@@ -277,7 +277,9 @@ def _iterations(solver: SolverFile, options: Options) -> int:
     elif not 0 < options.epochs < math.inf:
         raise UsageError(f"--epochs {options.epochs:g}: give a number above 0")
     else:
-        length = options.epochs * epochs.epoch(solver, images=options.images).iterations
+        remedy = "give --iterations instead of --epochs"
+        epoch = epochs.epoch(solver, images=options.images, remedy=remedy)
+        length = options.epochs * epoch.iterations
         iterations = round(min(length, 2.0 * _MAX_ITER))
     if iterations < suggestions.FEWEST_TESTS:
         raise UsageError(

@@ -40,13 +40,20 @@ class Epoch:
         return max(1, (2 * self.images + consumed) // (2 * consumed))
 
 
-def epoch(solver: SolverFile, *, images: int | None = None, gpus: int = 1) -> Epoch:
+def epoch(
+    solver: SolverFile,
+    *,
+    images: int | None = None,
+    gpus: int = 1,
+    remedy: str = "compute the stepsize as epochs * images / batch size",
+) -> Epoch:
     """The epoch of a solver, by the data layer of its train net (see data_layers.of_net).
 
     Args:
         solver: the solver; its train net and iter_size are read.
         images: size of the training set; None to count the images.
         gpus: number of GPUs that train at once.
+        remedy: what to do if the layer has no batch size in the prototxt, as one in Python.
 
     Raises:
         UsageError: images or gpus is not above 0.
@@ -65,7 +72,6 @@ def epoch(solver: SolverFile, *, images: int | None = None, gpus: int = 1) -> Ep
         raise ClrError(f"{net.name}: no data layer in phase TRAIN; add one, or fix its include")
     batch_size = data_layers.batch_size(layer)
     if batch_size is None:
-        remedy = "compute the stepsize as epochs * images / batch size"
         if field := data_layers.PARAMETERS.get(layer.type):
             remedy = f"set it in its {field}"
         raise ClrError(

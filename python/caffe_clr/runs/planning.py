@@ -63,7 +63,8 @@ def plan(
         parameter.device_id = options.gpu or 0
         stages.append(solver)
     warnings += advice.check_stages(stages)
-    epoch = _epoch(stages[0], options.images)
+    epoch, problems = _epoch(stages[0], options.images)
+    warnings += problems
     start = 0
     for stage in stages:
         warnings += advice.advise(stage.name, stage.parameter, start, epoch)
@@ -94,8 +95,10 @@ def _snapshot_prefix(solver: SolverFile, file: Path, folder: Path) -> str:
     return prefix
 
 
-def _epoch(solver: SolverFile, images: int | None) -> int | None:
+def _epoch(solver: SolverFile, images: int | None) -> tuple[int | None, list[str]]:
+    """The iterations of an epoch, if they are known, and why a number of images does not help."""
     try:
-        return epochs.epoch(solver, images=images).iterations
-    except ClrError:
-        return None
+        epoch = epochs.epoch(solver, images=images, remedy="so --images has no effect")
+    except ClrError as error:
+        return None, [] if images is None else [str(error)]
+    return epoch.iterations, []
