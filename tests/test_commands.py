@@ -261,7 +261,7 @@ def test_range_test_says_first_that_it_diverged(run_cli: Run, tmp_path: Path) ->
     first = next(line for line in done.stdout.splitlines() if "range test" not in line)
     stopped = re.fullmatch(r"Stopped early: diverged at iteration \d+, rate ([\d.]+): .*", first)
     assert stopped
-    remedy = r"end the range below ([\d.]+), where the training diverges"
+    remedy = r"end the range below ([\d.]+) \(--max-lr\), where the training diverges"
     failed = re.fullmatch(rf"error: no bounds: .*: {remedy}\n", done.stderr)
     assert failed
     assert float(failed[1]) == pytest.approx(float(stopped[1]), rel=0.01)

@@ -19,11 +19,17 @@ NONE = Suggestions(Bound(None, "no reason"), Bound(None, "no reason"))
 LEAST = "give the length of the training that the bounds are for, at least 10"
 
 
-def written(file: Path, found: Suggestions = FOUND, **options: Any) -> list[Path]:
+def written(
+    file: Path,
+    found: Suggestions = FOUND,
+    on_warning: Callable[[str], None] | None = None,
+    **options: Any,
+) -> list[Path]:
     """The files that are written for a solver."""
     solver = prototxt.open_solver(file)
     plan = new_solver.plan(solver, Options(**options))
-    return new_solver.write(solver, plan, found, file.parent, options.get("images"))
+    images = options.get("images")
+    return new_solver.write(solver, plan, found, file.parent, images, on_warning or print)
 
 
 def test_a_single_cycle_takes_nine_tenths_of_the_run(write_solver: Write, tmp_path: Path) -> None:
@@ -38,7 +44,7 @@ def test_a_single_cycle_takes_nine_tenths_of_the_run(write_solver: Write, tmp_pa
     assert (solver.start_lr_policy, solver.snapshot_prefix) == (0, "elsewhere/1cycle")
     assert solver.random_seed == 5
     assert path.read_text().splitlines()[:6] == [
-        f"# {file} with the bounds and the schedule that caffe-clr range-test suggests.",
+        f"# {file} with the bounds and the schedule that caffe-clr suggests.",
         "# max_lr: that of max_lr.",
         "# base_lr: a tenth of max_lr, as advised for a single cycle (arXiv 1803.09820).",
         "# stepsize: the cycle takes 90% of max_iter; after it, the rate stays far below base_lr.",
@@ -116,6 +122,36 @@ def test_exp_range_declines_to_a_tenth_where_the_solver_has_no_gamma_for_it(
     assert falling.max_lr == pytest.approx(cyclical.base_lr / 10, rel=0.05)
 
 
+def test_a_gamma_of_ones_own_is_kept_for_runs_of_that_length(write_solver: Write) -> None:
+    own: dict[str, Any] = {"lr_policy": "exp_range", "gamma": 0.999, "max_iter": 1000}
+    for max_iter, gamma, why in (
+        (1000, 0.999, "that of the given solver"),
+        (4000, 0.999**0.25, "falls as far in 4000 iterations as that of the given in 1000"),
+    ):
+        first, _ = written(write_solver(**own), max_iter=max_iter)
+        assert prototxt.read_solver(first).gamma == np.float32(gamma)
+        assert f"\n# gamma: {why}.\n" in first.read_text()
+        for stage in first.parent.glob("exp_range_?_solver.prototxt"):
+            stage.unlink()
+
+
+def test_a_file_that_was_changed_is_kept(write_solver: Write) -> None:
+    said: list[str] = []
+    file = write_solver()
+    first, second = written(file, on_warning=said.append)
+    before = first.stat().st_mtime_ns
+    assert written(file, on_warning=said.append) == [first, second]
+    assert (said, first.stat().st_mtime_ns) == ([], before)
+    first.write_text("mine")
+    second.unlink()
+    assert written(file, on_warning=said.append) == [first, second]
+    assert first.read_text() == "mine"
+    assert second.is_file()
+    assert said == [
+        f"{first} is kept, but differs from what is now suggested; rename it to have that written"
+    ]
+
+
 def test_the_run_may_be_of_another_length(write_solver: Write) -> None:
     (path,) = written(write_solver(), policy="1cycle", max_iter=5000)
     one = prototxt.read_solver(path)
@@ -133,6 +169,8 @@ def test_cycles_of_an_uncounted_net_are_as_few_as_advised(
     file = write_solver(net=str(tmp_path / "net.prototxt"), max_iter=6000)
     cyclical = prototxt.read_solver(written(file)[0])
     assert (cyclical.stepsize, cyclical.max_iter) == (800, 4800)
+    for stage in tmp_path.glob("triangular2_?_solver.prototxt"):
+        stage.unlink()
     counted = prototxt.read_solver(written(file, images=1250)[0])  # an epoch is 125 iterations
     assert (counted.stepsize, counted.max_iter) == (480, 4800)
 

@@ -88,14 +88,14 @@ def trained(number: int, low: float, high: float) -> Sweep:
         {"iteration": iteration, "lr": float(rate), "loss": float(loss)}
         for iteration, rate, loss in zip(displays, rates, losses, strict=True)
     ]
-    return Sweep([1], [], rows, None, "", 750)
+    return Sweep([], rows, None, "", 750)
 
 
 def diverging(number: int, low: float, high: float) -> Sweep:
     """The same, stopped where the loss is above its start."""
     whole = trained(number, low, high)
     kept = [row for row in whole.losses if row["lr"] < FAILS]
-    return Sweep([1], [], kept, FAILS if high > FAILS else None, "Stopped early: …", 700)
+    return Sweep([], kept, FAILS if high > FAILS else None, "Stopped early: …", 700)
 
 
 @pytest.mark.parametrize("sweep", [trained, diverging])
@@ -122,7 +122,7 @@ def test_the_range_is_found_from_any_base_lr(
 def test_a_net_that_never_learns_has_no_bounds(solver: Callable[..., Any]) -> None:
     def flat(number: int, low: float, high: float) -> Sweep:
         sweep = trained(number, low, high)
-        return Sweep([1], [], [{**row, "loss": 2.3} for row in sweep.losses], None, "", 750)
+        return Sweep([], [{**row, "loss": 2.3} for row in sweep.losses], None, "", 750)
 
     found = range_search.search(SolverFile(solver()), flat, lambda warning: None)
     assert found.suggestions.max_lr.rate is None

@@ -14,7 +14,7 @@ from google.protobuf import text_format
 
 from caffe_clr import policies, prototxt
 from caffe_clr.errors import ClrError, UsageError
-from caffe_clr.method import curves
+from caffe_clr.method import comparison, curves
 from caffe_clr.method.range_test import range_test
 from caffe_clr.method.results import RangeTest
 from caffe_clr.method.sweeps import Options
@@ -154,7 +154,14 @@ def test_a_range_test_that_is_finished_is_not_trained_again(tmp_path: Path) -> N
     before = record.stat()
     shutil.rmtree(out / "seed_1701" / "snapshots")
     (out / "range_test.csv").unlink()
-    assert range_test(DIGITS, out, Options(**SWEEP, epochs=8, resume=True)) == first
+    with first.solvers[0].open("a") as solver:
+        solver.write("weight_decay: 0.1 # my own\n")
+    mine = first.solvers[0].read_text()
+    said: list[str] = []
+    again = Options(**SWEEP, epochs=8, resume=True)
+    assert range_test(DIGITS, out, again, on_warning=said.append) == first
+    assert first.solvers[0].read_text() == mine
+    assert said[-1].startswith(f"{first.solvers[0]} is kept, but differs")
     assert (record.stat().st_mtime_ns, record.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
     assert read_table(out / "range_test.csv") == (first.rows, 0)
 
@@ -408,6 +415,30 @@ def test_images_that_cannot_be_counted_are_given(uncounted: Path, tmp_path: Path
     assert (written["iterations"], written["epochs"], written["chance"]) == (200, 8, None)
 
 
+def test_a_folder_with_a_range_test_is_to_be_resumed(
+    write_solver: Callable[..., Path], tmp_path: Path
+) -> None:
+    file, out = write_solver(max_iter=100), tmp_path / "out"
+    for options in (Options(0.001, 0.3, iterations=20), Options(iterations=30)):
+        range_test(file, out, options)
+        with pytest.raises(UsageError, match=r"already has a range test; continue it with --res"):
+            range_test(file, out, options)
+        shutil.rmtree(out)
+
+
+@pytest.mark.parametrize("options", [Options(0.001, 0.3, iterations=20), Options(iterations=30)])
+def test_a_comparison_is_no_range_test(
+    options: Options, write_solver: Callable[..., Path], tmp_path: Path
+) -> None:
+    file, out = write_solver(max_iter=2), tmp_path / "out"
+    comparison.compare([file], out, comparison.Options(seeds=1))
+    folder = out if options.min_lr is None else out / "solver"
+    (folder / "range_test.csv").write_text("mine")
+    with pytest.raises(UsageError, match=r"range_test.csv already exists and would be overwritte"):
+        range_test(write_solver(max_iter=100), folder, options)
+    assert (folder / "range_test.csv").read_text() == "mine"
+
+
 def test_another_range_is_refused_before_anything_is_trained(
     write_solver: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -467,6 +498,7 @@ def test_without_rates_two_sweeps_find_them(tmp_path: Path) -> None:
     assert written["max_lr"] == pytest.approx(fine.max_lr, rel=1e-3)
     assert [step["name"] for step in written["steps"]] == ["sweep_1", "sweep_2"]
     assert curves.read(out).suggestions == found.suggestions
+    assert curves.read(out / "sweep_2" / "seed_1701").suggestions == found.suggestions
 
 
 def test_sweeps_that_are_finished_are_not_trained_again(tmp_path: Path) -> None:

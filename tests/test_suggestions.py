@@ -30,8 +30,10 @@ PAPER_MAX_LR = 0.006  # section 4.1 of the paper, on this data set and net
 RATES = np.linspace(0.001, 0.05, 50)
 TURN = 0.02
 SWEPT = np.geomspace(1e-4, 1, 100)
-MORE = "test over more iterations, or more often"
-OTHER = "test higher or lower rates, or train for more epochs"
+MORE = "test over more iterations (--iterations), or more often"
+OTHER = "test higher or lower rates (--min-lr, --max-lr), or train for more epochs (--epochs)"
+HIGHER = "give a range that ends higher (--min-lr, --max-lr)"
+LONGER = "sweep over more iterations (--iterations), or give a range (--min-lr, --max-lr)"
 
 
 def curve(rates: Values = RATES, turn: float = TURN) -> Values:
@@ -78,9 +80,9 @@ def test_super_convergence_is_to_be_tested_at_higher_rates() -> None:
     found = curves.read(SUPER_CONVERGENCE).suggestions
     assert_nothing(
         found,
-        "the accuracy does not fall clearly within the range: test up to a higher rate, about 8.1",
+        "the accuracy does not fall clearly within the range: test up to a higher rate, about 8.1"
+        " (--max-lr)",
     )
-    assert found.end == pytest.approx(8.1)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -90,7 +92,6 @@ def test_max_lr_is_half_of_the_rate_where_the_loss_turns(seed: int) -> None:
     assert found.turn is not None
     assert found.turn == pytest.approx(TURN, abs=0.004)
     assert (max_lr, base_lr) == (found.turn / 2, found.turn / 12)
-    assert found.end is None
     assert found.max_lr.reason == (
         f"0.5 of {found.turn:.3g}, where the training loss is lowest; it rises after that"
     )
@@ -148,10 +149,10 @@ def test_a_range_that_ends_before_the_turn_is_too_narrow(turn: float) -> None:
     found = suggest(RATES, curve(turn=turn))
     assert_nothing(
         found,
-        "the accuracy does not fall clearly within the range: test up to a higher rate, about 0.15",
+        "the accuracy does not fall clearly within the range: test up to a higher rate, about 0.15"
+        " (--max-lr)",
     )
     assert found.turn == pytest.approx(min(turn, 0.05), abs=0.003)
-    assert found.end == pytest.approx(0.15)
 
 
 def test_a_curve_that_holds_does_not_turn() -> None:
@@ -164,13 +165,11 @@ def test_a_range_that_goes_far_beyond_the_turn_is_too_wide() -> None:
     found = suggest([], [], loss_rates=RATES * 5, losses=loss(RATES * 5))
     assert found.turn is not None
     assert found.turn < 0.05
-    end = 2.5 * found.turn
     assert_nothing(
         found,
         f"the training loss is lowest at {found.turn:.3g}, in the first fifth of the range:"
-        f" test up to about {end:.2g}",
+        f" test up to about {2.5 * found.turn:.2g} (--max-lr)",
     )
-    assert found.end == pytest.approx(end)
 
 
 def test_a_net_that_had_hardly_begun_to_learn_is_tested_again() -> None:
@@ -180,10 +179,9 @@ def test_a_net_that_had_hardly_begun_to_learn_is_tested_again() -> None:
     assert_nothing(
         found,
         "the accuracy is best at 0.02, but the net had hardly begun to learn below that: test over"
-        " more epochs, or up to about 0.025",
+        " more epochs, or up to about 0.025 (--max-lr)",
     )
     assert found.turn == pytest.approx(TURN)
-    assert found.end == pytest.approx(0.025)
 
 
 def test_a_divergence_is_a_turn() -> None:
@@ -215,8 +213,8 @@ def test_a_curve_that_only_gets_worse_has_no_bounds() -> None:
     found = suggest(RATES, np.full(RATES.size, 0.1), diverged_at=0.06)
     assert_nothing(
         found,
-        "the accuracy does not rise clearly above its start: end the range below 0.06, where the"
-        " training diverges",
+        "the accuracy does not rise clearly above its start: end the range below 0.06 (--max-lr),"
+        " where the training diverges",
     )
 
 
@@ -225,10 +223,11 @@ def test_few_values_have_no_bounds() -> None:
     assert suggest(few, curve(few)).turn is not None
     reason = "7 tests are too few (8 are needed): "
     assert_nothing(suggest(few[1:], curve(few)[1:]), reason + MORE)
-    below = "end the range below 0.06, where the training diverges"
+    below = "end the range below 0.06 (--max-lr), where the training diverges"
     assert_nothing(suggest(few[1:], curve(few)[1:], diverged_at=0.06), reason + below)
     lost = np.where(few == few[3], np.nan, curve(few))
     assert_nothing(suggest(few, lost), reason + MORE)
+    assert_nothing(suggest(few[:1], curve(few)[:1]), f"1 test is too few (8 are needed): {MORE}")
     assert_nothing(suggest([], []), f"0 tests are too few (8 are needed): {MORE}")
     few_losses = suggest([], [], loss_rates=few[:5], losses=loss(few)[:5])
     assert_nothing(few_losses, f"5 displays are too few (8 are needed): {MORE}")
@@ -288,10 +287,10 @@ def test_a_sweep_that_diverges_needs_no_rise() -> None:
 @pytest.mark.parametrize(
     ("losses", "reason"),
     [
-        (valley(0.01, 0.09)[:50], "the training loss does not rise again up to 0.0095: " + OTHER),
-        (2.3 + 0 * SWEPT, "the training loss does not fall clearly below its start: " + MORE),
-        (2.3 + SWEPT, "the training loss does not fall clearly below its start: " + MORE),
-        (valley(0.01, 0.09)[:7], "7 displays are too few: " + MORE),
+        (valley(0.01, 0.09)[:50], "the training loss does not rise again up to 0.0095: " + HIGHER),
+        (2.3 + 0 * SWEPT, "the training loss does not fall clearly below its start: " + LONGER),
+        (2.3 + SWEPT, "the training loss does not fall clearly below its start: " + LONGER),
+        (valley(0.01, 0.09)[:7], "7 displays are too few (8 are needed): " + LONGER),
     ],
 )
 def test_a_sweep_that_tells_nothing_has_no_bounds(losses: Values, reason: str) -> None:
@@ -302,7 +301,9 @@ def test_a_sweep_too_fast_for_the_net_has_no_bounds() -> None:
     late = np.interp(np.log(SWEPT), np.log([0.02, 0.025, 0.03, 0.3]), [2.3, 0.6, 0.5, 3])
     found = sweep(SWEPT, late)
     assert found.max_lr.rate is None
-    assert found.max_lr.reason.endswith(f"but the net had hardly begun to learn below that: {MORE}")
+    assert found.max_lr.reason.endswith(
+        f"but the net had hardly begun to learn below that: {LONGER}"
+    )
 
 
 def test_losses_of_a_sweep_that_are_no_numbers_are_left_out() -> None:
@@ -345,8 +346,8 @@ def test_made_curves_that_never_fall_are_to_end_higher(kind: str) -> None:
     for seed in range(20):
         known, found = of_made(kind, seed)
         assert found.max_lr.rate is None, seed
-        assert ": test up to a higher rate, about " in found.max_lr.reason, seed
-        assert found.end == pytest.approx(3 * known.rates[-1]), seed
+        remedy = f": test up to a higher rate, about {3 * known.rates[-1]:.2g} (--max-lr)"
+        assert found.max_lr.reason.endswith(remedy), seed
 
 
 @pytest.mark.parametrize("kind", FALL)
@@ -355,7 +356,7 @@ def test_max_lr_of_made_curves_is_at_their_knee_or_somewhat_below(kind: str) -> 
     for seed in range(30):
         known, found = of_made(kind, seed)
         if found.max_lr.rate is None:
-            assert known.max_lr is None or found.end is not None, seed
+            assert known.max_lr is None or "(--max-lr)" in found.max_lr.reason, seed
         else:
             assert known.max_lr is not None, seed
             assert known.max_lr / 2.5 <= found.max_lr.rate <= known.max_lr * 1.4, seed
@@ -386,10 +387,8 @@ def assert_sound(found: Suggestions, scaled: Suggestions, factor: float) -> None
     else:
         base_lr, max_lr = bounds(found)
         assert 0 < base_lr < max_lr
-        assert found.end is None
         assert bounds(scaled) == (base_lr * factor, max_lr * factor)
-    for one, other in ((found.turn, scaled.turn), (found.end, scaled.end)):
-        assert other == (None if one is None else one * factor)
+    assert scaled.turn == (None if found.turn is None else found.turn * factor)
 
 
 SCALES = st.integers(-20, 20).map(lambda n: 2.0**n)  # exact, so that no rounding decides

@@ -27,12 +27,6 @@ def show_bounds(
     if options.resume and out is None:
         raise UsageError("--resume: name the folder of the range test with --out")
     folder = out or run_folder.default_folder(solver_file)
-    if not options.resume and any(
-        map(run_folder.is_run, [*folder.glob("seed_*"), *folder.glob("*/seed_*")])
-    ):
-        raise UsageError(
-            f"{folder} already has a range test; continue it with --resume, or name another --out"
-        )
     go_on = continuation(None if out else folder, resume=not options.resume)
     with progress(console) as shown, resumable(f"{KEPT}; {go_on}"):
         task = shown.add_task("range test", total=None, visible=False)

@@ -26,6 +26,7 @@ _OF_TRAINING = {"train", "training", "trn", "batch"}
 _LOSSES = {"loss", "smoothed loss"}
 _COUNTERS = {"step", "global step", "epoch", "iter", "iteration", "batch", "time", "wall time"}
 _TRAIN = 0  # a Phase
+_LIKE = 0.1  # of the difference between a geometric and a linear rise
 _BAND = ("_low", "_high")  # over the seeds of a range test
 
 
@@ -35,7 +36,7 @@ class _Recorded:
 
     `losses` are outputs of the tests that are known to be losses, and `metric` is the one
     to judge by, where more is known than names. `chance` is of that metric; see
-    suggestions.suggest for it and for `epochs`. `is_sweep`: the rate rises geometrically.
+    suggestions.suggest for it and for `epochs`.
     """
 
     test: list[Row]
@@ -46,7 +47,6 @@ class _Recorded:
     metric: Metric | None = None
     chance: float | None = None
     epochs: float | None = None
-    is_sweep: bool = False
 
 
 def read(
@@ -115,7 +115,7 @@ def _judged(
     train: Sequence[Row],
     diverged_at: float | None,
 ) -> Suggestions:
-    if recorded.is_sweep and train:
+    if _is_geometric(train):
         columns = ([row[name] for row in train] for name in ("iteration", "lr", "loss"))
         return suggestions.swept(*columns, diverged_at=diverged_at)
     return suggestions.of_rows(
@@ -124,6 +124,19 @@ def _judged(
         chance=recorded.chance if metric == recorded.metric else None,
         epochs=recorded.epochs,
     )
+
+
+def _is_geometric(rows: Sequence[Row]) -> bool:
+    """Whether the rate rises by the same factor in each iteration, and not by the same step."""
+    if len(rows) < 3 or not all("iteration" in row for row in rows) or rows[0]["lr"] <= 0:
+        return False
+    first, middle, last = rows[0], rows[len(rows) // 2], rows[-1]
+    if first["iteration"] >= last["iteration"]:
+        return False
+    share = (middle["iteration"] - first["iteration"]) / (last["iteration"] - first["iteration"])
+    by_factor = first["lr"] * (last["lr"] / first["lr"]) ** share
+    by_step = first["lr"] + share * (last["lr"] - first["lr"])
+    return bool(abs(middle["lr"] - by_factor) < _LIKE * abs(by_step - by_factor))
 
 
 def _read(path: Path, on_warning: Callable[[str], None]) -> _Recorded:
@@ -190,7 +203,6 @@ def _read_range_test(folder: Path) -> _Recorded:
         metric=metric,
         chance=about.get("chance"),
         epochs=about.get("epochs"),
-        is_sweep=bool(steps),
     )
 
 

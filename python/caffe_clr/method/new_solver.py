@@ -1,5 +1,6 @@
 """Writes the solvers that a range test suggests: its bounds, and a schedule that ends low."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from caffe_clr.method.sweeps import Options, with_policy
 from caffe_clr.policies import Policy
 from caffe_clr.preflight import epochs
 from caffe_clr.prototxt import SolverFile
+from caffe_clr.system.files import replacing
 
+ONE_CYCLE_RATIO = 10  # of max_lr to base_lr, as arXiv 1803.09820 advises
 _EPOCHS_A_STEP = 4  # the paper: 2 to 10
 _CYCLES = range(epochs.CYCLES[0], policies.HALVED_AWAY)
 _CYCLING = 0.8  # of a run with several cycles; the rate falls in the rest
@@ -71,13 +74,23 @@ def names(policy: Policy) -> str:
 
 
 def write(
-    given: SolverFile, plan: Plan, found: Suggestions, out: Path, images: int | None
+    given: SolverFile,
+    plan: Plan,
+    found: Suggestions,
+    out: Path,
+    images: int | None,
+    on_warning: Callable[[str], None] = lambda warning: None,
 ) -> list[Path]:
     """Write the solver with what was suggested, or the solvers of its stages.
+
+    A file that is there stays as it is, because its user may have changed it.
 
     A single cycle takes nine tenths of the run. Of a run with several cycles, whole cycles
     of about 4 epochs up and 4 down take four fifths, and a second stage lowers the rate
     to a hundredth of where they end: a net is best after its rate has been lowered.
+
+    Args:
+        on_warning: called with a message for each file that differs from what is suggested.
 
     Returns:
         The files, in the order of the stages; none if no bounds are suggested.
@@ -95,15 +108,21 @@ def write(
         if solver.snapshot_prefix:  # without one, Caffe names snapshots after the solver file
             solver.snapshot_prefix = _prefix(solver.snapshot_prefix, plan.policy.name)
         lines = [
-            f"{given.name} with the bounds and the schedule that caffe-clr range-test suggests",
+            f"{given.name} with the bounds and the schedule that caffe-clr suggests",
             *([f"Stage {number} of 2: `{command}` trains both"] if files[1:] else []),
             *remarks,
             f"Other schedules with these bounds: --policy {', '.join(others)}",
         ]
-        file.write_text(
-            "".join(f"# {line}.\n" for line in lines) + text_format.MessageToString(solver),
-            errors="surrogateescape",  # a name that is no UTF-8 stays what it is
-        )
+        text = "".join(f"# {line}.\n" for line in lines) + text_format.MessageToString(solver)
+        content = text.encode(errors="surrogateescape")  # a name that is no UTF-8 stays as it is
+        if not file.exists():
+            with replacing(file) as partial:
+                partial.write_bytes(content)
+        elif file.read_bytes() != content:
+            on_warning(
+                f"{file} is kept, but differs from what is now suggested; rename it to have that"
+                " written"
+            )
     return files
 
 
@@ -118,7 +137,7 @@ def _prefix(given: str, policy: str) -> str:
 def one_cycle(parameter: Any, plan: Plan, max_lr: float) -> Any:
     """A copy of a solver with a single cycle up to max_lr."""
     stepsize = max(1, round(policies.ONE_CYCLE * plan.max_iter / 2))
-    base_lr = float(f"{max_lr / 10:.2g}")
+    base_lr = float(f"{max_lr / ONE_CYCLE_RATIO:.2g}")
     solver = with_policy(
         parameter, plan.policy, stepsize, base_lr=base_lr, max_lr=max_lr, stepsize=stepsize
     )
@@ -157,10 +176,10 @@ def _cycles(
     bounds = {"base_lr": base_lr, "max_lr": max_lr}
     cyclical = with_policy(given.parameter, plan.policy, stepsize, **bounds, stepsize=stepsize)
     cyclical.max_iter = 2 * stepsize * cycles
-    own = given.parameter
-    has_own = own.lr_policy == plan.policy.name and 0 < own.gamma <= 1
-    if "gamma" in plan.policy.fields and not has_own:
-        cyclical.gamma = _DECLINED ** (1 / cyclical.max_iter)
+    remarks = [f"base_lr: {found.base_lr.reason}", f"max_lr: {found.max_lr.reason}"]
+    if "gamma" in plan.policy.fields:
+        cyclical.gamma, why = _gamma(given.parameter, plan, cyclical.max_iter)
+        remarks.append(f"gamma: {why}")
     rest = plan.max_iter - cyclical.max_iter
     end = float(policies.learning_rate(cyclical, cyclical.max_iter))
     bounds = {"base_lr": float(f"{_LOWEST * end:.2g}"), "max_lr": float(f"{end:.2g}")}
@@ -169,8 +188,22 @@ def _cycles(
     falling.max_iter = plan.max_iter
     if policies.cyclical_momentum(falling):  # a low rate goes with the momentum at a cycle's end
         falling.ClearField("cyclical_momentum")
-    remarks = [f"base_lr: {found.base_lr.reason}", f"max_lr: {found.max_lr.reason}"]
     return [
         (cyclical, [*remarks, f"stepsize: {cycles} whole cycles in four fifths of the run"]),
         (falling, ["The rate falls from where the cycles end to a hundredth of it"]),
     ]
+
+
+def _gamma(own: Any, plan: Plan, cycling: int) -> tuple[float, str]:
+    """The gamma of a solver and its reason: the given solver's own, if it has one."""
+    if own.lr_policy != plan.policy.name or not 0 < own.gamma <= 1:
+        return _DECLINED ** (
+            1 / cycling
+        ), f"both bounds fall to {_DECLINED:.0%} until the cycles end"
+    if own.max_iter in (0, plan.max_iter):
+        return own.gamma, "that of the given solver"
+    gamma = own.gamma ** (own.max_iter / plan.max_iter)
+    return (
+        gamma,
+        f"falls as far in {plan.max_iter} iterations as that of the given in {own.max_iter}",
+    )

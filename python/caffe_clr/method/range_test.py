@@ -57,22 +57,28 @@ def range_test(
         on_warning: see training.train.
 
     Raises:
-        UsageError: the rates or the length cannot be used.
+        UsageError: the rates or the length cannot be used, or `out` has a range test that is
+            not to be resumed.
         ClrError: see training.train.
     """
     solver = prototxt.open_solver(solver_file)
     plan = new_solver.plan(solver, options)
-    is_own = any(folder.is_dir() for folder in [*out.glob("seed_*"), *out.glob("*/seed_*")])
-    files = rf"range_test(_solver)?\..*|{new_solver.names(plan.policy)}"
+    runs = sweeps.runs(out)
+    if not options.resume and any(map(run_folder.is_run, runs)):
+        raise UsageError(
+            f"{out} already has a range test; continue it with --resume, or name another --out"
+        )
+    written = rf"range_test(_solver)?\..*|{new_solver.names(plan.policy)}"
     for folder in (out, *out.glob("sweep_*")):
-        run_folder.check_replaced(folder, files, is_own=is_own)
+        run_folder.check_replaced(folder, written, is_own=bool(runs))
     if options.min_lr is None and options.max_lr is None:
         result = _searched(solver, plan.max_iter, out, options, on_progress, on_warning)
     else:
         result = _tested(solver, out, options, on_progress, on_warning)
-    result.solvers.extend(new_solver.write(solver, plan, result.suggestions, out, options.images))
+    files = new_solver.write(solver, plan, result.suggestions, out, options.images, on_warning)
+    result.solvers.extend(files)
     write_csv(result.rows, out / "range_test.csv")
-    _write_json(result, solver, options, out)
+    _write_json(result, solver, out)
     return result
 
 
@@ -104,16 +110,19 @@ def _tested(
     metric = metrics.metric_of(solver)
     rows = [metric.rows(history) for history in found.histories]
     tested = _over_seeds(rows, metric.name)
+    chance, length = metrics.chance(solver), _epochs_of(solver, iterations, options)
     suggested = suggestions.of_rows(
         *(metric, tested, found.losses),
         diverged_at=found.diverged_at,
-        chance=metrics.chance(solver),
-        epochs=_epochs_of(solver, iterations, options),
+        chance=chance,
+        epochs=length,
     )
     return RangeTest(
         *(metric, seeds, tested, found.losses, found.diverged_at, suggested),
         stopped=found.stopped,
         others=[name for name in outputs(found.histories[0].test) if name != metric.name],
+        chance=chance,
+        epochs=length,
         iterations=found.iterations,
     )
 
@@ -231,7 +240,7 @@ def train(
     histories = [run_folder.read_history(each) for each in folders]
     losses = _over_seeds([each.train for each in histories], "loss")
     trained = sum(map(run_folder.last_iteration, folders))
-    return Sweep(seeds, histories, losses, *_divergence(folders, sweep), trained)
+    return Sweep(histories, losses, *_divergence(folders, sweep), trained)
 
 
 def _over_seeds(seeds: Sequence[list[Row]], name: str) -> list[Row]:
@@ -294,7 +303,7 @@ def _iterations(solver: SolverFile, options: Options) -> int:
     return iterations
 
 
-def _write_json(result: RangeTest, solver: SolverFile, options: Options, out: Path) -> None:
+def _write_json(result: RangeTest, solver: SolverFile, out: Path) -> None:
     last = result.steps[-1].name if result.steps else ""
     sweep = prototxt.read_solver(out / last / sweeps.SOLVER)
     content: dict[str, Any] = {
@@ -310,6 +319,5 @@ def _write_json(result: RangeTest, solver: SolverFile, options: Options, out: Pa
         "steps": [asdict(step) for step in result.steps],
     }
     if not result.steps:  # what else the test is judged by
-        content["epochs"] = _epochs_of(solver, sweep.max_iter, options)
-        content["chance"] = metrics.chance(solver)
+        content |= {"epochs": result.epochs, "chance": result.chance}
     (out / "range_test.json").write_text(json.dumps(content, indent=2) + "\n")

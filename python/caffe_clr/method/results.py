@@ -102,6 +102,8 @@ class RangeTest:
         diverged_at: the lowest rate at which a seed diverged, if one did.
         stopped: a message if a seed diverged, else empty.
         others: the outputs of the tests that are not judged.
+        chance, epochs: what else a test in a given range is judged by; see
+            suggestions.suggest.
         iterations: how many were trained, over all seeds and steps.
         steps: the tests by which the range was found, if it was not given. The rows and
             losses are those of the last.
@@ -116,6 +118,8 @@ class RangeTest:
     suggestions: Suggestions
     stopped: str = ""
     others: Sequence[str] = ()
+    chance: float | None = None
+    epochs: float | None = None
     iterations: int = 0
     steps: Sequence[Step] = ()
     solvers: list[Path] = field(default_factory=list)

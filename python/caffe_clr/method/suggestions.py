@@ -52,8 +52,10 @@ _CLEAR = 6  # a gain of so many standard deviations of the noise is one; noise a
 _GUESS = 0.2  # of the standard deviation of a guess: an uneven share of classes gives less
 _HIGHER = 3  # times as far, where the range was too narrow
 _ROOM = 2.5  # times the turn, where it was too wide
-_MORE = "test over more iterations, or more often"
-_OTHER = "test higher or lower rates, or train for more epochs"
+_RANGE = "(--min-lr, --max-lr)"
+_MORE = "test over more iterations (--iterations), or more often"
+_OTHER = f"test higher or lower rates {_RANGE}, or train for more epochs (--epochs)"
+_LONGER = f"sweep over more iterations (--iterations), or give a range {_RANGE}"
 
 
 @dataclass(frozen=True)
@@ -70,14 +72,12 @@ class Suggestions:
 
     Attributes:
         turn: the rate from which on training gets worse, wherever it is in the range.
-        end: the rate at which another range test should end, if this one cannot tell.
         by_loss: whether the training loss was judged, not the tests.
     """
 
     base_lr: Bound
     max_lr: Bound
     turn: float | None = None
-    end: float | None = None
     by_loss: bool = True
 
     @property
@@ -120,9 +120,8 @@ def suggest(
     curve = test if loss is None or (test and loss.clearness < _CLEAR) else loss
     if curve is None:
         given = accuracies if np.size(accuracies) or not np.size(losses) else losses
-        found = f"{_finite(given)} {'displays' if given is losses else 'tests'}"
-        few = _none(f"{found} are too few ({FEWEST_TESTS} are needed)", diverged_at, _MORE)
-        return replace(few, by_loss=given is losses)
+        few = _few(_finite(given), "display" if given is losses else "test")
+        return replace(_none(few, diverged_at, _MORE), by_loss=given is losses)
     if reason := _not_learned(curve, test, chance):
         judged = _none(reason, diverged_at, _OTHER)
     else:
@@ -152,17 +151,17 @@ def swept(
     """
     curve = _curve(rates, losses, _TRAINING_LOSS)
     if curve is None:
-        return _none(f"{_finite(losses)} displays are too few", diverged_at, _MORE)
+        return _none(_few(_finite(losses), "display"), None, _LONGER)
     if reason := _not_learned(curve, None, None):
-        return _none(reason, diverged_at, _MORE)
+        return _none(reason, None, _LONGER)
     low, high = curve.best()
     if diverged_at is None and not curve.gets_worse():
         reason = f"the training loss does not rise again up to {curve.range:.2g}"
-        return _none(reason, None, _OTHER)
+        return _none(reason, None, f"give a range that ends higher {_RANGE}")
     middle = math.sqrt(low * high)
     if curve.half() > _LEARNING * middle:
         reason = f"the training loss is lowest at {middle:.2g}, but {_HARDLY}"
-        return _none(reason, None, _MORE)
+        return _none(reason, None, _LONGER)
     share = (_per_decade(iterations, rates) / _DECADE) ** (1 / _DECADE_ROOT)
     where = f"in the middle of {low:.2g} to {high:.2g}, where the training loss is lowest"
     return _bounds(share * middle, f"{share:.2g} of {middle:.3g}, {where}")
@@ -305,8 +304,8 @@ def _bounds(max_lr: float, why: str, turn: float | None = None) -> Suggestions:
 
 
 def _too(reason: str, turn: float, end: float, remedy: str) -> Suggestions:
-    nothing = Bound(None, f"{reason}: test {remedy} {end:.2g}")
-    return Suggestions(nothing, nothing, turn, end)
+    nothing = Bound(None, f"{reason}: test {remedy} {end:.2g} (--max-lr)")
+    return Suggestions(nothing, nothing, turn)
 
 
 def _not_learned(curve: _Curve, test: _Curve | None, chance: float | None) -> str | None:
@@ -324,9 +323,14 @@ def _not_learned(curve: _Curve, test: _Curve | None, chance: float | None) -> st
 
 def _none(reason: str, diverged_at: float | None, remedy: str) -> Suggestions:
     if diverged_at is not None:
-        remedy = f"end the range below {diverged_at:.3g}, where the training diverges"
+        remedy = f"end the range below {diverged_at:.3g} (--max-lr), where the training diverges"
     nothing = Bound(None, f"{reason}: {remedy}")
     return Suggestions(nothing, nothing)
+
+
+def _few(values: int, kind: str) -> str:
+    are = "s are" if values != 1 else " is"
+    return f"{values} {kind}{are} too few ({FEWEST_TESTS} are needed)"
 
 
 def _curve(rates: ArrayLike, values: ArrayLike, words: _Words) -> _Curve | None:

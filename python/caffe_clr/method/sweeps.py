@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
 from typing import Any
 
 from caffe_clr import policies
@@ -53,15 +54,13 @@ class Sweep:
     """What a sweep over the rate recorded.
 
     Attributes:
-        seeds: its seeds; each has its own run, seed_N in its folder.
-        histories: the records of each seed.
+        histories: the records of each seed, whose run is seed_N in the sweep's folder.
         losses: the mean training loss at each display, with its lr.
         diverged_at: the lowest rate at which a seed diverged, if one did.
         stopped: a message if a seed diverged, else empty.
         iterations: how many were trained, over all seeds.
     """
 
-    seeds: Sequence[int]
     histories: Sequence[History]
     losses: list[Row]
     diverged_at: float | None
@@ -84,6 +83,12 @@ class Step:
     max_lr: float
     iterations: int
     outcome: str
+
+
+def runs(folder: Path) -> list[Path]:
+    """The folders of the runs of a range test, finished or not; none if there is no test."""
+    tests = [each for each in (folder, *folder.glob("sweep_*")) if (each / SOLVER).is_file()]
+    return [run for test in tests for run in test.glob("seed_*") if run.is_dir()]
 
 
 def prepared(
