@@ -218,7 +218,15 @@ def test_range_test_prints_what_it_writes(run_cli: Run, tmp_path: Path) -> None:
     suggested = r"max_lr 0\.\d+: 0\.5 of 0\.\d+, where the training loss is lowest; "
     assert re.search(suggested, done.stdout)
     assert re.search(r"base_lr 0\.0\d+: 1/6 of max_lr, as in the paper's bounds", done.stdout)
-    assert "Solver: found/1cycle_solver.prototxt\n" in done.stdout
+    max_lr = float(re.findall(r"^max_lr (0\.\d+):", done.stdout, re.MULTILINE)[0])
+    told = re.findall(
+        "\nSolver: found/1cycle_solver.prototxt\n"
+        r"1cycle starts below base_lr, at a tenth of max_lr: (0\.\d+)\n",
+        done.stdout,
+    )
+    assert float(told[0]) == pytest.approx(max_lr / 10, rel=0.1)
+    text = (tmp_path / "found" / "1cycle_solver.prototxt").read_text()
+    assert f"\nbase_lr: {told[0]}" in text
     assert imread(tmp_path / "found" / "range_test.png").size
     trained = run_cli("train", "found/1cycle_solver.prototxt", "--out", "run")
     assert trained.returncode == 0, trained.stderr
@@ -238,6 +246,7 @@ def test_range_test_finds_its_range(run_cli: Run, tmp_path: Path) -> None:
     assert imread(tmp_path / "found" / "range_test.png").size
     stages = [f"found/triangular2_{stage}_solver.prototxt" for stage in (1, 2)]
     assert f"Solvers, stages of one run: {' '.join(stages)}\n" in done.stdout
+    assert "a tenth of max_lr" not in done.stdout
 
     again = run_cli("suggest", "found", "--plot", "found.png")
     assert again.returncode == 0, again.stderr
@@ -289,6 +298,36 @@ def test_suggest_judges_by_what_it_is_told_to(run_cli: Run, tmp_path: Path) -> N
         refused = run_cli("suggest", *arguments)
         assert refused.returncode == 2
         assert reason in refused.stderr
+
+
+@pytest.mark.usefixtures("digits")
+def test_suggest_writes_the_solver_that_range_test_would(run_cli: Run, tmp_path: Path) -> None:
+    given = "models/digits/fixed_solver.prototxt"
+    options = ("--max-iter", "1200")
+    done = run_cli("range-test", given, *options, "--out", "found")
+    assert done.returncode == 0, done.stderr
+    made = run_cli("suggest", "found", "--solver", given, *options)
+    assert (made.returncode, made.stderr) == (0, "")
+    assert "\nSolver: 1cycle_solver.prototxt\n1cycle starts below base_lr" in made.stdout
+    mine = tmp_path / "1cycle_solver.prototxt"
+    assert mine.read_text() == (tmp_path / "found" / "1cycle_solver.prototxt").read_text()
+    mine.write_text("mine")
+    again = run_cli("suggest", "found", "--solver", given, *options)
+    assert "warning: 1cycle_solver.prototxt is kept, but differs" in again.stdout
+    assert mine.read_text() == "mine"
+    stages = run_cli(
+        *("suggest", "found", "--solver", given, "--policy", "triangular2", "--out", "new/folder")
+    )
+    assert stages.returncode == 0, stages.stderr
+    assert {path.name for path in (tmp_path / "new" / "folder").iterdir()} == {
+        *("triangular2_1_solver.prototxt", "triangular2_2_solver.prototxt")
+    }
+    for option in ("--policy", "--max-iter", "--out"):
+        refused = run_cli("suggest", "found", option, "9")
+        assert refused.returncode == 2
+        assert f"{option} is for a new solver; name the given one with --solver" in refused.stderr
+    refused = run_cli("suggest", "found", "--solver", given, "--policy", "fixed")
+    assert "--policy fixed: give one of" in refused.stderr
 
 
 def test_suggest_says_that_few_tests_are_not_judged(run_cli: Run, tmp_path: Path) -> None:

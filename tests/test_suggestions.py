@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from caffe_clr.method import curves, suggestions
 from caffe_clr.method.suggestions import Suggestions, suggest, swept
+from caffe_clr.runs.history import Row, write_csv
 
 Values = NDArray[np.float64]
 
@@ -304,6 +305,26 @@ def test_a_sweep_too_fast_for_the_net_has_no_bounds() -> None:
     assert found.max_lr.reason.endswith(
         f"but the net had hardly begun to learn below that: {LONGER}"
     )
+
+
+def test_a_table_of_a_sweep_is_judged_as_one(tmp_path: Path) -> None:
+    file = tmp_path / "curve.csv"
+    losses = valley(0.01, 0.09)
+
+    def read(rates: Values, losses: Values, *, iterations: bool = True) -> Suggestions:
+        at = np.arange(rates.size) * 30
+        rows: list[Row] = [
+            {**({"iteration": int(i)} if iterations else {}), "lr": rate, "loss": loss}
+            for i, rate, loss in zip(at, rates, losses, strict=True)
+        ]
+        write_csv(rows, file)
+        return curves.read(file).suggestions
+
+    swept_by_30 = swept(np.arange(SWEPT.size) * 30, SWEPT, losses)
+    assert read(SWEPT, losses) == swept_by_30
+    linear = suggest([], [], loss_rates=SWEPT, losses=losses)
+    assert read(SWEPT, losses, iterations=False) == linear != swept_by_30
+    assert read(RATES, loss()) == suggest([], [], loss_rates=RATES, losses=loss())
 
 
 def test_losses_of_a_sweep_that_are_no_numbers_are_left_out() -> None:

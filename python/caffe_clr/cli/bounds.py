@@ -2,15 +2,17 @@
 
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from caffe_clr import prototxt
 from caffe_clr.cli.console import progress, resumable, warn
 from caffe_clr.cli.resume_command import continuation
 from caffe_clr.errors import ClrError, UsageError
-from caffe_clr.method import curves, plots
+from caffe_clr.method import curves, new_solver, plots
 from caffe_clr.method.range_test import range_test
 from caffe_clr.method.results import RangeTest
 from caffe_clr.method.sweeps import Options
@@ -18,6 +20,14 @@ from caffe_clr.runs import run_folder
 from caffe_clr.runs.jobs import KEPT
 
 _ELEMENT = re.compile(r"\[\d+\]$")  # of a vector
+
+
+class NewSolver(NamedTuple):
+    """The solver to write: whose nets and settings it has, with which options, and where."""
+
+    given: Path
+    options: Options
+    out: Path
 
 
 def show_bounds(
@@ -44,15 +54,26 @@ def show_bounds(
 
 
 def show_suggestions(
-    curve: Path, output: str | None, lower_is_better: bool, picture: Path | None, console: Console
+    curve: Path,
+    output: str | None,
+    lower_is_better: bool,
+    picture: Path | None,
+    console: Console,
+    new: NewSolver | None = None,
 ) -> None:
-    """Suggest bounds as curves.read does, and show them."""
-    result = curves.read(
-        curve,
-        output,
-        lower_is_better=lower_is_better,
-        on_warning=lambda warning: warn([warning], console),
-    )
+    """Suggest bounds as curves.read does, show them, and write a solver with them if wanted."""
+
+    def tell(warning: str) -> None:
+        warn([warning], console)
+
+    if new:
+        given = prototxt.open_solver(new.given)
+        plan = new_solver.plan(given, new.options)
+    result = curves.read(curve, output, lower_is_better=lower_is_better, on_warning=tell)
+    if new:
+        run_folder.make_folder(new.out)
+        files = new_solver.write(given, plan, result.suggestions, new.out, None, tell)
+        result.solvers.extend(files)
     _show_result(result, str(curve), picture, console)
 
 
@@ -67,7 +88,7 @@ def _show_result(result: RangeTest, title: str, picture: Path | None, console: C
     if result.steps:
         console.print(_steps_table(result))
     console.print(_judged_by(result), soft_wrap=True, markup=False)
-    bounds = result.suggestions.bounds
+    bounds, max_lr = result.suggestions.bounds, result.suggestions.max_lr.rate
     if all(bound.rate is not None for bound in bounds.values()):
         for field, bound in bounds.items():
             console.print(field, end=" ", style="bold")
@@ -78,6 +99,10 @@ def _show_result(result: RangeTest, title: str, picture: Path | None, console: C
     if result.solvers:
         word = "Solvers, stages of one run" if len(result.solvers) > 1 else "Solver"
         console.print(f"{word}: {' '.join(map(str, result.solvers))}", soft_wrap=True)
+        policy = new_solver.policy_of(result.solvers[0])
+        if policy.cycles == 1 and max_lr is not None:
+            start = f"{max_lr / new_solver.ONE_CYCLE_RATIO:.2g}"
+            console.print(f"{policy.name} starts below base_lr, at a tenth of max_lr: {start}")
     if all(bound.rate is None for bound in bounds.values()):
         raise ClrError(f"no bounds: {bounds['max_lr'].reason}")
 

@@ -1,5 +1,6 @@
 """Writes the solvers that a range test suggests: its bounds, and a schedule that ends low."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +72,12 @@ def plan(solver: SolverFile, options: Options) -> Plan:
 def names(policy: Policy) -> str:
     """A regular expression for the files that `write` writes."""
     return rf"{policy.name}(_\d)?_solver\.prototxt"
+
+
+def policy_of(file: Path) -> Policy:
+    """The policy of a file that `write` has written."""
+    found = (each for each in policies.POLICIES.values() if re.fullmatch(names(each), file.name))
+    return next(found)
 
 
 def write(

@@ -23,6 +23,13 @@ Out = Annotated[
     typer.Option(help="Write into this folder. Default: runs/<solver name>-<time>."),
 ]
 Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Runs to train at a time.")]
+Policy = Annotated[
+    str | None,
+    typer.Option(help="Policy of the new solver: 1cycle (default), triangular2, …"),
+]
+MaxIter = Annotated[
+    int | None, typer.Option(help="max_iter of the new solver. Default: the solver's own.")
+]
 Images = Annotated[int | None, declared("images")]
 
 
@@ -71,13 +78,8 @@ def range_test(
     epochs: Annotated[float | None, typer.Option(help="Length of the test in epochs.")] = None,
     iterations: Annotated[int | None, typer.Option(help="Length in iterations.")] = None,
     images: Images = None,
-    policy: Annotated[
-        str | None,
-        typer.Option(help="Policy of the new solver: 1cycle (default), triangular2, …"),
-    ] = None,
-    max_iter: Annotated[
-        int | None, typer.Option(help="max_iter of the new solver. Default: the solver's own.")
-    ] = None,
+    policy: Policy = None,
+    max_iter: MaxIter = None,
     seeds: Annotated[
         int,
         typer.Option("--seeds", "--repeat", min=1, help="Number of seeds; several give a band."),
@@ -146,18 +148,35 @@ def suggest(
         Path | None,
         typer.Option(metavar="PNG", help="Also draw the curve and the bounds into this file."),
     ] = None,
+    solver: Annotated[
+        Path | None,
+        typer.Option(help="Also write a new solver: this one with the bounds, as range-test does."),
+    ] = None,
+    policy: Policy = None,
+    max_iter: MaxIter = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write the new solver into this folder. Default: the current one."),
+    ] = None,
 ) -> None:
     """Suggest base_lr and max_lr from a recorded training whose rate rises.
 
     Example: caffe-clr suggest models/cifar10_full/results/range_test_1.csv
     """
-    from caffe_clr.cli.bounds import show_suggestions
+    from caffe_clr.cli.bounds import NewSolver, show_suggestions
+    from caffe_clr.method.sweeps import Options
 
     if plot and plot.suffix != ".png":
         raise UsageError(f"--plot {plot}: name a file that ends in .png")
     if lower_is_better and output is None:
         raise UsageError("--lower-is-better needs --output with the name of an output")
-    show_suggestions(curve, output, lower_is_better, plot, console)
+    for option, value in (("--policy", policy), ("--max-iter", max_iter), ("--out", out)):
+        if solver is None and value is not None:
+            raise UsageError(f"{option} is for a new solver; name the given one with --solver")
+    new = None
+    if solver:
+        new = NewSolver(solver, Options(policy=policy, max_iter=max_iter), out or Path())
+    show_suggestions(curve, output, lower_is_better, plot, console, new)
 
 
 @app.command(rich_help_panel=TRAINING)
