@@ -557,7 +557,8 @@ def test_the_remedy_for_a_data_layer_without_a_batch_size_is_one(
     (tmp_path / "layers").mkdir()
     (tmp_path / "layers" / "own_layers.py").write_text(LAYERS)
     (tmp_path / "net.prototxt").write_text(READ_BY_PYTHON)
-    file = write_solver(net="net.prototxt")
+    file = write_solver(net="net.prototxt", solver_mode=1)
+    on_cpu = f"warning: {file}: solver_mode is GPU, but this run is on the CPU"
     problem = (
         'net.prototxt: layer "data": no batch size in the prototxt of this layer of type Python'
     )
@@ -572,11 +573,14 @@ def test_the_remedy_for_a_data_layer_without_a_batch_size_is_one(
         done = run("range-test", "--epochs", "8", *images)
         remedy = "give --iterations instead of --epochs"
         assert (done.returncode, done.stderr.strip()) == (1, f"error: {problem}; {remedy}")
-    done = run("range-test", "--iterations", "100", "--min-lr", "0", "--max-lr", "1e-9")
-    assert "error: no bounds: the training loss" in done.stderr  # it has been trained
+    for options in ([], ["--min-lr", "0", "--max-lr", "1"]):
+        done = run("range-test", "--iterations", "100", *options)
+        assert "\nJudged by: training loss (lower is better), 1" in done.stdout  # it is trained
+        assert on_cpu in done.stdout
     for command, *options in (["train"], ["compare", "--seeds", "1"]):
         done = run(command, *options)
         assert (done.returncode, problem in done.stdout) == (0, False), done.stderr
+        assert on_cpu in done.stdout
         done = run(command, *options, "--images", "300", "--out", command)
         assert done.returncode == 0, done.stderr
         assert f"warning: {problem}; so --images has no effect\n" in done.stdout
