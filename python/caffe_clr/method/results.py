@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +74,8 @@ class Entry:
         seeds = [self.metric.rows(self.histories[seed]) for seed in self._whole()]
         rows = metrics.over_seeds(seeds, self.metric.name) if seeds else []
         good = [self.metric.best(row["mean"], value) == row["mean"] for row in rows]
-        good_after = [*good[1:], True]
-        reached = (row for row, *both in zip(rows, good, good_after, strict=True) if all(both))
-        return next((int(row["iteration"]) for row in reached), None)
+        in_a_row = zip(rows, pairwise([*good, True]), strict=True)
+        return next((int(row["iteration"]) for row, both in in_a_row if all(both)), None)
 
     def _whole(self) -> list[int]:
         return [seed for seed in self.histories if seed not in self.diverged and self._ends(seed)]
