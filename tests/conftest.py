@@ -17,6 +17,7 @@ import pytest
 from filelock import FileLock
 from fork_server import Server
 from google.protobuf import text_format
+from matplotlib.figure import Figure
 from releases import release_1_0_to_build
 from rich.console import Console
 
@@ -279,3 +280,17 @@ def _keep_the_environment() -> Iterator[None]:
     yield
     os.environ.clear()
     os.environ.update(before)
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures that the test draws."""
+    drawn: list[Figure] = []
+    save = Figure.savefig
+
+    def keep(self: Figure, *to: Any, **how: Any) -> None:
+        drawn.append(self)
+        save(self, *to, **how)
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    return drawn

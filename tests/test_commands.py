@@ -88,6 +88,8 @@ def test_train_and_plot(run_cli: Run, tmp_path: Path) -> None:
     plot.unlink()
     assert run_cli("plot", "run").stdout == "Plot: run/training.png\n"
     assert imread(plot).size
+    assert run_cli("plot", "run", "--plot-format", "svg").stdout == "Plot: run/training.svg\n"
+    assert "<svg" in (tmp_path / "run" / "training.svg").read_text()
     again = run_cli("train", solver, "--out", "run")
     assert again.returncode == 2
     assert "error: run already has a run; continue it with --resume" in again.stderr
@@ -104,7 +106,9 @@ def test_runs_in_one_plot(run_cli: Run, digits: Path, tmp_path: Path) -> None:
     assert imread(tmp_path / "both.png").size
     text = run_cli("plot", "runs/fixed", "--together", "both.txt")
     assert text.returncode == 2
-    assert "--together both.txt: name a file that ends in .png" in text.stderr
+    assert "--together both.txt: name a file that ends in .png, .svg or .pdf" in text.stderr
+    assert run_cli("plot", "runs/fixed", "--together", "one.svg").returncode == 0
+    assert "<svg" in (tmp_path / "one.svg").read_text()
     same = run_cli("plot", "runs/fixed", "runs/fixed", "--together", "same.png")
     assert same.returncode == 2
     assert "a run is given twice; give each one once" in same.stderr
@@ -362,9 +366,14 @@ def test_suggest_prints_bounds_and_draws_them(run_cli: Run, root: Path, tmp_path
         "Plot: curve.png",
     ]
     assert imread(tmp_path / "curve.png").size
-    refused = run_cli("suggest", curve, "--plot", "curve.pdf")
+    assert run_cli("suggest", curve, "--plot", "curve.pdf").returncode == 0
+    assert (tmp_path / "curve.pdf").read_bytes().startswith(b"%PDF")
+    refused = run_cli("suggest", curve, "--plot", "curve.jpg")
     assert refused.returncode == 2
-    assert "name a file that ends in .png" in refused.stderr
+    assert "name a file that ends in .png, .svg or .pdf" in refused.stderr
+    nowhere = run_cli("suggest", curve, "--plot", "none/curve.png")
+    assert nowhere.returncode == 1
+    assert nowhere.stderr == "error: none/curve.png: No such file or directory\n"
 
 
 @pytest.mark.parametrize(
@@ -396,7 +405,10 @@ def test_stepsize_schedule_and_log(run_cli: Run, tmp_path: Path, tree: Tree) -> 
     done = run_cli("schedule", solver, "--log", "train.log", "--out", "preview")
     assert done.returncode == 0, done.stderr
     assert imread(tmp_path / "preview" / "schedule.png").size
-    done = run_cli("log", "train.log")
+    done = run_cli("schedule", solver, "--out", "preview", "--plot-format", "pdf")
+    assert (tmp_path / "preview" / "schedule.pdf").read_bytes().startswith(b"%PDF")
+    done = run_cli("log", "train.log", "--plot-format", "svg")
+    assert "<svg" in (tmp_path / "train-results" / "log.svg").read_text()
     assert done.returncode == 0, done.stderr
     rates = {row["iteration"]: row["lr"] for row in rows(tmp_path / "train-results" / "train.csv")}
     assert float(rates["40"]) == pytest.approx(0.1)
@@ -411,6 +423,10 @@ def test_compare_prints_a_table_and_does_not_repeat(run_cli: Run, tmp_path: Path
     assert re.search(r"fixed +240 +\d+\.\d\d ± \d+\.\d\d +\d+\.\d\d ± \d+\.\d\d ", done.stdout)
     folder = tmp_path / "runs" / "compare-fixed-triangular2"
     assert imread(folder / "comparison.png").size
+    assert run_cli("compare", *solvers, "--seeds", "2", "--plot-format", "svg").returncode == 0
+    drawn = (folder / "comparison.svg").read_text()
+    assert "digits: fixed and triangular2" in drawn
+    assert "mean of 2 seeds, band: lowest to highest" in drawn
     record = folder / "triangular2" / "seed_2" / "train.csv"
     before = record.stat().st_mtime_ns
     assert run_cli("compare", *solvers, "--seeds", "2").returncode == 0

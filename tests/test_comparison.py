@@ -123,9 +123,7 @@ def test_rates_are_known_between_tests(tmp_path: Path) -> None:
     assert list(rates.values()) == pytest.approx(expected)
 
 
-def test_momenta_are_drawn_where_one_cycles(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_momenta_are_drawn_where_one_cycles(tmp_path: Path, figures: list[Figure]) -> None:
     fields: dict[str, Any] = {"cyclical_momentum": [0.85, 60], "momentum": 0.95}
     file = shortened("1cycle_momentum", tmp_path)
     parameter = prototxt.read_solver(file)
@@ -140,37 +138,26 @@ def test_momenta_are_drawn_where_one_cycles(
     assert entries[1].momenta() == {}
     recorded = [row["momentum"] for row in entries[0].curve()][:-1]
     assert recorded == [momenta[at] for at in range(0, 150, 30)]
-    labels: list[list[str]] = []
-    monkeypatch.setattr(
-        Figure,
-        "savefig",
-        lambda figure, *_, **__: labels.append([axes.get_ylabel() for axes in figure.axes]),
-    )
     plots.plot_comparison(entries, "", tmp_path / "plot.png")
     plots.plot_comparison(entries[1:], "", tmp_path / "plot.png")
     plots.plot_log(entries[0].histories[1], "a run", tmp_path / "plot.png")
     plots.plot_log(entries[1].histories[1], "a run", tmp_path / "plot.png")
+    labels = [[axes.get_ylabel() for axes in figure.axes] for figure in figures]
     assert labels == [
         ["test accuracy (%)", "learning rate", "momentum"],
         ["test accuracy (%)", "learning rate"],
-        ["loss", "accuracy", "learning rate", "momentum"],
-        ["loss", "accuracy", "learning rate"],
+        ["loss", "accuracy (%)", "learning rate", "momentum"],
+        ["loss", "accuracy (%)", "learning rate"],
     ]
 
 
-def test_what_little_is_recorded_is_in_the_plot(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_little_is_recorded_is_in_the_plot(tmp_path: Path, figures: list[Figure]) -> None:
     row = {"iteration": 500, "lr": 0.001}
     history = History([], [{**row, "iteration": 0, "accuracy": 0.1}, {**row, "accuracy": 0.4}])
     metric = Metric("accuracy", of_test=True, is_accuracy=True)
-    limits = []
-    monkeypatch.setattr(
-        Figure, "savefig", lambda figure, *_, **__: limits.append(figure.axes[0].get_ylim())
-    )
     entry = Entry("long", metric, 70_000, {1: history}, {}, [row])
     plots.plot_comparison([entry], "", tmp_path / "plot.png")
-    ((low, high),) = limits
+    low, high = figures[0].axes[0].get_ylim()
     assert 30 < low < 40 < high < 50
 
 

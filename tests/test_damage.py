@@ -16,7 +16,7 @@ from caffe_clr.errors import Interrupted, UsageError
 from caffe_clr.harness.compilation import Tree
 from caffe_clr.runs import run_folder, training
 from caffe_clr.runs.history import Phase
-from caffe_clr.runs.options import TrainingOptions
+from caffe_clr.runs.options import PlotFormat, TrainingOptions
 from caffe_clr.runs.stage import Progress
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -134,7 +134,7 @@ def test_a_damaged_run_is_drawn(
     folder = copy(interrupted, "whole", tmp_path)
     for name in ("run.json", "snapshots.csv", "test.csv"):
         DAMAGE[damage](folder / name)
-    run_display.plot_runs([folder], None, Console())
+    run_display.plot_runs([folder], None, PlotFormat.PNG, Console())
     assert (folder / "training.png").is_file()
     said = capsys.readouterr().out
     assert all(problem in said for problem in run_folder.damage(folder))

@@ -35,7 +35,11 @@ def put(folder: Path, *names: str) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("resume", [True, False])
 @pytest.mark.parametrize(
-    "name", ["train.csv", "test.csv", "training.png", "solver_1.prototxt", "solver_12.prototxt"]
+    "name",
+    [
+        *("train.csv", "test.csv", "training.png", "training.svg"),
+        *("solver_1.prototxt", "solver_12.prototxt"),
+    ],
 )
 def test_a_run_does_not_begin_over_files(
     name: str, resume: bool, write_solver: Write, tmp_path: Path
@@ -87,7 +91,7 @@ def test_a_range_test_does_not_begin_over_files(
     assert contents(out) == before
 
 
-@pytest.mark.parametrize("name", ["comparison.csv", "a[1].csv", "comparison.png"])
+@pytest.mark.parametrize("name", ["comparison.csv", "a[1].csv", "comparison.png", "comparison.pdf"])
 def test_a_comparison_does_not_begin_over_files(
     name: str, write_solver: Write, tmp_path: Path
 ) -> None:
@@ -110,7 +114,7 @@ def test_results_of_a_log_replace_nothing_but_such(run_cli: Run, tmp_path: Path)
     (tmp_path / "train.log").write_text(LOG)
     for _ in range(2):
         assert run_cli("log", "train.log").returncode == 0
-    for name in ("train.csv", "log.png"):
+    for name in ("train.csv", "log.png", "log.svg"):
         before = put(tmp_path / name, name)
         done = run_cli("log", "train.log", "--out", name)
         assert done.returncode == 2

@@ -47,9 +47,8 @@ def show_bounds(
         result = range_test(
             solver_file, folder, options, show, lambda warning: warn([warning], console)
         )
-    seeds = f"seed{'s' if len(result.seeds) > 1 else ''} {', '.join(map(str, result.seeds))}"
-    title = f"LR range test of {solver_file}, {seeds}"
-    _show_result(result, title, folder / "range_test.png", console)
+    picture = folder / f"range_test.{options.plot_format}"
+    _show_result(result, _title(solver_file), picture, console)
     return result
 
 
@@ -74,7 +73,11 @@ def show_suggestions(
         run_folder.make_folder(new.out)
         files = new_solver.write(given, plan, result.suggestions, new.out, None, tell)
         result.solvers.extend(files)
-    _show_result(result, str(curve), picture, console)
+    _show_result(result, _title(curve), picture, console)
+
+
+def _title(file: Path) -> str:
+    return f"LR range test of {'/'.join(file.parts[-2:])}"
 
 
 def _show_result(result: RangeTest, title: str, picture: Path | None, console: Console) -> None:

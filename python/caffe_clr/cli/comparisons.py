@@ -18,7 +18,7 @@ from caffe_clr.runs.metrics import Metric
 
 
 def show_comparison(
-    solver_files: Sequence[Path], out: Path | None, title: str, options: Options, console: Console
+    solver_files: Sequence[Path], out: Path | None, options: Options, console: Console
 ) -> list[Entry]:
     """Compare solvers, and show the progress and the results."""
     folder = out or comparison.default_folder(solver_files)
@@ -41,8 +41,9 @@ def show_comparison(
         )
     lines = comparison.table(entries)
     comparison.write(entries, lines, folder)
-    picture = folder / "comparison.png"
-    plots.plot_comparison(entries, title, picture)
+    picture = folder / f"comparison.{options.plot_format}"
+    net = plans[0].solvers[0].train_net.parameter.name
+    plots.plot_comparison(entries, plots.compared(entries, net), picture)
     console.print(_comparison_table(lines, entries[0].metric))
     for entry in entries:
         for seed, message in entry.diverged.items():

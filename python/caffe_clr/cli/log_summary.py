@@ -13,6 +13,7 @@ from caffe_clr.method import plots
 from caffe_clr.runs import metrics, run_folder
 from caffe_clr.runs.history import OWN_COLUMNS, History, Phase, Row, write_csv
 from caffe_clr.runs.metrics import Metric
+from caffe_clr.runs.options import PlotFormat
 
 
 def default_folder(path: Path) -> Path:
@@ -20,16 +21,20 @@ def default_folder(path: Path) -> Path:
     return path.with_name(f"{path.name.removesuffix('.gz').removesuffix('.log')}-results")
 
 
-def show_log(path: Path, out: Path, console: Console) -> None:
-    """Write a log's train.csv, test.csv and log.png into `out`, and print a summary.
+def show_log(
+    path: Path, out: Path, console: Console, plot_format: PlotFormat = PlotFormat.PNG
+) -> None:
+    """Write a log's train.csv, test.csv and plot into `out`, and print a summary.
 
     Raises:
         ClrError: see reader.read_log; or `out` cannot be written.
     """
     history = reader.read_log(path)
-    run_folder.check_replaced(out, "(train|test).csv|log.png", is_own=_is_own(out))
+    run_folder.check_replaced(
+        out, rf"(train|test)\.csv|log\.{run_folder.PLOTS}", is_own=_is_own(out)
+    )
     run_folder.make_folder(out)
-    files = [out / name for name in ("train.csv", "test.csv", "log.png")]
+    files = [out / name for name in ("train.csv", "test.csv", f"log.{plot_format}")]
     write_csv(history.train, files[0])
     write_csv(history.test, files[1])
     plots.plot_log(history, path.name, files[2])

@@ -12,12 +12,14 @@ from rich.console import Console
 from caffe_clr import policies
 from caffe_clr.cli.console import progress, reading, warn
 from caffe_clr.cli.resume_command import continuation
+from caffe_clr.cli.training_options import check_picture
 from caffe_clr.errors import AGAIN, ClrError, DiedError, Interrupted, UsageError
 from caffe_clr.method import comparison, plots
 from caffe_clr.runs import event_files, jobs, metrics, planning, run_folder
+from caffe_clr.runs.history import History
 from caffe_clr.runs.jobs import KEPT, Job, WorkerReport
 from caffe_clr.runs.metrics import Metric
-from caffe_clr.runs.options import TrainingOptions
+from caffe_clr.runs.options import PlotFormat, TrainingOptions
 
 _TOLD_SECONDS = 60  # from line to line where a bar cannot be redrawn
 
@@ -67,32 +69,33 @@ def show_training(
             has_begun = run_folder.has_begun(folder)
             if has_begun:
                 with suppress(OSError):  # a full disk is what it may be about
-                    _show_run(folder, metric, console)
+                    _show_run(folder, metric, options.plot_format, console)
             if isinstance(error, DiedError) and has_begun:
                 raise DiedError(f"{error}\n{go_on}") from None
             raise
         shown.update(task, completed=planned.stages[-1].max_iter)
-    _show_run(folder, metric, console)
+    _show_run(folder, metric, options.plot_format, console)
 
 
-def plot_runs(folders: Sequence[Path], together: Path | None, console: Console) -> None:
+def plot_runs(
+    folders: Sequence[Path], together: Path | None, plot_format: PlotFormat, console: Console
+) -> None:
     """Draw the records of runs, finished or not: each on its own, or all in one plot."""
+    check_picture("--together", together)
+    for folder in folders:
+        run_folder.read_status(folder)
     if together:
-        if together.suffix != ".png":
-            raise UsageError(f"--together {together}: name a file that ends in .png")
         warn([problem for folder in folders for problem in run_folder.damage(folder)], console)
         entries = comparison.of_runs(folders)
-        plots.plot_comparison(entries, "", together)
+        plots.plot_comparison(entries, plots.compared(entries), together)
         console.print(f"Plot: {together}", soft_wrap=True)
         return
     for folder in folders:
-        run_folder.read_status(folder)
         history = run_folder.read_history(folder)
         warn(run_folder.damage(folder), console)
         if not history.train and not history.test:
             raise ClrError(f"{folder}: nothing is recorded yet; wait for the first display or test")
-        plots.plot_log(history, folder.name, folder / run_folder.PLOT)
-        console.print(f"Plot: {folder / run_folder.PLOT}", soft_wrap=True)
+        _plot(history, folder, plot_format, console)
 
 
 def _describe(stages: Sequence[Any], report: WorkerReport, metric: Metric) -> str:
@@ -115,7 +118,7 @@ def _describe(stages: Sequence[Any], report: WorkerReport, metric: Metric) -> st
     return " ".join(parts)
 
 
-def _show_run(folder: Path, metric: Metric, console: Console) -> None:
+def _show_run(folder: Path, metric: Metric, plot_format: PlotFormat, console: Console) -> None:
     """Draw a run, and print its last and best result and its folder."""
     history = run_folder.read_history(folder)
     rows = metric.rows(history)
@@ -127,6 +130,11 @@ def _show_run(folder: Path, metric: Metric, console: Console) -> None:
             f" {last['iteration']:,.0f}, best {metric.shown(best)}"
         )
     if history.train or history.test:
-        plots.plot_log(history, folder.name, folder / run_folder.PLOT)
-        console.print(f"Plot: {folder / run_folder.PLOT}", soft_wrap=True)
+        _plot(history, folder, plot_format, console)
     console.print(f"Run: {folder}", soft_wrap=True)
+
+
+def _plot(history: History, folder: Path, plot_format: PlotFormat, console: Console) -> None:
+    picture = folder / f"{run_folder.PLOT}.{plot_format}"
+    plots.plot_log(history, folder.resolve().name, picture)
+    console.print(f"Plot: {picture}", soft_wrap=True)

@@ -16,12 +16,17 @@ from caffe_clr.method.schedule import Stage
 from caffe_clr.preflight import advice
 from caffe_clr.runs import run_folder
 from caffe_clr.runs.history import write_csv
+from caffe_clr.runs.options import PlotFormat
 
 
 def show_schedule(
-    solver_files: Sequence[Path], out: Path | None, console: Console, log: Path | None = None
+    solver_files: Sequence[Path],
+    out: Path | None,
+    console: Console,
+    log: Path | None = None,
+    plot_format: PlotFormat = PlotFormat.PNG,
 ) -> None:
-    """Write schedule.csv and schedule.png, and print a row for each stage.
+    """Write schedule.csv and a plot, and print a row for each stage.
 
     Args:
         out: the folder; by default runs/schedule-<solver names>. Its files are replaced.
@@ -35,11 +40,12 @@ def show_schedule(
     logged = reader.read_rates(log) if log else {}
     names = [run_folder.solver_name(file) for file in solver_files]
     out = out or run_folder.named_after("schedule", names)
-    files = out / "schedule.csv", out / "schedule.png"
-    run_folder.check_replaced(out, "schedule.(csv|png)", is_own=run_folder.is_own_table(files[0]))
+    files = out / "schedule.csv", out / f"schedule.{plot_format}"
+    replaced = rf"schedule\.(csv|{run_folder.PLOTS})"
+    run_folder.check_replaced(out, replaced, is_own=run_folder.is_own_table(files[0]))
     run_folder.make_folder(out)
     write_csv(rows, files[0])
-    plots.plot_schedule(rows, logged, ", ".join(names), files[1])
+    plots.plot_schedule(rows, logged, f"Learning rate of {', '.join(names)}", files[1])
     console.print(_table(stages, rows))
     for stage, file in zip(stages, solver_files, strict=True):
         warn(advice.advise(str(file), stage.solver, stage.first, None), console)

@@ -4,11 +4,13 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import fields
+from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from caffe_clr.runs.options import TrainingOptions
+from caffe_clr.errors import UsageError
+from caffe_clr.runs.options import PlotFormat, TrainingOptions
 
 _FIELDS = {field.name: field for field in fields(TrainingOptions)}
 _TYPES = get_type_hints(TrainingOptions)
@@ -41,6 +43,13 @@ def declared(name: str) -> Any:
     """The Typer option for a field."""
     told = {key: _FIELDS[name].metadata[key] for key in ("help", "min", "max")}
     return typer.Option(_flag(name), **told)  # unnamed, a bool would get a --no- beside it
+
+
+def check_picture(option: str, file: Path | None) -> None:
+    """Refuse a file for a plot whose suffix names no format."""
+    *most, last = (f".{suffix}" for suffix in PlotFormat)
+    if file and file.suffix not in (*most, last):
+        raise UsageError(f"{option} {file}: name a file that ends in {', '.join(most)} or {last}")
 
 
 def _offered_by(command: str) -> list[str]:

@@ -109,7 +109,7 @@ def compare(
         run_folder.check_begun(folder, solvers[file].parameter, seed)
     tables = "|".join(map(re.escape, ["comparison", *names(solver_files)]))
     is_own = any(folder.is_dir() for _, folder, _ in folders)
-    run_folder.check_replaced(out, rf"({tables})\.(csv|png)", is_own=is_own)
+    run_folder.check_replaced(out, rf"({tables})\.(csv|{run_folder.PLOTS})", is_own=is_own)
     threads = None if options.scheduler else jobs.threads(options.jobs)
     tasks = [
         Job(
@@ -139,7 +139,7 @@ def compare(
             name,
             file,
             by[str(file)],
-            solvers[file].parameter.max_iter,
+            solvers[file].parameter,
             {seed: folder for other, folder, seed in folders if other == file},
         )
         for name, file in zip(names(solver_files), solver_files, strict=True)
@@ -172,6 +172,7 @@ def of_runs(folders: Sequence[Path]) -> list[Entry]:
             histories={0: run_folder.read_history(folder)},
             diverged={},
             schedule=schedule.rows(stages),
+            solver_type=prototxt.solver_type(stages[-1].solver),
         )
         if not entry.curve():
             label = entry.metric.label
@@ -311,13 +312,17 @@ def _metrics(solvers: Sequence[SolverFile]) -> dict[str, Metric]:
     return found
 
 
-def _read(name: str, file: Path, metric: Metric, max_iter: int, folders: dict[int, Path]) -> Entry:
-    """What became of a solver's runs, whose folders are given by seed."""
+def _read(name: str, file: Path, metric: Metric, solver: Any, folders: dict[int, Path]) -> Entry:
+    """What became of a solver's runs, whose folders are given by seed.
+
+    Args:
+        solver: its SolverParameter.
+    """
     statuses = {seed: run_folder.read_status(folder) for seed, folder in folders.items()}
     return Entry(
         name=name,
         metric=metric,
-        max_iter=max_iter,
+        max_iter=solver.max_iter,
         histories={seed: run_folder.read_history(folder) for seed, folder in folders.items()},
         diverged={
             seed: status["message"]
@@ -325,6 +330,7 @@ def _read(name: str, file: Path, metric: Metric, max_iter: int, folders: dict[in
             if status["status"] == Status.DIVERGED
         },
         schedule=schedule.schedule([file]),
+        solver_type=prototxt.solver_type(solver),
     )
 
 

@@ -20,7 +20,9 @@ class Entry:
     Attributes:
         histories: the records of each run, by seed.
         diverged: the messages of the runs that diverged, by seed.
-        schedule: iteration, lr, and momentum if it cycles, as schedule.rows returns them.
+        schedule: iteration, lr, cycle, and momentum if it cycles, as schedule.rows returns
+            them.
+        solver_type: such as SGD or Adam.
     """
 
     name: str
@@ -29,6 +31,12 @@ class Entry:
     histories: dict[int, History]
     diverged: dict[int, str]
     schedule: Sequence[Mapping[str, Any]]
+    solver_type: str = "SGD"
+
+    @property
+    def is_cyclical(self) -> bool:
+        """Whether its rate has cycles, in any stage."""
+        return any(row.get("cycle") is not None for row in self.schedule)
 
     def curve(self) -> list[Row]:
         """Rows with iteration, lr, mean, low and high, where all seeds have the metric."""

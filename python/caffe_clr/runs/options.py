@@ -2,12 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from enum import StrEnum
 from typing import Any, Self
 
 TRAIN = "train"
 RANGE_TEST = "range-test"
 COMPARE = "compare"
 _ALL = (TRAIN, RANGE_TEST, COMPARE)
+
+
+class PlotFormat(StrEnum):
+    """What plots are written as, which is also the suffix of their files."""
+
+    PNG = "png"
+    SVG = "svg"
+    PDF = "pdf"
 
 
 def _option(
@@ -36,6 +45,7 @@ class TrainingOptions:
             data that comes next.
         snapshot_cycles: also take a snapshot at the end of each cycle.
         tensorboard: also write TensorBoard event files into the run folder.
+        plot_format: what the command line writes its plots as.
         stop_early: also stop if the mean loss of a display exceeds four times the largest
             loss of the first tenth of the run (a single early batch may be easy). A loss
             of nan, inf, or the 87.3365 that SoftmaxWithLoss reports for them always stops
@@ -58,6 +68,9 @@ class TrainingOptions:
         False, "Also take a snapshot at the end of each cycle.", commands=(TRAIN,)
     )
     tensorboard: bool = _option(False, "Also write event files for TensorBoard.")
+    plot_format: PlotFormat = _option(  # noqa: RUF009  # a field
+        PlotFormat.PNG, "Write plots in this format."
+    )
     stop_early: bool = False
 
     @classmethod

@@ -25,12 +25,14 @@ from typing import Any
 from caffe_clr.errors import ClrError, UsageError
 from caffe_clr.runs import begun_solvers, records, snapshots, status
 from caffe_clr.runs.history import History, Phase, whole_lines
+from caffe_clr.runs.options import PlotFormat
 
-PLOT = "training.png"
+PLOT = "training"  # its file without the suffix
+PLOTS = f"({'|'.join(PlotFormat)})"  # a regular expression for their suffixes
 _TIME = re.compile(r"-\d{8}(-\d{6})-\d{6}$")
 CLOCKS = ("", r"\1", r"\g<0>")  # nothing, the time of the day, and all of it
 _LONGEST, _SHORTENED = 40, 24  # characters of names in a folder's name
-_REPLACED = r"(train|test)\.csv|solver_\d+\.prototxt|training\.png"
+_REPLACED = rf"(train|test)\.csv|solver_\d+\.prototxt|{PLOT}\.{PLOTS}"
 
 
 def default_folder(solver_file: Path) -> Path:

@@ -72,7 +72,6 @@ def _find_and_compare(out: Path) -> None:
     show_comparison(
         [_FIXED, *found.solvers],
         out / "comparison",
-        "Handwritten digits, three seeds",
         comparison.Options(seeds=3, jobs=_JOBS),
         console,
     )

@@ -7,9 +7,9 @@ import typer
 
 from caffe_clr.cli.app import TRAINING, app
 from caffe_clr.cli.console import console
-from caffe_clr.cli.training_options import declared, offered
+from caffe_clr.cli.training_options import check_picture, declared, offered
 from caffe_clr.errors import UsageError
-from caffe_clr.runs.options import COMPARE, RANGE_TEST, TRAIN, TrainingOptions
+from caffe_clr.runs.options import COMPARE, RANGE_TEST, TRAIN, PlotFormat, TrainingOptions
 
 Solver = Annotated[Path, typer.Argument(metavar="SOLVER", help="A solver prototxt.")]
 Stages = Annotated[
@@ -31,6 +31,7 @@ MaxIter = Annotated[
     int | None, typer.Option(help="max_iter of the new solver. Default: the solver's own.")
 ]
 Images = Annotated[int | None, declared("images")]
+Format = Annotated[PlotFormat, declared("plot_format")]
 
 
 @app.command(rich_help_panel=TRAINING)
@@ -53,9 +54,11 @@ def plot(
     together: Annotated[
         Path | None,
         typer.Option(
-            metavar="PNG", help="Draw the accuracy and the rate of all runs into this file."
+            metavar="FILE",
+            help="Draw the accuracy and the rate of all runs into this PNG, SVG or PDF.",
         ),
     ] = None,
+    plot_format: Format = PlotFormat.PNG,
 ) -> None:
     """Draw what runs have recorded so far, finished or not.
 
@@ -63,7 +66,7 @@ def plot(
     """
     from caffe_clr.cli.run_display import plot_runs
 
-    plot_runs(runs, together, console)
+    plot_runs(runs, together, plot_format, console)
 
 
 @app.command(RANGE_TEST, rich_help_panel=TRAINING)
@@ -146,7 +149,9 @@ def suggest(
     ] = False,
     plot: Annotated[
         Path | None,
-        typer.Option(metavar="PNG", help="Also draw the curve and the bounds into this file."),
+        typer.Option(
+            metavar="FILE", help="Also draw the curve and the bounds into this PNG, SVG or PDF."
+        ),
     ] = None,
     solver: Annotated[
         Path | None,
@@ -166,8 +171,7 @@ def suggest(
     from caffe_clr.cli.bounds import NewSolver, show_suggestions
     from caffe_clr.method.sweeps import Options
 
-    if plot and plot.suffix != ".png":
-        raise UsageError(f"--plot {plot}: name a file that ends in .png")
+    check_picture("--plot", plot)
     if lower_is_better and output is None:
         raise UsageError("--lower-is-better needs --output with the name of an output")
     for option, value in (("--policy", policy), ("--max-iter", max_iter), ("--out", out)):
@@ -205,6 +209,7 @@ def schedule(
         Path | None,
         typer.Option(help="Write into this folder. Default: runs/schedule-<solver names>."),
     ] = None,
+    plot_format: Format = PlotFormat.PNG,
 ) -> None:
     """Draw the rate over a whole run before any training.
 
@@ -214,7 +219,7 @@ def schedule(
     """
     from caffe_clr.cli.schedules import show_schedule
 
-    show_schedule(solvers, out, console, log)
+    show_schedule(solvers, out, console, log, plot_format)
 
 
 @app.command(rich_help_panel=TRAINING)
@@ -245,9 +250,8 @@ def compare(
     from caffe_clr.cli.comparisons import show_comparison
     from caffe_clr.method.comparison import Options
 
-    title = f"mean of seeds 1 to {seeds}; band: lowest to highest" if seeds > 1 else "seed 1"
     comparison = Options(seeds=seeds, jobs=jobs, scheduler=scheduler, **options)
-    show_comparison(solvers, out, title, comparison, console)
+    show_comparison(solvers, out, comparison, console)
 
 
 @app.command(rich_help_panel=TRAINING)
@@ -261,11 +265,12 @@ def log(
             help="Write into this folder. Default: <LOGFILE>-results, without .log and .gz."
         ),
     ] = None,
+    plot_format: Format = PlotFormat.PNG,
 ) -> None:
-    """Read a log of caffe train, and write losses, tests and rates as CSV and PNG.
+    """Read a log of caffe train, write losses, tests and rates as CSV, and plot them.
 
     Example: caffe-clr log train.log
     """
     from caffe_clr.cli.log_summary import default_folder, show_log
 
-    show_log(logfile, out or default_folder(logfile), console)
+    show_log(logfile, out or default_folder(logfile), console, plot_format)
