@@ -464,6 +464,11 @@ def test_plot_of_what_is_no_run(tree: Tree, run_cli: Run, tmp_path: Path) -> Non
     done = run_cli("plot", str(tmp_path))
     assert done.returncode == 1
     assert f"error: {tmp_path} is not a run folder" in done.stderr
+    (tmp_path / "train.csv").write_text("iteration,lr\n")
+    for arguments in ((), ("--together", "runs.png")):
+        done = run_cli("plot", "train.csv", *arguments)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr == "error: train.csv is not a run folder; it has no run.json\n"
 
 
 def test_data_is_written_into_the_current_folder(tree: Tree, run_cli: Run, tmp_path: Path) -> None:
