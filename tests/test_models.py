@@ -165,7 +165,7 @@ def read(root: Path, name: str) -> Any:
 
 def test_every_solver_file_is_in_the_table(files: list[Path], root: Path) -> None:
     names = [str(file.relative_to(root / "models")) for file in files]
-    demos = {f"digits/{name}_solver.prototxt" for name in ("fixed", "triangular2")}
+    demos = {f"digits/{name}_solver.prototxt" for name in ("fixed", "triangular2", "suggested")}
     assert set(names) == demos | {f"{name}_solver.prototxt" for name in ROWS}
 
 
