@@ -5,19 +5,14 @@ the patches in order; the folder of a patch says what it is for.
 """
 
 import hashlib
-import os
 import re
-import shutil
-import subprocess
-import tempfile
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from caffe_clr.errors import ClrError, UsageError
-from caffe_clr.harness import diffs, placing, writing
+from caffe_clr.harness import diffs, git, placing, writing
 
 PROTO = "src/caffe/proto/caffe.proto"  # by which Caffe's source is known
 
@@ -156,12 +151,12 @@ def attempt(tree: Path, patches: Sequence[Patch]) -> Trial:
         raise ClrError(f"{tree} is not Caffe's source: it has no {PROTO}")
     trial = Trial()
     changed = {file for patch in patches for file in patch.files}
-    with _copied(tree, changed) as scratch:
-        if all(_git_apply(scratch, p, "--reverse").returncode == 0 for p in reversed(patches)):
+    with writing.copied(tree, changed) as scratch:
+        if all(git.apply(scratch, p.path, "--reverse").returncode == 0 for p in reversed(patches)):
             trial.checks = [FileCheck(p.name, f, ALREADY_APPLIED) for p in patches for f in p.files]
             return trial
     nets = {net for patch in patches for net in placing.nets(_parse(patch))}
-    with _copied(tree, placing.sources(tree) | changed | nets) as scratch:
+    with writing.copied(tree, placing.sources(tree) | changed | nets) as scratch:
         for patch in patches:
             checks = _attempt(scratch, patch)
             trial.checks += checks
@@ -282,7 +277,7 @@ def export(repository: Path, folder: Path) -> dict[str, bytes]:
     """
     entries = {patch.name: patch.entry for patch in load(folder)}
     group = Path(next(iter(entries.values()))).parent
-    log = _git(repository, "log", "--reverse", "--first-parent", "--format=%H %s").decode()
+    log = git.run(repository, "log", "--reverse", "--first-parent", "--format=%H %s").decode()
     commits = log.splitlines()[1:]
     if not commits:
         raise ClrError(f"{repository}: expected unpatched Caffe, then a commit for each patch")
@@ -300,7 +295,7 @@ def export(repository: Path, folder: Path) -> dict[str, bytes]:
         group = Path(entry).parent
         if entry in exported:
             raise ClrError(f"{shown} names the patch of an earlier commit; rename or squash it")
-        exported[entry] = _git(repository, *_EXPORT, identity)
+        exported[entry] = git.run(repository, *_EXPORT, identity)
         if not _CHANGED.search(exported[entry].decode("latin-1")):
             raise ClrError(f"{shown} changes no file; drop it")
     return exported
@@ -311,7 +306,9 @@ def changes(folder: Path, exported: Mapping[str, bytes]) -> dict[str, bytes | No
     listed = "".join(f"{entry}\n" for entry in exported).encode()
     fresh = {**exported, "series": listed}
     gone = {patch.entry: None for patch in load(folder) if patch.entry not in exported}
-    return {f: content for f, content in fresh.items() if _read(folder / f) != content} | gone
+    return {
+        f: content for f, content in fresh.items() if writing.read(folder / f) != content
+    } | gone
 
 
 def refresh(folder: Path, changed: Mapping[str, bytes | None]) -> None:
@@ -329,18 +326,6 @@ def _files(patch: Path) -> tuple[str, ...]:
     return tuple(_CHANGED.findall(patch.read_text()))
 
 
-@contextmanager
-def _copied(tree: Path, files: set[str]) -> Iterator[Path]:
-    """A folder with copies of those of the files that the tree has."""
-    with tempfile.TemporaryDirectory(prefix="caffe-clr-") as temporary:
-        scratch = Path(temporary)
-        for file in files:
-            if (tree / file).is_file():
-                (scratch / file).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(tree / file, scratch / file)
-        yield scratch
-
-
 def _attempt(scratch: Path, patch: Patch) -> list[FileCheck]:
     """Apply a patch to a copy: as git does, or else by placing it, if it is one to be placed."""
     placed = placing.place(scratch, _parse(patch)) if _is_placeable(patch) else None
@@ -350,18 +335,18 @@ def _attempt(scratch: Path, patch: Patch) -> list[FileCheck]:
     if lacking:
         problem = f"builds on {lacking[0]}, which is not applied"
         return [FileCheck(patch.name, file, problem) for file in patch.files]
-    fits = _git_apply(scratch, patch, "--check").returncode == 0
+    fits = git.apply(scratch, patch.path, "--check").returncode == 0
     if placed is None or (fits and not placed.taken and not placed.elsewhere):
-        before = {file: _read(scratch / file) for file in patch.files}
+        before = {file: writing.read(scratch / file) for file in patch.files}
         checks = [_check_file(scratch, patch, file) for file in patch.files]
         if any(check.problem for check in checks):
             for file, content in before.items():
-                _restore(scratch / file, content)
+                writing.restore(scratch / file, content)
         return checks
     if placed.state == placing.FITS:
         for done in placed.files:
             if done.content is not None:
-                _restore(scratch / done.file, done.content)
+                writing.restore(scratch / done.file, done.content)
     return _of_placement(patch, placed)
 
 
@@ -408,10 +393,10 @@ def _of_file(patch: Patch, placed: placing.Placement, file: placing.FilePlacemen
 
 
 def _check_file(scratch: Path, patch: Patch, file: str) -> FileCheck:
-    done = _git_apply(scratch, patch, f"--include={file}")
+    done = git.apply(scratch, patch.path, f"--include={file}")
     if done.returncode == 0:
         return FileCheck(patch.name, file, None, offset=b"offset" in done.stderr)
-    if _git_apply(scratch, patch, f"--include={file}", "--reverse", "--check").returncode == 0:
+    if git.apply(scratch, patch.path, f"--include={file}", "--reverse", "--check").returncode == 0:
         return FileCheck(patch.name, file, ALREADY_APPLIED)
     if not (scratch / file).exists():
         return FileCheck(patch.name, file, placing.NO_FILE)
@@ -442,52 +427,3 @@ def _lacking(scratch: Path, patch: Patch) -> list[str]:
 
 def _is_placeable(patch: Patch) -> bool:
     return placing.is_placeable(_parse(patch))
-
-
-def _read(path: Path) -> bytes | None:
-    return path.read_bytes() if path.is_file() else None
-
-
-def _restore(path: Path, content: bytes | None) -> None:
-    if content is None:
-        path.unlink(missing_ok=True)
-    else:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-
-
-def _git_apply(tree: Path, patch: Patch, *options: str) -> "subprocess.CompletedProcess[bytes]":
-    arguments = ("apply", "--verbose", *options, str(patch.path.resolve()))
-    # In a folder of some repository, git apply would take paths from that
-    # repository's root and silently skip all of them.
-    return _run_git(tree, *arguments, GIT_CEILING_DIRECTORIES=str(tree.resolve().parent))
-
-
-def _git(repository: Path, *arguments: str) -> bytes:
-    done = _run_git(repository, *arguments)
-    if done.returncode:
-        raise ClrError(f"{repository}: git: {done.stderr.decode(errors='replace').strip()}")
-    return done.stdout
-
-
-def _run_git(
-    folder: Path, *arguments: str, **variables: str
-) -> "subprocess.CompletedProcess[bytes]":
-    try:
-        return subprocess.run(
-            ["git", *arguments],
-            cwd=folder,
-            env={**_environment(), **variables},
-            capture_output=True,
-        )
-    except FileNotFoundError as error:
-        if error.filename != "git":  # the folder
-            raise
-        raise ClrError(
-            "git is not installed; install it (on Debian: apt-get install git)"
-        ) from None
-
-
-def _environment() -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    return {**kept, "LC_ALL": "C"}

@@ -1,9 +1,10 @@
-"""Writes files into a folder: all of them, or none."""
+"""Writes files into a folder: all of them, or none. Copies some to try things on."""
 
 import contextlib
 import os
 import shutil
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from caffe_clr.errors import ClrError
@@ -48,6 +49,32 @@ def write(tree: Path, contents: Mapping[str, bytes]) -> None:
             f" written: {error.strerror}"
         ) from None
     _remove(beside, [])
+
+
+@contextlib.contextmanager
+def copied(tree: Path, files: Iterable[str]) -> Iterator[Path]:
+    """A folder with copies of those of the files that the tree has."""
+    with tempfile.TemporaryDirectory(prefix="caffe-clr-") as temporary:
+        scratch = Path(temporary)
+        for file in files:
+            if (tree / file).is_file():
+                (scratch / file).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(tree / file, scratch / file)
+        yield scratch
+
+
+def read(path: Path) -> bytes | None:
+    """The content of a file; None where there is none."""
+    return path.read_bytes() if path.is_file() else None
+
+
+def restore(path: Path, content: bytes | None) -> None:
+    """Give a file the content that `read` returned."""
+    if content is None:
+        path.unlink(missing_ok=True)
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
 
 
 def _fresh(target: Path) -> Path:
