@@ -265,10 +265,10 @@ def nothing(folder: Path) -> None:
 IMAGE_LIST = 'type: "ImageData" image_data_param { source: "images.txt" }'
 UNUSABLE = [
     (SOURCES["LMDB"], lambda folder: shutil.rmtree(folder / "lmdb"), "no data at lmdb .looked for"),
-    (SOURCES["LMDB"], empty_lmdb, "lmdb is empty; make it again"),
+    (SOURCES["LMDB"], empty_lmdb, "lmdb is empty; create it again"),
     (SOURCES["LMDB"], write_file("lmdb/data.mdb", "x" * 9000), "lmdb: MDB_INVALID.*; make it"),
     (SOURCES["LMDB"], write_file("lmdb/data.mdb", ""), "LMDB lmdb cannot be read: "),
-    (SOURCES["LEVELDB"], empty_leveldb, "leveldb is empty; make it again"),
+    (SOURCES["LEVELDB"], empty_leveldb, "leveldb is empty; create it again"),
     (SOURCES["LEVELDB"], break_leveldb, "LevelDB leveldb cannot be read: Corruption: .*checksum"),
     (SOURCES["LEVELDB"], lose_the_current_manifest, "cannot be read: .*leveldb/MANIFEST-.*; make"),
     (

@@ -5,6 +5,7 @@ import http.server
 import io
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tarfile
@@ -216,6 +217,28 @@ def test_a_bad_download_is_not_kept(
         assert reason in message
         assert "--source PATH" in message
         assert os.listdir(tmp_path / "cache") == []
+
+
+@pytest.mark.usefixtures("no_apt")
+def test_a_download_that_stalls_is_not_called_truncated(
+    upstream: source.Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source, "_TIMEOUT_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/caffe.tar.gz"
+
+        def stall() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\ncut")
+                connection.recv(10_000)
+                connection.recv(10_000)  # until the other side gives up
+
+        thread = threading.Thread(target=stall)
+        thread.start()
+        with pytest.raises(ClrError, match=r"the download broke off: .*timed out"):
+            source.fetch(replace(upstream, github={"url": url}), tmp_path / "cache")
+        thread.join()
 
 
 def test_no_network(upstream: source.Upstream, tmp_path: Path) -> None:

@@ -3,6 +3,11 @@
 AGAIN = "run the same command again"
 
 
+def counted(number: int, noun: str) -> str:
+    """A number and its noun, as in 1 job and 2,000 jobs."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 class ClrError(Exception):
     """A run that failed: what was wrong, where, and what to do about it."""
 

@@ -23,7 +23,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from caffe_clr import locations
-from caffe_clr.errors import ClrError, UsageError
+from caffe_clr.errors import ClrError, UsageError, counted
 from caffe_clr.harness import (
     build_record,
     commands,
@@ -103,7 +103,7 @@ def build(options: Options, report: Report) -> compilation.Tree:
         "with",
         f"Python {python}, g++ {toolchain.version('g++')}, CMake {cmake},"
         f" {'with' if options.onednn else 'no'} oneDNN, {'with' if opencv else 'no'} OpenCV,"
-        f" {f'{cuda}, ' if cuda else ''}{jobs} jobs",
+        f" {f'{cuda}, ' if cuda else ''}{counted(jobs, 'job')}",
     )
     with _locked(work):
         state = _State(work / "state.json")

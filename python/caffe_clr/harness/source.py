@@ -262,6 +262,6 @@ def _from_github(upstream: Upstream, folder: Path, tarball: Path) -> None:
     except urllib.error.URLError as error:
         raise ClrError(f"{error.reason}") from None
     except (TimeoutError, ConnectionError, http.client.HTTPException) as error:
-        raise ClrError(f"the download was truncated: {error}") from None
+        raise ClrError(f"the download broke off: {error}") from None
     unpack(downloaded, upstream, [], folder / "check")
     os.replace(downloaded, tarball)

@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 from caffe_clr import policies, prototxt
-from caffe_clr.errors import ClrError
+from caffe_clr.errors import ClrError, counted
 from caffe_clr.preflight import epochs
 from caffe_clr.prototxt import SolverFile
 
@@ -175,7 +175,7 @@ def _effect_of_start(parameter: Any, previous_end: int) -> str | None:
     elapsed = previous_end - parameter.start_lr_policy
     if elapsed < 0:
         rate = getattr(parameter, policy.start)
-        return f"the rate stays at {rate:g} for {-elapsed} iterations"
+        return f"the rate stays at {rate:g} for {counted(-elapsed, 'iteration')}"
     if not policy.cycles:
         return f"its first {elapsed} iterations are skipped" if elapsed else None
     cycles, position = divmod(elapsed, 2 * parameter.stepsize)

@@ -110,7 +110,7 @@ def count_images(layer: Any, net: str = "net") -> int:
     except ValueError as error:
         raise ClrError(f"{where}: {error}") from None
     if images == 0:
-        raise ClrError(f"{where}: {source} is empty; make it again")
+        raise ClrError(f"{where}: {source} is empty; create it again")
     return images
 
 
@@ -213,7 +213,7 @@ def _count_lmdb(folder: Path) -> int:
         with lmdb.open(str(folder), readonly=True, lock=False) as database:
             return int(_whole(database, folder).stat()["entries"])
     except lmdb.Error as error:
-        raise ValueError(f"LMDB {folder} cannot be read: {error}; make it again") from None
+        raise ValueError(f"LMDB {folder} cannot be read: {error}; create it again") from None
 
 
 def _whole(database: lmdb.Environment, folder: Path) -> lmdb.Environment:
@@ -273,7 +273,9 @@ def open_leveldb(folder: Path) -> Iterator[Any]:
                 yield key
         except plyvel.Error as error:
             reason = os.fsdecode(error.args[0]).replace(view, str(folder))
-            raise ValueError(f"LevelDB {folder} cannot be read: {reason}; make it again") from None
+            raise ValueError(
+                f"LevelDB {folder} cannot be read: {reason}; create it again"
+            ) from None
 
 
 def _link_leveldb(folder: Path, view: Path) -> None:
@@ -315,7 +317,7 @@ def _count_rows(file: str, name: str, source: Path) -> int:
             if isinstance(dataset, h5py.Dataset) and dataset.shape:
                 return int(dataset.shape[0])
     except OSError as error:
-        raise ValueError(f"{listed} cannot be read as HDF5: {error}; make it again") from None
+        raise ValueError(f"{listed} cannot be read as HDF5: {error}; create it again") from None
     raise ValueError(f'{listed} has no rows in a dataset "{name}"; name the top as the dataset')
 
 
@@ -380,7 +382,7 @@ def _first_of_lmdb(folder: Path) -> bytes | None:
         ):
             return bytes(cursor.value()) if cursor.first() else None
     except lmdb.Error as error:
-        raise ValueError(f"the LMDB {folder} cannot be opened: {error}; make it again") from None
+        raise ValueError(f"the LMDB {folder} cannot be opened: {error}; create it again") from None
 
 
 def _first_of_leveldb(folder: Path) -> bytes | None:

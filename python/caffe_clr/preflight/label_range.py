@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from caffe_clr.errors import ClrError
+from caffe_clr.errors import ClrError, counted
 from caffe_clr.preflight import label_readers
 from caffe_clr.preflight.label_readers import Channels, Values
 from caffe_clr.prototxt import Net
@@ -216,7 +216,7 @@ def _check_classes(layer: Any, scores: tuple[int, ...], found: _Found, where: st
         remedy = f"set ignore_label: {label} in its {parameter}, or fix the labels"
     raise ClrError(
         f'{where}: {found.wholes[label]} has the label {label}, but "{layer.bottom[0]}" has'
-        f" {outputs} outputs, for labels from 0 to {outputs - 1}; {remedy}"
+        f" {counted(outputs, 'output')}, for labels from 0 to {outputs - 1}; {remedy}"
     )
 
 

@@ -309,8 +309,8 @@ class _Parser:
         return True
 
     def _expected(self, what: str) -> TextError:
-        found = "the text ends" if self._kind == "end" else f"there is {self._token}"
-        return self.error(f"{found}, where {what} should be")
+        found = "the end of the text" if self._kind == "end" else self._token
+        return self.error(f"expected {what}, found {found}")
 
 
 def _is_list(message: Any, field: FieldDescriptor) -> bool:
