@@ -107,7 +107,8 @@ def _placed(caffe: Path, patch: list[series.Patch]) -> str:
         checks = series.apply(caffe, patch)
     except ClrError as error:
         lines = str(error).splitlines()[1:]
-        return next((line for line in lines if not line.startswith(" ")), str(error))
+        reason = str(error).partition("because ")[2]
+        return next((line for line in lines if not line.startswith(" ")), reason)
     left_out = {
         word
         for check in checks

@@ -13,7 +13,7 @@ import pytest
 
 from caffe_clr import policies, prototxt
 from caffe_clr.errors import ClrError, UsageError
-from caffe_clr.harness import series, source
+from caffe_clr.harness import exporting, series, source
 from caffe_clr.harness.compilation import Tree
 
 FEATURE = "cyclical-learning-rates"
@@ -99,23 +99,23 @@ def small(tmp_path: Path, patch_folder: Path) -> tuple[Path, Path]:
         git(repository, "commit", "-qm", name)
     for entry, commit in (("one/first.patch", "HEAD~2"), ("two/second.patch", "HEAD~1")):
         (folder / entry).parent.mkdir(parents=True)
-        exported = git(repository, *series._EXPORT, commit)
+        exported = git(repository, *exporting._EXPORT, commit)
         (folder / entry).write_text(exported)
     (folder / "series").write_text("one/first.patch\ntwo/second.patch\n")
     return repository, folder
 
 
 def refresh(repository: Path, folder: Path) -> dict[str, bytes | None]:
-    changed = series.changes(folder, series.export(repository, folder))
-    series.refresh(folder, changed)
-    assert series.changes(folder, series.export(repository, folder)) == {}
+    changed = exporting.changes(folder, exporting.export(repository, folder))
+    exporting.refresh(folder, changed)
+    assert exporting.changes(folder, exporting.export(repository, folder)) == {}
     return changed
 
 
 def test_exporting_the_commits_again_gives_the_same_bytes(
     commits: Path, patch_folder: Path, run_cli: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
-    exported = series.export(commits, patch_folder)
+    exported = exporting.export(commits, patch_folder)
     assert "".join(f"{entry}\n" for entry in exported) == (patch_folder / "series").read_text()
     for entry, content in exported.items():
         assert content == (patch_folder / entry).read_bytes(), entry
@@ -164,16 +164,16 @@ def test_a_commit_that_names_no_patch_of_its_own_is_told(
     git(small[0], "add", ".")
     git(small[0], "commit", "-qm", subject)
     with pytest.raises(ClrError, match=told):
-        series.export(*small)
+        exporting.export(*small)
 
 
 def test_commits_that_make_no_series_are_told(small: tuple[Path, Path]) -> None:
     git(small[0], "commit", "-q", "--allow-empty", "-m", "fourth: Do nothing")
     with pytest.raises(ClrError, match='"fourth: Do nothing" changes no file; drop it'):
-        series.export(*small)
+        exporting.export(*small)
     git(small[0], "checkout", "-q", "HEAD~4")
     with pytest.raises(ClrError, match="expected unpatched Caffe, then a commit for each patch"):
-        series.export(*small)
+        exporting.export(*small)
 
 
 def test_a_patch_says_its_name_and_what_it_does(patches: list[series.Patch]) -> None:
@@ -255,7 +255,8 @@ def test_a_patch_that_does_not_fit_changes_nothing_and_says_where(
     with pytest.raises(ClrError) as refused:
         series.apply(checkout, patches)
     message = str(refused.value)
-    assert "nothing was changed" in message
+    first = r": nothing was changed, because \d+ of 27 patches do not apply:$"
+    assert re.search(first, message.splitlines()[0])
     assert re.search(r"cmake: CMakeLists\.txt: does not apply at line \d+", message)
     assert "opencv: src/caffe/util/io.cpp: does not exist" in message
     assert f"{FEATURE}: " not in message
@@ -294,7 +295,9 @@ def test_a_tree_without_a_place_for_the_feature_is_refused(
     text = (checkout / SGD_SOLVER).read_text()
     (checkout / SGD_SOLVER).write_text(text.replace("::PreSolve()", "::Prepare()"))
     before = snapshot(checkout)
-    with pytest.raises(ClrError, match="head of SGDSolver::PreSolve, which was not found"):
+    with pytest.raises(
+        ClrError, match="head of SGDSolver::PreSolve: SGDSolver::PreSolve was not found"
+    ):
         series.apply_fitting(checkout, patches)
     assert snapshot(checkout) == before
 
@@ -304,6 +307,17 @@ def test_a_patch_builds_on_earlier_ones(patches: list[series.Patch], patch_folde
     needs = tomllib.loads((patch_folder / "needs.toml").read_text())
     for name, others in needs.items():
         assert all(names.index(other) < names.index(name) for other in others)
+
+
+def test_a_patch_applies_with_those_that_it_builds_on(
+    checkout: Path, patches: list[series.Patch]
+) -> None:
+    below: dict[str, set[str]] = {}
+    for patch in patches:
+        needed = series.needs(patch)
+        below[patch.name] = {patch.name, *needed}.union(*(below[name] for name in needed))
+        chain = [other for other in patches if other.name in below[patch.name]]
+        assert series.refused(series.check(checkout, chain)) == []
 
 
 def test_an_offset_is_told(checkout: Path, patches: list[series.Patch]) -> None:
@@ -353,19 +367,27 @@ def test_the_command_checks_and_applies(
 ) -> None:
     done = run_cli("patch", "check", checkout)
     assert done.returncode == 0, done.stderr
-    assert f"{FEATURE}: {SGD_SOLVER}: applies\n" in done.stdout
+    lines = done.stdout.splitlines()
+    assert lines[:2] == ["Can be applied: 27 patches.", f"{FEATURE}: applies"]
+    assert len(lines) == 28
     done = run_cli("patch", "apply", checkout, FEATURE)
     assert done.returncode == 0
+    assert done.stdout.startswith(f"Applied: {FEATURE}.\n")
     assert f"{FEATURE}: {SGD_SOLVER}: applied\n" in done.stdout
     assert "triangular2" in (checkout / SGD_SOLVER).read_text()
     assert "2.8.7" in (checkout / "CMakeLists.txt").read_text()
     done = run_cli("patch", "check", checkout)
     assert done.returncode == 0, done.stderr
-    assert f"{FEATURE}: {SGD_SOLVER}: is already applied" in done.stdout
+    lines = done.stdout.splitlines()
+    assert lines[0] == f"Can be applied: 26 patches. Already applied: {FEATURE}."
+    assert lines[1] == f"{FEATURE}: is already applied"
     (checkout / "CMakeLists.txt").unlink()
     done = run_cli("patch", "check", checkout)
-    assert done.returncode == 1
-    assert done.stderr == f"error: {checkout}: not every patch applies\n"
+    assert (done.returncode, done.stdout) == (1, "")
+    lines = done.stderr.splitlines()
+    assert lines[0] == f"error: {checkout}: {len(lines) - 2} of 27 patches do not apply:"
+    assert lines[1] == "cmake: CMakeLists.txt: does not exist"
+    assert lines[-1] == "Name the patches that you want, to leave out the rest."
     assert run_cli("patch", "check", checkout / "none").stderr.endswith("is not a folder\n")
     assert "is not Caffe's source" in run_cli("patch", "check", checkout / "scripts").stderr
 
@@ -376,6 +398,36 @@ def test_what_is_applied_is_left_alone(checkout: Path, patches: list[series.Patc
     before = snapshot(checkout)
     assert {check.problem for check in series.apply(checkout, patches)} == {"is already applied"}
     assert snapshot(checkout) == before
+
+
+def test_what_a_patch_builds_on_is_named_in_one_line(
+    checkout: Path, run_cli: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    chain = (
+        "cmake cuda cudnn cudnn-fallback pooling-nan parallel-for parallel-convolution"
+        " parallel-layers im2col pooling"
+    )
+    done = run_cli("patch", "check", checkout, "onednn")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"error: {checkout}: onednn builds on {', '.join(chain.split())}, which are not applied."
+        f" Name all of them: {chain} onednn\n"
+    )
+    assert run_cli("patch", "check", checkout, *chain.split(), "onednn").returncode == 0
+    done = run_cli("patch", "apply", checkout, "one-cycle")
+    assert done.stderr == (
+        f"error: {checkout}: nothing was changed, because one-cycle builds on {FEATURE}, which is"
+        f" not applied. Name all of them: {FEATURE} one-cycle\n"
+    )
+
+
+def test_a_patch_is_applied_also_below_later_ones(
+    checkout: Path, patches: list[series.Patch]
+) -> None:
+    series.apply(checkout, series.select(patches, ["parallel-for", "parallel-convolution"]))
+    below = series.select(patches, ["parallel-for"])
+    assert series.is_applied(series.check(checkout, below))
+    assert not series.refused(series.check(checkout, patches))
 
 
 def test_half_a_patch_is_not_an_applied_one(checkout: Path, patches: list[series.Patch]) -> None:

@@ -1,4 +1,4 @@
-"""Reads, checks and applies the patch series, and exports it from commits.
+"""Reads, checks and applies the patch series.
 
 A patch is one serialised commit (`git format-patch`). The file `series` lists
 the patches in order; the folder of a patch says what it is for.
@@ -7,28 +7,25 @@ the patches in order; the folder of a patch says what it is for.
 import hashlib
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from caffe_clr.errors import ClrError, UsageError
+from caffe_clr.errors import ClrError, UsageError, counted
 from caffe_clr.harness import diffs, git, placing, writing
 
 PROTO = "src/caffe/proto/caffe.proto"  # by which Caffe's source is known
 
-# Keep an exported patch free of what changes without the commit changing.
-_EXPORT = [
-    *("format-patch", "--stdout", "-1", "--no-numbered", "--zero-commit"),
-    *("--no-signature", "--full-index", "--no-stat", "--no-renames"),
-]
-
-_NAMED = re.compile(r"([a-z0-9][a-z0-9-]*): \S")  # how a commit's subject begins
-_CHANGED = re.compile(r"^diff --git a/\S+ b/(\S+)$", re.MULTILINE)
+# the files that a patch names
+CHANGED = re.compile(r"^diff --git a/\S+ b/(\S+)$", re.MULTILINE)
 
 FEATURE = "cyclical-learning-rates"  # the patch that all the rest is for
 _SOLVER = "triangular.prototxt"  # beside the patches
 
 ALREADY_APPLIED = placing.APPLIED
+_NAMES_SHOWN = 3  # in a verdict
+
+Changes = dict[str, tuple[bytes | None, bytes]]  # before and after, by file; None where it is new
 
 
 @dataclass(frozen=True)
@@ -83,10 +80,17 @@ class FileCheck:
 
 @dataclass
 class Trial:
-    """Patches tried on a copy: a check for each file, and the new contents of the files."""
+    """Patches tried on a copy.
+
+    Args:
+        checks: the result for each file of each patch.
+        contents: the new contents of the files.
+        changes: the contents of the files before and after each patch that applies, by its name.
+    """
 
     checks: list[FileCheck] = field(default_factory=list)
     contents: dict[str, bytes] = field(default_factory=dict)
+    changes: dict[str, Changes] = field(default_factory=dict)
 
 
 def load(folder: Path) -> list[Patch]:
@@ -149,20 +153,40 @@ def attempt(tree: Path, patches: Sequence[Patch]) -> Trial:
         raise ClrError(f"{tree} is not a folder")
     if not (tree / PROTO).is_file():
         raise ClrError(f"{tree} is not Caffe's source: it has no {PROTO}")
+    there = _reversible(tree, patches)
     trial = Trial()
+    if there.issuperset(patches):
+        trial.checks = [check for patch in patches for check in _applied(patch)]
+        return trial
     changed = {file for patch in patches for file in patch.files}
-    with writing.copied(tree, changed) as scratch:
-        if all(git.apply(scratch, p.path, "--reverse").returncode == 0 for p in reversed(patches)):
-            trial.checks = [FileCheck(p.name, f, ALREADY_APPLIED) for p in patches for f in p.files]
-            return trial
     nets = {net for patch in patches for net in placing.nets(_parse(patch))}
     with writing.copied(tree, placing.sources(tree) | changed | nets) as scratch:
         for patch in patches:
-            checks = _attempt(scratch, patch)
+            checks = _applied(patch) if patch in there else _attempt(scratch, patch)
             trial.checks += checks
             if not any(check.problem for check in checks):
-                files = {check.file for check in checks if (scratch / check.file).is_file()}
-                trial.contents |= {file: (scratch / file).read_bytes() for file in files}
+                for file in [c.file for c in checks if (scratch / c.file).is_file()]:
+                    before = trial.contents.get(file, writing.read(tree / file))
+                    after = (scratch / file).read_bytes()
+                    if after != before:
+                        trial.contents[file] = after
+                        trial.changes.setdefault(patch.name, {})[file] = (before, after)
+    return trial
+
+
+def fitting(tree: Path, patches: Sequence[Patch], in_detail: bool = True) -> Trial:
+    """The same for patches that all apply, or are applied.
+
+    Args:
+        in_detail: whether a refusal lists the lines to add by hand.
+
+    Raises:
+        ClrError: one would not apply; says which, file by file.
+    """
+    trial = attempt(tree, patches)
+    if refused(trial.checks):
+        reason = refusal(tree, patches, trial.checks, in_detail)
+        raise ClrError(f"{tree}: nothing was changed, because {reason}")
     return trial
 
 
@@ -172,12 +196,7 @@ def apply(tree: Path, patches: Sequence[Patch]) -> list[FileCheck]:
     Raises:
         ClrError: one would not apply; says which, file by file. Or a file cannot be written.
     """
-    trial = attempt(tree, patches)
-    told = [c for c in refused(trial.checks) if c.problem or c.by_hand]
-    if told:
-        lines = missing(tree, patches) + [line for check in told for line in describe(check)]
-        listed = "\n".join(lines)
-        raise ClrError(f"{tree}: nothing was changed, because not every patch applies:\n{listed}")
+    trial = fitting(tree, patches)
     writing.write(tree, trial.contents)
     return trial.checks
 
@@ -193,7 +212,7 @@ def apply_fitting(tree: Path, patches: Sequence[Patch]) -> dict[str, str]:
     """
     left_out: dict[str, str] = {}
     for patch in patches:
-        lacking = [name for name in _needs(patch) if name in left_out]
+        lacking = [name for name in needs(patch) if name in left_out]
         if lacking:
             left_out[patch.name] = f"builds on {lacking[0]}"
             continue
@@ -208,18 +227,63 @@ def apply_fitting(tree: Path, patches: Sequence[Patch]) -> dict[str, str]:
     return left_out
 
 
-def describe(check: FileCheck, fitting: str = "applies") -> list[str]:
-    """A check in lines to print."""
-    outcome = check.problem or (f"{fitting} at an offset" if check.offset else fitting)
-    if check.by_hand and not check.problem:
-        outcome = "would apply"
-    if check.left_out:
-        outcome = f"left out: {check.left_out}"
-    lines = [f"{check.patch}: {check.file}: {outcome}"]
-    lines += [f"    {note}" for note in check.notes]
-    for place, added in check.by_hand:
-        lines += [f"    add by hand: {place}", *(f"      | {line}" for line in added)]
-    return lines
+def verdict(checks: Sequence[FileCheck], fitting: str = "Can be applied") -> str:
+    """What became of patches that apply or are applied, in one line."""
+    problems = outcomes(checks)
+    there = [name for name, problem in problems.items() if problem == ALREADY_APPLIED]
+    fits = [name for name in problems if name not in there]
+    told = [f"{fitting}: {_listed(fits)}."] if fits else []
+    told += [f"Already applied: {_listed(there)}."] if there else []
+    return " ".join(told if fits else [*told, "There is nothing to do."])
+
+
+def summary(checks: Sequence[FileCheck], fitting: str = "applies") -> list[str]:
+    """A line for each patch."""
+    return [f"{name}: {problem or fitting}" for name, problem in outcomes(checks).items()]
+
+
+def details(checks: Sequence[FileCheck], fitting: str = "applies") -> list[str]:
+    """The changes of the patches that apply, file by file, as lines to print."""
+    return [
+        line
+        for check in checks
+        if check.problem != ALREADY_APPLIED
+        for line in _describe(check, fitting)
+    ]
+
+
+def refusal(
+    tree: Path, patches: Sequence[Patch], checks: Sequence[FileCheck], in_detail: bool = True
+) -> str:
+    """Why patches do not apply: a line, then what concerns them, file by file.
+
+    Args:
+        in_detail: whether to list the lines to add by hand.
+    """
+    told = [check for check in refused(checks) if check.problem or check.by_hand]
+    names = list(dict.fromkeys(check.patch for check in told))
+    lacking = _missing(tree, select(patches, names), patches)
+    if lacking:
+        return lacking
+    does = "does" if len(names) == 1 else "do"
+    number = f"{len(names)} of {len(patches)} patches" if len(patches) > 1 else names[0]
+    if in_detail:
+        lines = [line for check in told for line in _describe(check, "applies")]
+    else:
+        lines = [_in_a_line([c for c in told if c.patch == name]) for name in names]
+        lines.append("Name the patches that you want, to leave out the rest.")
+    return "\n".join([f"{number} {does} not apply:", *lines])
+
+
+def outcomes(checks: Sequence[FileCheck]) -> dict[str, str | None]:
+    """The problem of each patch: None where it applies, ALREADY_APPLIED where all of it is."""
+    problems: dict[str, set[str | None]] = {}
+    for check in checks:
+        problems.setdefault(check.patch, set()).add(check.problem)
+    return {
+        name: found.pop() if found in ({None}, {ALREADY_APPLIED}) else "does not apply"
+        for name, found in problems.items()
+    }
 
 
 def is_applied(checks: Sequence[FileCheck]) -> bool:
@@ -229,21 +293,14 @@ def is_applied(checks: Sequence[FileCheck]) -> bool:
 
 def refused(checks: Sequence[FileCheck]) -> list[FileCheck]:
     """The checks of patches that neither apply in every file nor are applied in every file."""
-    problems: dict[str, set[str | None]] = {}
-    for check in checks:
-        problems.setdefault(check.patch, set()).add(check.problem)
-    return [c for c in checks if problems[c.patch] not in ({None}, {ALREADY_APPLIED})]
+    problems = outcomes(checks)
+    return [c for c in checks if problems[c.patch] not in (None, ALREADY_APPLIED)]
 
 
-def missing(tree: Path, patches: Sequence[Patch]) -> list[str]:
-    """The patches that these build on and that are neither given nor applied, as lines to print."""
-    names = {patch.name for patch in patches}
-    return [
-        f"{patch.name} builds on {name}, which is not applied: name both"
-        for patch in patches
-        for name in _needs(patch)
-        if name not in names and not is_applied(check(tree, select(load(patch.folder), [name])))
-    ]
+def needs(patch: Patch) -> list[str]:
+    """The patches that another one builds on, as needs.toml beside `series` has it."""
+    needs: dict[str, list[str]] = tomllib.loads((patch.folder / "needs.toml").read_text())
+    return needs.get(patch.name, [])
 
 
 def next_steps(tree: Path, patches: Sequence[Patch]) -> list[str]:
@@ -261,69 +318,74 @@ def next_steps(tree: Path, patches: Sequence[Patch]) -> list[str]:
     ]
 
 
-def export(repository: Path, folder: Path) -> dict[str, bytes]:
-    """The series as the commits of a git repository have it, on top of its first commit.
-
-    The subject of a commit begins with the name of its patch, as in "cmake: Let
-    CMake 4 configure the build". A patch that the series has stays in its
-    folder; a new one goes into the folder of the commit before it.
-
-    Returns:
-        The bytes of each patch by its entry, in the order of the commits.
-
-    Raises:
-        ClrError: there is one commit or none, one names no patch or changes
-            nothing, two name the same patch, or git fails.
-    """
-    entries = {patch.name: patch.entry for patch in load(folder)}
-    group = Path(next(iter(entries.values()))).parent
-    log = git.run(repository, "log", "--reverse", "--first-parent", "--format=%H %s").decode()
-    commits = log.splitlines()[1:]
-    if not commits:
-        raise ClrError(f"{repository}: expected unpatched Caffe, then a commit for each patch")
-    exported: dict[str, bytes] = {}
-    for commit in commits:
-        identity, _, subject = commit.partition(" ")
-        shown = f'{repository}: commit {identity[:7]} "{subject}"'
-        named = _NAMED.match(subject)
-        if not named:
-            raise ClrError(
-                f"{shown} names no patch; begin its subject with the patch's name, as in"
-                ' "cmake: Let CMake 4 configure the build"'
-            )
-        entry = entries.get(named[1], f"{group / named[1]}.patch")
-        group = Path(entry).parent
-        if entry in exported:
-            raise ClrError(f"{shown} names the patch of an earlier commit; rename or squash it")
-        exported[entry] = git.run(repository, *_EXPORT, identity)
-        if not _CHANGED.search(exported[entry].decode("latin-1")):
-            raise ClrError(f"{shown} changes no file; drop it")
-    return exported
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= _NAMES_SHOWN else f"{len(names)} patches"
 
 
-def changes(folder: Path, exported: Mapping[str, bytes]) -> dict[str, bytes | None]:
-    """What the files of a series become when it is exported, by file; None where one goes."""
-    listed = "".join(f"{entry}\n" for entry in exported).encode()
-    fresh = {**exported, "series": listed}
-    gone = {patch.entry: None for patch in load(folder) if patch.entry not in exported}
-    return {
-        f: content for f, content in fresh.items() if writing.read(folder / f) != content
-    } | gone
+def _in_a_line(checks: Sequence[FileCheck]) -> str:
+    """The first problem of a patch, and in how many files there are more."""
+    (first, *_), *rest = (_describe(check, "applies") for check in checks)
+    return f"{first} (and {counted(len(rest), 'more file')})" if rest else first
 
 
-def refresh(folder: Path, changed: Mapping[str, bytes | None]) -> None:
-    """Write `changes` into the folder of a series.
+def _describe(check: FileCheck, fitting: str) -> list[str]:
+    """A check in lines to print."""
+    outcome = check.problem or (f"{fitting} at an offset" if check.offset else fitting)
+    if check.by_hand and not check.problem:
+        outcome = "would apply"
+    if check.left_out:
+        outcome = f"left out: {check.left_out}"
+    lines = [f"{check.patch}: {check.file}: {outcome}"]
+    lines += [f"    {note}" for note in check.notes]
+    for place, added in check.by_hand:
+        lines += [f"    add by hand {place}:", *(f"      | {line}" for line in added)]
+    return lines
 
-    Raises:
-        ClrError: a file cannot be written.
-    """
-    writing.write(folder, {file: c for file, c in changed.items() if c is not None})
-    for file in (file for file, content in changed.items() if content is None):
-        (folder / file).unlink()
+
+def _missing(tree: Path, refused: Sequence[Patch], given: Sequence[Patch]) -> str | None:
+    """What patches build on that is neither given nor applied, as a sentence."""
+    known = load(refused[0].folder)
+    below: dict[str, set[str]] = {}
+    for patch in known:
+        below[patch.name] = {*needs(patch)}.union(*(below[name] for name in needs(patch)))
+    names = set().union(*(below[patch.name] for patch in refused))
+    others = [patch for patch in known if patch.name in names and patch not in given]
+    problems = outcomes(check(tree, others))
+    lacking = [name for name, problem in problems.items() if problem != ALREADY_APPLIED]
+    if not lacking:
+        return None
+    builders = [patch.name for patch in refused if below[patch.name].intersection(lacking)]
+    build = "builds" if len(builders) == 1 else "build"
+    are = "is" if len(lacking) == 1 else "are"
+    every = [patch.name for patch in known if patch.name in lacking or patch in given]
+    return (
+        f"{', '.join(builders)} {build} on {', '.join(lacking)}, which {are} not applied."
+        f" Name all of them: {' '.join(every)}"
+    )
+
+
+def _applied(patch: Patch) -> list[FileCheck]:
+    return [FileCheck(patch.name, file, ALREADY_APPLIED) for file in patch.files]
+
+
+def _reversible(tree: Path, patches: Sequence[Patch]) -> set[Patch]:
+    """The patches that git can take back, after later ones that change the same files."""
+    tried: list[Patch] = []
+    files: set[str] = set()
+    for patch in load(patches[0].folder) if patches else ():
+        if patch in patches or files.intersection(patch.files):
+            tried.append(patch)
+            files.update(patch.files)
+    with writing.copied(tree, files) as scratch:
+        return {
+            patch
+            for patch in reversed(tried)
+            if git.apply(scratch, patch.path, "--reverse").returncode == 0
+        }
 
 
 def _files(patch: Path) -> tuple[str, ...]:
-    return tuple(_CHANGED.findall(patch.read_text()))
+    return tuple(CHANGED.findall(patch.read_text()))
 
 
 def _attempt(scratch: Path, patch: Patch) -> list[FileCheck]:
@@ -363,7 +425,7 @@ def _of_file(patch: Patch, placed: placing.Placement, file: placing.FilePlacemen
         notes = [part.place for part in parts(placing.FITS)]
         if file.file.endswith(".proto") and placed.numbers:
             notes += [placed.reason]
-        left_out = [part.place for part in file.parts if part.state == placing.LOST]
+        left_out = [part.problem for part in file.parts if part.state == placing.LOST]
         notes += [f"left out: {place}" for place in left_out if file.content is not None]
         return FileCheck(
             patch.name,
@@ -384,11 +446,11 @@ def _of_file(patch: Patch, placed: placing.Placement, file: placing.FilePlacemen
         there = tuple(f"already there: {part.place}" for part in here)
         state = "is partly applied; remove the code that is there, or add the rest by hand"
         return FileCheck(patch.name, file.file, state, notes=there, by_hand=by_hand)
-    lost = "; ".join(part.place for part in parts(placing.LOST))
+    lost = "; ".join(part.problem for part in parts(placing.LOST))
     problem = f"cannot place {lost}" if lost else None
     if lost == placing.NO_FILE:
         problem = lost
-        by_hand = tuple(("wherever this Caffe has this code", lines) for _, lines in by_hand)
+        by_hand = tuple(("where this Caffe has this code", lines) for _, lines in by_hand)
     return FileCheck(patch.name, file.file, problem, by_hand=by_hand)
 
 
@@ -409,15 +471,9 @@ def _parse(patch: Patch) -> list[diffs.FileDiff]:
     return diffs.parse(patch.path.read_bytes().decode("latin-1"))
 
 
-def _needs(patch: Patch) -> list[str]:
-    """The patches that another one builds on, as needs.toml beside `series` has it."""
-    needs: dict[str, list[str]] = tomllib.loads((patch.folder / "needs.toml").read_text())
-    return needs.get(patch.name, [])
-
-
 def _lacking(scratch: Path, patch: Patch) -> list[str]:
     """The patches that a patch of the solvers builds on and that a copy does not have."""
-    needed = [other for other in load(patch.folder) if other.name in _needs(patch)]
+    needed = [other for other in load(patch.folder) if other.name in needs(patch)]
     return [
         other.name
         for other in needed

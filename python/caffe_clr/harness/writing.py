@@ -1,6 +1,7 @@
 """Writes files into a folder: all of them, or none. Copies some to try things on."""
 
 import contextlib
+import errno
 import os
 import shutil
 import tempfile
@@ -10,8 +11,8 @@ from pathlib import Path
 from caffe_clr.errors import ClrError
 
 
-def write(tree: Path, contents: Mapping[str, bytes]) -> None:
-    """Give the files of `tree` these contents, by their paths; new ones are added.
+def write(tree: Path, contents: Mapping[str, bytes | None]) -> None:
+    """Give the files of `tree` these contents, by their paths; None removes a file.
 
     New contents are first written beside the files. If a file cannot be
     exchanged, the earlier ones are put back.
@@ -25,6 +26,8 @@ def write(tree: Path, contents: Mapping[str, bytes]) -> None:
     exchanged: list[Path] = []
     try:
         for target, content in targets.items():
+            if content is None:
+                continue
             target.parent.mkdir(parents=True, exist_ok=True)
             _fresh(target).write_bytes(content)
             beside.append(_fresh(target))
@@ -32,23 +35,33 @@ def write(tree: Path, contents: Mapping[str, bytes]) -> None:
                 _fresh(target).chmod(target.stat().st_mode & 0o7777)
                 shutil.copy2(target, _former(target))
                 beside.append(_former(target))
-        for target in targets:
-            os.replace(_fresh(target), target)
+        for target, content in targets.items():
+            if content is not None:
+                os.replace(_fresh(target), target)
+            elif target.exists():
+                os.replace(target, _former(target))
+                beside.append(_former(target))
             exchanged.append(target)
     except BaseException as error:
         for target in exchanged:
             if _former(target) in beside:
                 os.replace(_former(target), target)
             else:
-                target.unlink()
+                target.unlink(missing_ok=True)
         _remove(beside, made)
         if not isinstance(error, OSError):
             raise
         raise ClrError(
             f"{tree}: nothing was changed, because {error.filename2 or error.filename} cannot be"
-            f" written: {error.strerror}"
+            f" written: {error.strerror}{_remedy(error)}"
         ) from None
     _remove(beside, [])
+
+
+def _remedy(error: OSError) -> str:
+    if isinstance(error, PermissionError):
+        return "; run this as the owner of the folder, or copy it to a place of your own"
+    return "; free some space, then run this again" if error.errno == errno.ENOSPC else ""
 
 
 @contextlib.contextmanager

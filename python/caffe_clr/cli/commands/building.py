@@ -13,13 +13,11 @@ from caffe_clr.cli.app import BUILDING, app
 from caffe_clr.cli.console import console, resumable
 from caffe_clr.cli.report import ConsoleReport
 from caffe_clr.errors import AGAIN, ClrError, UsageError
-from caffe_clr.harness import build_record, pipeline, series, toolchain
+from caffe_clr.harness import build_record, exporting, pipeline, removal, series, toolchain
 from caffe_clr.system import processors
 
 patch_app = typer.Typer(no_args_is_help=True, help="Apply the patch series to a Caffe of your own.")
 app.add_typer(patch_app, name="patch", rich_help_panel=BUILDING)
-
-_NOTHING_TO_DO = "There is nothing to do."
 
 Tree = Annotated[
     Path, typer.Argument(metavar="DIR", help="A checkout or unpacked tarball of Caffe.")
@@ -50,7 +48,8 @@ def build(
     opencv: Annotated[
         bool | None,
         typer.Option(
-            "--opencv/--no-opencv", help="Default: if its development files are installed."
+            "--opencv/--no-opencv",
+            help="Read images with OpenCV. Default: on if its development files are installed.",
         ),
     ] = None,
     onednn: Annotated[
@@ -71,10 +70,10 @@ def build(
         ),
     ] = None,
     cudnn: Annotated[
-        bool | None, typer.Option("--cudnn/--no-cudnn", help="Default: if it is found.")
+        bool | None, typer.Option("--cudnn/--no-cudnn", help="Default: on if it is found.")
     ] = None,
     nccl: Annotated[
-        bool | None, typer.Option("--nccl/--no-nccl", help="Default: if it is found.")
+        bool | None, typer.Option("--nccl/--no-nccl", help="Default: on if it is found.")
     ] = None,
     import_here: Annotated[
         bool,
@@ -110,21 +109,24 @@ def build(
 
 @app.command(rich_help_panel=BUILDING)
 def doctor() -> None:
-    """Show which Caffe is installed, and what this machine lacks to build one.
+    """Show which Caffe is installed, whether it works, and what building one needs.
+
+    The exit status is 1 only if there is no Caffe that works and none can be built.
 
     Example: caffe-clr doctor
     """
     caffe = build_record.find()
-    found = build_record.describe(caffe) if caffe else [("Caffe", "not installed here")]
+    found = build_record.describe(caffe) if caffe else [("Caffe", "none is found here")]
     for word, text in found:
-        console.print(f"{word:<24} {text}", soft_wrap=True)
+        console.print(f"{word:<10} {text}", soft_wrap=True)
     if locations.has_programs():
         return  # it came with this package, and there is nothing to build
-    for requirement in toolchain.requirements():
-        console.print(f"{requirement.package:<24} {requirement}", soft_wrap=True)
-    toolchain.check()
+    if caffe is None or caffe.problem:
+        toolchain.check()
+    problems = toolchain.problems()
     opencv = "with" if toolchain.has_opencv() else "without"
-    console.print(f"Nothing is missing. Caffe would be built {opencv} OpenCV.")
+    told = "; ".join(problems) or f"nothing is missing; it would be {opencv} OpenCV"
+    console.print(f"{'to build':<10} {told}", soft_wrap=True)
 
 
 @app.command(rich_help_panel=BUILDING)
@@ -204,18 +206,19 @@ def run_tests(
 
 @patch_app.command("check")
 def patch_check(tree: Tree, names: Names = None) -> None:
-    """Show, file by file, whether the patches would apply to DIR or are already applied.
+    """Show whether the patches would apply to DIR or are already applied.
+
+    Name patches to see each of their changes.
 
     Example: caffe-clr patch check ~/src/caffe
     """
     patches = _patches(names)
     checks = series.check(tree, patches)
-    _print_lines(line for check in checks for line in series.describe(check))
     if series.refused(checks):
-        missing = series.missing(tree, patches)
-        raise ClrError("\n".join([f"{tree}: not every patch applies", *missing]))
-    if series.is_applied(checks):
-        console.print(_NOTHING_TO_DO)
+        raise ClrError(f"{tree}: {series.refusal(tree, patches, checks, bool(names))}")
+    console.print(series.verdict(checks), soft_wrap=True)
+    if not series.is_applied(checks):
+        _print_lines(series.details(checks) if names else series.summary(checks))
 
 
 @patch_app.command("apply")
@@ -223,17 +226,34 @@ def patch_apply(tree: Tree, names: Names = None) -> None:
     """Apply the patches to DIR: all of them, or none.
 
     DIR may be another release of Caffe, or a fork. The command finds where each
-    change of the cyclical policies belongs, and lists what it did.
+    change of the cyclical policies belongs. It records what it changed in DIR
+    for `patch remove`. Name patches to see each of their changes.
 
     Example: caffe-clr patch apply ~/src/caffe cyclical-learning-rates
     """
     patches = _patches(names)
-    checks = series.apply(tree, patches)
-    _print_lines(line for check in checks for line in series.describe(check, "applied"))
-    if series.is_applied(checks):
-        console.print(_NOTHING_TO_DO)
-    else:
-        _print_lines(series.next_steps(tree, patches))
+    checks = removal.apply(tree, patches, bool(names))
+    console.print(series.verdict(checks, "Applied"), soft_wrap=True)
+    if not series.is_applied(checks):
+        shown = series.details if names else series.summary
+        _print_lines([*shown(checks, "applied"), *series.next_steps(tree, patches)])
+        console.print(f"`caffe-clr patch remove {tree}` takes it back.", soft_wrap=True)
+
+
+@patch_app.command("remove")
+def patch_remove(tree: Tree, names: Names = None) -> None:
+    """Take patches back from DIR: all that are applied, or those that you name.
+
+    What you have changed since stays. It changes nothing unless every line of
+    the patches can be taken back.
+
+    Example: caffe-clr patch remove ~/src/caffe
+    """
+    removed = removal.remove(tree, _patches(names), bool(names))
+    told = "None of these patches is applied. There is nothing to do."
+    if removed.names:
+        told = f"Removed: {', '.join(removed.names)}."
+    _print_lines([told, *removed.notes])
 
 
 @patch_app.command("refresh")
@@ -257,11 +277,11 @@ def patch_refresh(
     Example: caffe-clr patch refresh ~/src/caffe-series
     """
     folder = locations.shipped("caffe_patch")
-    changed = series.changes(folder, series.export(repository, folder))
+    changed = exporting.changes(folder, exporting.export(repository, folder))
     told = [f"{_became(folder / file, content)} {file}" for file, content in changed.items()]
     if check and changed:
         raise ClrError(f"{folder} differs from what {repository} exports: {', '.join(told)}")
-    series.refresh(folder, changed)
+    exporting.refresh(folder, changed)
     _print_lines(told or ["The series is up to date."])
 
 

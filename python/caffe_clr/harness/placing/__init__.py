@@ -15,6 +15,7 @@ Comments, documentation, tests and log output are left out if they have no place
 Nothing is written here.
 """
 
+from caffe_clr.harness.placing.fields import with_true_next_id as with_true_next_id
 from caffe_clr.harness.placing.files import is_placeable as is_placeable
 from caffe_clr.harness.placing.files import place as place
 from caffe_clr.harness.placing.finding import nets as nets

@@ -51,7 +51,7 @@ def add_branch(work: Work, text: Text, run: Run, branch: Branch) -> Part:
     called = shown(run.function)
     place = f"the branch for the policies before the last `else` of {called}"
     if function is None:
-        return Part(LOST, f"{place}, which was not found", branch.lines)
+        return Part(LOST, place, branch.lines, reason=f"{called} was not found")
     if work.is_called(function.code, branch.body):
         return Part(APPLIED, place, branch.lines)
     own = work.policies & policies([code.uncommented(function.code)])
@@ -60,7 +60,7 @@ def add_branch(work: Work, text: Text, run: Run, branch: Branch) -> Part:
         return Part(OWN, f"{called} already has the policies {listed}", branch.lines)
     for pattern, lack in _USED_BY_BRANCH.items():
         if not re.search(pattern, function.code):
-            return Part(LOST, f"{place}, which has no {lack}", branch.lines)
+            return Part(LOST, place, branch.lines, reason=f"{called} has no {lack}")
     at = text.find_exactly(run.sought)
     if at is not None:
         text.replace(at, len(run.removed), run.added)
@@ -68,7 +68,8 @@ def add_branch(work: Work, text: Text, run: Run, branch: Branch) -> Part:
     offset = code.last_else(function.code)
     at = offset and text.line_of(function.start + offset)
     if not at or not text.lines[at].lstrip().startswith(("}", "else")):
-        return Part(LOST, f"{place}, which was not found", branch.lines)
+        reason = f"{called} has no `else` after its policies"
+        return Part(LOST, place, branch.lines, reason=reason)
     text.replace(at, 0, branch.before(text.lines[at]))
     return Part(FITS, place, branch.lines)
 
@@ -76,15 +77,17 @@ def add_branch(work: Work, text: Text, run: Run, branch: Branch) -> Part:
 def add_check(work: Work, text: Text, run: Run) -> Part:
     """Add checks to the head of a function."""
     assert run.function
-    place = f"the checks at the head of {shown(run.function)}"
+    called = shown(run.function)
+    place = f"the checks at the head of {called}"
     function = _function(work, text, run.function)
     if function is None:
-        return Part(LOST, f"{place}, which was not found", run.added)
+        return Part(LOST, place, run.added, reason=f"{called} was not found")
     if work.is_called(function.code, run.added):
         return Part(APPLIED, place, run.added)
     at = text.line_of(function.brace)
     if not text.lines[at].endswith("{"):
-        return Part(LOST, f"{place}, which has code on the line of its opening brace", run.added)
+        reason = f"{called} has code on the line of its opening brace"
+        return Part(LOST, place, run.added, reason=reason)
     text.replace(at + 1, 0, run.added)
     return Part(FITS, place, run.added)
 
@@ -98,7 +101,8 @@ def put_beside(work: Work, text: Text, run: Run, needed: bool = True) -> Part:
     place = _place(run, is_code)
     scope = _scope(work, text, run) if is_code else range(len(text.lines))
     if scope is None:
-        return Part(LOST, f"{place}, which was not found", run.added, needed)
+        owner = shown(run.function) if run.function else run.owner
+        return Part(LOST, place, run.added, needed, f"{owner} was not found")
     if _is_there(text, run, scope, is_code):
         return Part(APPLIED, place, run.added, needed)
     at = text.find_exactly(run.sought, scope)
@@ -113,7 +117,8 @@ def put_beside(work: Work, text: Text, run: Run, needed: bool = True) -> Part:
     elif run.exchanged and text.ending(run.exchanged[1], scope):
         return Part(FITS, place, run.added, needed=False)
     else:
-        return Part(LOST, place, run.added, needed)
+        reason = "the lines around it are not in this Caffe"
+        return Part(LOST, place, run.added, needed, reason)
     elsewhere = _exchange_elsewhere(text, run) if needed else []
     work.elsewhere += elsewhere
     return Part(FITS, ", and in ".join([place, *elsewhere]), run.added, needed)

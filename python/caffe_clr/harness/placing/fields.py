@@ -11,7 +11,7 @@ from caffe_clr.harness.placing.work import Work
 
 _MESSAGE = "SolverParameter"
 _FIELD = re.compile(r"\s*(optional \S+|repeated \S+) (\w+) = (\d+)")
-_NEXT_ID = re.compile(rf"({_MESSAGE} next available ID:\s*)\d+(\s*\(last added:\s*)\w+")
+_NEXT_ID = re.compile(rf"({_MESSAGE} next available ID:\s*)\d+(\s*\(last added:\s*)(\w+)")
 
 
 def is_next_id(lines: Iterable[str]) -> bool:
@@ -26,7 +26,8 @@ def solver_message(text: Text) -> code.Message | None:
 def without_message(diff: FileDiff) -> Part:
     """The result for a file that does not define SolverParameter."""
     lines = tuple(line for run in diff.runs for line in run.added)
-    return Part(LOST, f"the fields of message {_MESSAGE}, which was not found", lines)
+    reason = f"message {_MESSAGE} was not found"
+    return Part(LOST, f"the fields of message {_MESSAGE}", lines, reason=reason)
 
 
 def choose_numbers(work: Work, message: code.Message, diff: FileDiff) -> None:
@@ -55,6 +56,18 @@ def place_fields(work: Work, text: Text, run: Run, before: code.Message) -> list
     if is_next_id(run.added):
         return _next_id(work, text, before)
     return [_add(work, text, run, before)] if _fields(run) else None
+
+
+def with_true_next_id(proto: bytes) -> bytes:
+    """A caffe.proto whose comment with the next free number names a field that is there."""
+    text = Text(proto)
+    message = solver_message(text)
+    numbers = {f.name: f.number for f in message.fields} if message else {}
+    for at, line in enumerate(text.lines):
+        named = _NEXT_ID.search(line)
+        if named and numbers and named[3] not in numbers:
+            text.replace(at, 1, [_with_next_id(line, numbers)])
+    return text.encoded()
 
 
 def _add(work: Work, text: Text, run: Run, before: code.Message) -> Part:
@@ -90,13 +103,17 @@ def _numbered(work: Work, line: str) -> str:
 
 def _next_id(work: Work, text: Text, before: code.Message) -> list[Part]:
     numbers = {**{f.name: f.number for f in before.fields}, **work.numbers}
-    last = max(numbers, key=numbers.__getitem__)
     for at, line in enumerate(text.lines):
         if _NEXT_ID.search(line) and work.numbers:
-            fresh = _NEXT_ID.sub(rf"\g<1>{numbers[last] + 1}\g<2>{last}", line)
+            fresh = _with_next_id(line, numbers)
             text.replace(at, 1, [fresh])
             return [Part(FITS, f'the comment "{fresh.strip("/ ")}"', (), needed=False)]
     return []
+
+
+def _with_next_id(line: str, numbers: dict[str, int]) -> str:
+    last = max(numbers, key=numbers.__getitem__)
+    return _NEXT_ID.sub(rf"\g<1>{numbers[last] + 1}\g<2>{last}", line)
 
 
 def _fields(run: Run) -> list[re.Match[str]]:

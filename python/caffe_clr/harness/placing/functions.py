@@ -40,7 +40,7 @@ def add_functions(work: Work, text: Text, run: Run, caller: Name | None) -> Part
     if at is None:
         at = _before(text, caller)
     if at is None:
-        return Part(LOST, place, run.added)
+        return Part(LOST, place, run.added, reason=f"{before} was not found")
     text.replace(at, 0, run.added)
     return Part(FITS, place, run.added)
 
@@ -57,7 +57,7 @@ def add_declaration(text: Text, run: Run) -> Part:
     place = f"the declaration of {name} after {neighbour} in {run.owner}"
     offsets = code.class_(text.joined, run.owner)
     if offsets is None:
-        return Part(LOST, place, run.added)
+        return Part(LOST, place, run.added, reason=f"class {run.owner} was not found")
     if text.find(run.added, text.span(*offsets)):
         return Part(APPLIED, place, run.added)
     body = code.masked(text.joined)[slice(*offsets)]
@@ -65,7 +65,8 @@ def add_declaration(text: Text, run: Run) -> Part:
         return Part(FITS, f"{run.owner} already declares {name}", needed=False)
     found = [*re.finditer(rf"\b{neighbour}\s*\([^;{{}}]*\)[^;{{}}]*;", body)]
     if len(found) != 1:
-        return Part(LOST, place, run.added)
+        reason = f"{run.owner} does not declare {neighbour} once"
+        return Part(LOST, place, run.added, reason=reason)
     text.replace(text.line_of(offsets[0] + found[0].end()) + 1, 0, run.added)
     return Part(FITS, place, run.added)
 

@@ -20,12 +20,19 @@ class Part:
         place: a description of the lines and where they go or already are.
         lines: the lines to add there.
         needed: whether the policies need it.
+        reason: why it cannot be placed, where `place` does not say so.
     """
 
     state: str
     place: str
     lines: tuple[str, ...] = ()
     needed: bool = True
+    reason: str = ""
+
+    @property
+    def problem(self) -> str:
+        """The place, and why the lines cannot go there."""
+        return f"{self.place}: {self.reason}" if self.reason else self.place
 
     @property
     def is_code(self) -> bool:

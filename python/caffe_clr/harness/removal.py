@@ -1,0 +1,203 @@
+"""Applies patches to a user's tree so that they can be taken back, and takes them back.
+
+A record in the tree holds each file as it was before and after a patch. The
+difference is taken back from the file as it is now, so that what its user has
+changed since stays.
+"""
+
+import json
+import lzma
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from caffe_clr.errors import ClrError
+from caffe_clr.harness import edits, git, placing, series, writing
+from caffe_clr.harness.series import Changes, FileCheck, Patch
+
+RECORD = ".caffe-clr-record"
+
+_Record = dict[str, Changes]  # by patch, in the order in which they were applied
+
+
+@dataclass
+class Removal:
+    """What taking patches back does.
+
+    Args:
+        names: the patches that are taken back.
+        contents: the new contents of the files; None for one that goes.
+        notes: what stays of them, as lines to print.
+        lost: lines that cannot be taken back, likewise.
+    """
+
+    names: list[str] = field(default_factory=list)
+    contents: dict[str, bytes | None] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+
+
+def apply(tree: Path, patches: Sequence[Patch], in_detail: bool = True) -> list[FileCheck]:
+    """Apply patches as `series.apply` does, and record in the tree what they changed.
+
+    Raises:
+        ClrError: see series.fitting; or a file cannot be written.
+    """
+    trial = series.fitting(tree, patches, in_detail)
+    if trial.changes:
+        kept = {n: changes for n, changes in _read(tree).items() if n not in trial.changes}
+        writing.write(tree, {**trial.contents, RECORD: _encoded(kept | trial.changes)})
+    return trial.checks
+
+
+def remove(tree: Path, patches: Sequence[Patch], named: bool = True) -> Removal:
+    """Take back those of the patches that are applied: all of them, or none.
+
+    Args:
+        named: whether to take back also patches that `apply` has not applied, from a tree where
+            it has applied others.
+
+    Raises:
+        ClrError: another patch builds on one of them, lines of them have
+            changed since, or one was placed without a record; nothing was changed.
+    """
+    record = _read(tree)
+    applied = _applied(tree, patches, record)
+    wanted = [patch for patch in applied if patch in patches]
+    others = [p for p in wanted if p.name not in record] if record and not named else []
+    wanted = [patch for patch in wanted if patch not in others]
+    _check_builders(tree, wanted, applied)
+    done = _taken_back(tree, wanted, record)
+    if others:
+        names = ", ".join(patch.name for patch in others)
+        done.notes.append(f"Name these to remove them, which `patch apply` did not apply: {names}")
+    if done.lost:
+        first = f"{tree}: nothing was changed, because lines of the patches have changed since:"
+        remedy = "Undo these changes, then run this again."
+        raise ClrError("\n".join([first, *done.lost, remedy]))
+    kept = {patch.name for patch in applied if patch not in wanted}
+    rest = {name: changes for name, changes in record.items() if name in kept}
+    if rest != record:
+        done.contents[RECORD] = _encoded(rest) if rest else None
+    writing.write(tree, done.contents)
+    return done
+
+
+def _applied(tree: Path, patches: Sequence[Patch], record: _Record) -> list[Patch]:
+    """The patches of the series that a tree has, or has recorded parts of."""
+    known = series.load(patches[0].folder)
+    problems = series.outcomes(series.check(tree, known))
+    return [
+        patch
+        for patch in known
+        if problems[patch.name] == series.ALREADY_APPLIED
+        or (patch.name in record and problems[patch.name])
+    ]
+
+
+def _check_builders(tree: Path, wanted: Sequence[Patch], applied: Sequence[Patch]) -> None:
+    """Refuse to take back patches below others that stay."""
+    below = {patch.name for patch in wanted}
+    builders: list[str] = []
+    based: set[str] = set()
+    for patch in applied:
+        needed = below.intersection(series.needs(patch))
+        if needed and patch not in wanted:
+            builders.append(patch.name)
+            based |= needed
+            below.add(patch.name)
+    if builders:
+        build = "builds" if len(builders) == 1 else "build"
+        on = ", ".join(patch.name for patch in wanted if patch.name in based)
+        every = " ".join(patch.name for patch in applied if patch.name in below)
+        raise ClrError(
+            f"{tree}: nothing was changed, because {', '.join(builders)} {build} on {on}."
+            f" Name all of them: {every}"
+        )
+
+
+def _taken_back(tree: Path, wanted: Sequence[Patch], record: _Record) -> Removal:
+    done = Removal([patch.name for patch in wanted])
+    recorded = [name for name in reversed(record) if name in done.names]
+    files = {file for name in recorded for file in record[name]}
+    files |= {file for patch in wanted for file in patch.files}
+    with writing.copied(tree, files) as scratch:
+        for name in recorded:
+            for file, (before, after) in record[name].items():
+                _take_back(scratch, name, file, before, after, done)
+        for patch in reversed([patch for patch in wanted if patch.name not in record]):
+            _reverse(tree, scratch, patch)
+        for file in sorted(files):
+            content = writing.read(scratch / file)
+            if content != writing.read(tree / file):
+                done.contents[file] = content
+    return done
+
+
+def _take_back(
+    scratch: Path, name: str, file: str, before: bytes | None, after: bytes, done: Removal
+) -> None:
+    now = writing.read(scratch / file)
+    if now in (before, None):
+        return
+    if before is None:
+        if now == after:
+            writing.restore(scratch / file, None)
+        else:
+            done.notes.append(f"{file} stays, because it has changed since {name} added it")
+        return
+    undone = edits.undo(before, after, now)
+    writing.restore(scratch / file, undone.content)
+    stays = "stays, because it has changed"
+    done.notes += [f'{file}: the comment "{line}" {stays}' for line in undone.kept]
+    done.lost += [f'  {name}: {file}: "{line}"' for line in undone.lost]
+
+
+def _reverse(tree: Path, scratch: Path, patch: Patch) -> None:
+    """Take back a patch that was not applied by `apply`, or whose record is gone."""
+    absent = [f"--exclude={file}" for file in patch.files if not (scratch / file).is_file()]
+    if git.apply(scratch, patch.path, "--reverse", *absent).returncode:
+        there = [file for file in patch.files if (tree / file).is_file()]
+        raise ClrError(
+            f"{tree}: nothing was changed, because {patch.name} has no record in {RECORD}, and"
+            f" `git apply --reverse` does not fit. Restore these files from your version control"
+            f" or from your copy of this Caffe: {', '.join(there)}"
+        )
+    proto = scratch / series.PROTO
+    if proto.is_file():
+        writing.restore(proto, placing.with_true_next_id(proto.read_bytes()))
+
+
+def _read(tree: Path) -> _Record:
+    path = tree / RECORD
+    if not path.is_file():
+        return {}
+    try:
+        values = json.loads(lzma.decompress(path.read_bytes()))
+        return {
+            name: {
+                file: (
+                    None if before is None else before.encode("latin-1"),
+                    after.encode("latin-1"),
+                )
+                for file, (before, after) in files.items()
+            }
+            for name, files in values.items()
+        }
+    except (lzma.LZMAError, ValueError, TypeError, AttributeError):
+        raise ClrError(f"{path} is damaged; delete it, and run this again") from None
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("latin-1")
+
+
+def _encoded(record: _Record) -> bytes:
+    values = {
+        name: {
+            file: [content if content is None else content.decode("latin-1") for content in change]
+            for file, change in changes.items()
+        }
+        for name, changes in record.items()
+    }
+    return lzma.compress(json.dumps(values).encode())
