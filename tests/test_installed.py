@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from caffe_clr import policies
 from caffe_clr.errors import ClrError
 from caffe_clr.harness import build_record, pipeline, series, source, toolchain
 from caffe_clr.harness.compilation import Tree
@@ -40,10 +41,11 @@ def test_doctor_tells_what_the_installed_caffe_is(
     assert told["patches"].split(", ") == [patch.name for patch in patches]
     assert told["CUDA"] == "no: trains only on the CPU"
     assert "cuDNN" not in told
-    assert re.fullmatch(r"\d+", told["oneDNN"])
+    assert told["oneDNN"] == "yes"
+    assert told["works"] == f"yes, with the policies {', '.join(policies.BOUNDED)}"
     assert told["threads"] == "3, from OMP_NUM_THREADS"
     if has_layer("ImageData"):
-        assert re.fullmatch(r"\d+", told["OpenCV"])
+        assert told["OpenCV"] == "yes"
     else:
         assert told["OpenCV"].startswith("no: ImageData and WindowData are missing")
 
@@ -82,6 +84,24 @@ def test_a_caffe_that_lost_its_library_is_broken(
     extension = (moved / "_caffe.so").read_bytes()
     (moved / "_caffe.so").write_bytes(extension.replace(b"libcaffe.so.1.0.0", b"libcaffe.so.9.9.9"))
     assert "not found: libcaffe.so.9.9.9" in described()["broken"]
+
+
+def test_a_caffe_that_cannot_be_imported_is_broken(moved: Path) -> None:
+    (moved / "__init__.py").write_text("import a_module_of_nobody\n")
+    assert described()["broken"] == (
+        "`import caffe` fails: ModuleNotFoundError: No module named 'a_module_of_nobody'; build it"
+        " again, or run `caffe-clr build`"
+    )
+
+
+def test_a_caffe_without_the_first_patch_is_broken(moved: Path) -> None:
+    fields = "class SolverParameter: DESCRIPTOR = type('', (), {'fields_by_name': {}})\n"
+    (moved / "proto/caffe_pb2.py").write_text(fields)
+    (moved / "__init__.py").write_text("")
+    assert (
+        "it lacks the patch cyclical-learning-rates; `caffe-clr patch apply`"
+        in (described()["broken"])
+    )
 
 
 def test_no_caffe_at_all(monkeypatch: pytest.MonkeyPatch) -> None:

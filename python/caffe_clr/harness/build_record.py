@@ -4,9 +4,11 @@ import json
 import os
 import re
 import subprocess
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from caffe_clr import policies
 from caffe_clr.errors import UsageError
 from caffe_clr.system import installed_caffe, processors
 
@@ -22,6 +24,13 @@ _OPTIONS = {
     ),
     "oneDNN": ("dnnl", "layers on the CPU are computed as in stock Caffe, which is slower"),
 }
+
+_BOUNDED = [policies.POLICIES[name] for name in policies.BOUNDED]
+_PROBE = """
+import caffe
+from caffe.proto import caffe_pb2
+print({"max_lr", "start_lr_policy"} <= {*caffe_pb2.SolverParameter.DESCRIPTOR.fields_by_name})
+"""
 
 
 @dataclass(frozen=True)
@@ -39,13 +48,13 @@ class Installed:
     Args:
         folder: the package caffe.
         record: None where it was not built by this package.
-        libraries: what it is linked with, by name, and the version in the file's name.
-        problem: why it cannot be loaded; None where it can.
+        libraries: the names of those that it is linked with.
+        problem: why these tools cannot use it; None where they can.
     """
 
     folder: Path
     record: Record | None
-    libraries: dict[str, str]
+    libraries: frozenset[str]
     problem: str | None
 
     @property
@@ -81,17 +90,19 @@ def find() -> Installed | None:
     linked = subprocess.run(
         ["/usr/bin/ldd", str(folder / "_caffe.so")], capture_output=True, text=True
     )
-    names = re.findall(r"^\s*lib(\S+?)(?:-[0-9a-f]{8})?\.so(?:\.(\S+))? =>", linked.stdout, re.M)
+    names = re.findall(r"^\s*lib(\S+?)(?:-[0-9a-f]{8})?\.so(?:\.\S+)? =>", linked.stdout, re.M)
     missing = re.findall(r"(\S+) => not found", linked.stdout)
-    problem = f"not found: {', '.join(missing)}" if missing else None
-    return Installed(folder, _read_record(folder), dict(names), problem)
+    problem = f"not found: {', '.join(missing)}" if missing else _problem_of_import(folder)
+    return Installed(folder, _read_record(folder), frozenset(names), problem)
 
 
 def describe(caffe: Installed) -> list[tuple[str, str]]:
     """A description of a Caffe, in pairs of a name and a value."""
     lines = [("Caffe", str(caffe.folder))]
     if caffe.problem:
-        lines.append(("broken", f"{caffe.problem}; run `caffe-clr build`"))
+        lines.append(("broken", f"{caffe.problem}; build it again, or run `caffe-clr build`"))
+    else:
+        lines.append(("works", f"yes, with {_policies()}"))
     if caffe.record:
         lines.append(("revision", caffe.record.revision))
         lines.append(("patches", ", ".join(caffe.record.patches) or "none"))
@@ -99,11 +110,36 @@ def describe(caffe: Installed) -> list[tuple[str, str]]:
         lines.append(("revision", "unknown: this caffe-clr did not build it"))
     for option, (library, loss) in _OPTIONS.items():
         if library in caffe.libraries:
-            lines.append((option, caffe.libraries[library] or "yes"))
+            lines.append((option, "yes"))
         elif option != "cuDNN" or caffe.has_cuda:
             lines.append((option, f"no: {loss}"))
     lines.append(("threads", _threads(caffe)))
     return lines
+
+
+def _problem_of_import(folder: Path) -> str | None:
+    """Why `import caffe` fails in a process of its own, or which patch it lacks."""
+    path = os.pathsep.join([str(folder.parent), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", _PROBE],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        return f"`import caffe` fails: {lines[-1]}"
+    if done.stdout.split() != ["True"]:
+        return "it lacks the patch cyclical-learning-rates; `caffe-clr patch apply` applies it"
+    return None
+
+
+def _policies() -> str:
+    """The policies of the patches that the library has, and the patches of the others."""
+    lacking = {p.patch for p in _BOUNDED if installed_caffe.library_has(p.name.encode()) is False}
+    has = [policy.name for policy in _BOUNDED if policy.patch not in lacking]
+    told = [f"the policies {', '.join(has)}", *(f"without the patch {name}" for name in lacking)]
+    return ", ".join(told)
 
 
 def _threads(caffe: Installed) -> str:

@@ -15,7 +15,7 @@ import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
-from caffe_clr.errors import ClrError
+from caffe_clr.errors import ClrError, counted
 
 PACKAGES = Path(__file__).with_name("debian-packages.txt")
 _PY = f"{sys.version_info.major}{sys.version_info.minor}"
@@ -54,7 +54,7 @@ def missing(onednn: bool = True) -> list[Requirement]:
 def problems(onednn: bool = True) -> list[str]:
     """What keeps this machine from building Caffe, a sentence each; empty where nothing does."""
     lacking = missing(onednn)
-    found = [f"{r} is missing (Debian package {r.package})" for r in lacking]
+    found = [_remedy(lacking)] if lacking else []
     if any(r.package == "libboost-python-dev" for r in lacking):
         versions = boost_python_versions()
         if versions:
@@ -73,11 +73,16 @@ def problems(onednn: bool = True) -> list[str]:
 def check(onednn: bool = True) -> None:
     """Raise ClrError where this machine cannot build Caffe, naming all that is missing."""
     found = problems(onednn)
-    if not found:
-        return
-    packages = [r.package for r in missing(onednn)]
-    remedy = f"\nOn Debian: apt-get install {' '.join(packages)}" if packages else ""
-    raise ClrError("cannot build Caffe here:\n" + "\n".join(f"  {p}" for p in found) + remedy)
+    if found:
+        raise ClrError("\n".join(["cannot build Caffe here:", *(f"  {p}" for p in found)]))
+
+
+def _remedy(lacking: list[Requirement]) -> str:
+    """What is missing, by the names of this system: Debian's packages, or their content."""
+    if shutil.which("apt-get"):
+        names = " ".join(r.package for r in lacking)
+        return f"{counted(len(lacking), 'package')} missing: apt-get install {names}"
+    return f"missing: {', '.join(map(str, lacking))}"
 
 
 def has_opencv() -> bool:

@@ -119,9 +119,12 @@ def doctor() -> None:
     found = build_record.describe(caffe) if caffe else [("Caffe", "none is found here")]
     for word, text in found:
         console.print(f"{word:<10} {text}", soft_wrap=True)
-    if locations.has_programs():
-        return  # it came with this package, and there is nothing to build
-    if caffe is None or caffe.problem:
+    works = caffe is not None and not caffe.problem
+    if locations.has_programs():  # Caffe came with this package, and there is nothing to build
+        if not works:
+            raise ClrError("the Caffe of this package does not work here: install its wheel again")
+        return
+    if not works:
         toolchain.check()
     problems = toolchain.problems()
     opencv = "with" if toolchain.has_opencv() else "without"
