@@ -90,19 +90,20 @@ def edited(plain: bytes, applied: bytes) -> tuple[bytes, bytes]:
     return "".join(old).encode("latin-1"), "".join(new).encode("latin-1")
 
 
+@pytest.mark.parametrize("name", ["release_1_0", "nvcaffe", "before_the_split"])
 def test_one_patch_of_several_is_removed(
-    fork: Path, patches: list[series.Patch], everything: list[series.Patch]
+    name: str, checkout: Path, patches: list[series.Patch], everything: list[series.Patch]
 ) -> None:
-    names = [FEATURE, "cyclical-momentum"]
-    removal.apply(fork, series.select(patches, names))
-    expected = contents(fork)
-    removal.remove(fork, everything)
-    for name in EVERYTHING:
-        removal.apply(fork, series.select(patches, [name]))
-    done = removal.remove(fork, series.select(patches, ["one-cycle"]))
+    TREES[name](checkout)
+    removal.apply(checkout, series.select(patches, [FEATURE, "cyclical-momentum"]))
+    expected = contents(checkout)
+    removal.remove(checkout, everything)
+    for each in EVERYTHING:
+        removal.apply(checkout, series.select(patches, [each]))
+    done = removal.remove(checkout, series.select(patches, ["one-cycle"]))
     assert done.names == ["one-cycle"]
     del expected[removal.RECORD]
-    assert {n: c for n, c in contents(fork).items() if n != removal.RECORD} == expected
+    assert {n: c for n, c in contents(checkout).items() if n != removal.RECORD} == expected
 
 
 def test_the_whole_series_is_removed(whole: Path, patches: list[series.Patch]) -> None:

@@ -62,7 +62,8 @@ def remove(tree: Path, patches: Sequence[Patch], named: bool = True) -> Removal:
             changed since, or one was placed without a record; nothing was changed.
     """
     record = _read(tree)
-    applied = _applied(tree, patches, record)
+    known = series.load(patches[0].folder)
+    applied = _applied(tree, known, record)
     wanted = [patch for patch in applied if patch in patches]
     others = [p for p in wanted if p.name not in record] if record and not named else []
     wanted = [patch for patch in wanted if patch not in others]
@@ -75,8 +76,8 @@ def remove(tree: Path, patches: Sequence[Patch], named: bool = True) -> Removal:
         first = f"{tree}: nothing was changed, because lines of the patches have changed since:"
         remedy = "Undo these changes, then run this again."
         raise ClrError("\n".join([first, *done.lost, remedy]))
-    kept = {patch.name for patch in applied if patch not in wanted}
-    rest = {name: changes for name, changes in record.items() if name in kept}
+    gone = {patch.name for patch in known if patch in wanted or patch not in applied}
+    rest = {name: changes for name, changes in record.items() if name not in gone}
     if rest != record:
         done.contents[RECORD] = _encoded(rest) if rest else None
     writing.write(tree, done.contents)
@@ -84,12 +85,13 @@ def remove(tree: Path, patches: Sequence[Patch], named: bool = True) -> Removal:
 
 
 def _applied(tree: Path, patches: Sequence[Patch], record: _Record) -> list[Patch]:
-    """The patches of the series that a tree has, or has recorded parts of."""
-    known = series.load(patches[0].folder)
-    problems = series.outcomes(series.check(tree, known))
+    """The patches that a tree has, or has recorded parts of."""
+    there = series.reversible(tree, patches)
+    tried = [p for p in patches if p in there or p.name in record or series.is_placeable(p)]
+    problems = series.outcomes(series.check(tree, tried))
     return [
         patch
-        for patch in known
+        for patch in tried
         if problems[patch.name] == series.ALREADY_APPLIED
         or (patch.name in record and problems[patch.name])
     ]

@@ -153,7 +153,7 @@ def attempt(tree: Path, patches: Sequence[Patch]) -> Trial:
         raise ClrError(f"{tree} is not a folder")
     if not (tree / PROTO).is_file():
         raise ClrError(f"{tree} is not Caffe's source: it has no {PROTO}")
-    there = _reversible(tree, patches)
+    there = reversible(tree, patches)
     trial = Trial()
     if there.issuperset(patches):
         trial.checks = [check for patch in patches for check in _applied(patch)]
@@ -297,6 +297,27 @@ def refused(checks: Sequence[FileCheck]) -> list[FileCheck]:
     return [c for c in checks if problems[c.patch] not in (None, ALREADY_APPLIED)]
 
 
+def reversible(tree: Path, patches: Sequence[Patch]) -> set[Patch]:
+    """The patches that git can take back, after later ones that change the same files."""
+    tried: list[Patch] = []
+    files: set[str] = set()
+    for patch in load(patches[0].folder) if patches else ():
+        if patch in patches or files.intersection(patch.files):
+            tried.append(patch)
+            files.update(patch.files)
+    with writing.copied(tree, files) as scratch:
+        return {
+            patch
+            for patch in reversed(tried)
+            if git.apply(scratch, patch.path, "--reverse").returncode == 0
+        }
+
+
+def is_placeable(patch: Patch) -> bool:
+    """Whether a patch is placed by what its changes are, and not by git alone."""
+    return placing.is_placeable(_parse(patch))
+
+
 def needs(patch: Patch) -> list[str]:
     """The patches that another one builds on, as needs.toml beside `series` has it."""
     needs: dict[str, list[str]] = tomllib.loads((patch.folder / "needs.toml").read_text())
@@ -305,7 +326,7 @@ def needs(patch: Patch) -> list[str]:
 
 def next_steps(tree: Path, patches: Sequence[Patch]) -> list[str]:
     """What to do after patches with policies were applied, as lines to print."""
-    shown = [p.folder / _SOLVER for p in patches if _is_placeable(p)]
+    shown = [p.folder / _SOLVER for p in patches if is_placeable(p)]
     if not shown:
         return []
     ways = {"Makefile": f"make -j4 -C {tree}", "CMakeLists.txt": f"cmake --build {tree}/build"}
@@ -368,29 +389,13 @@ def _applied(patch: Patch) -> list[FileCheck]:
     return [FileCheck(patch.name, file, ALREADY_APPLIED) for file in patch.files]
 
 
-def _reversible(tree: Path, patches: Sequence[Patch]) -> set[Patch]:
-    """The patches that git can take back, after later ones that change the same files."""
-    tried: list[Patch] = []
-    files: set[str] = set()
-    for patch in load(patches[0].folder) if patches else ():
-        if patch in patches or files.intersection(patch.files):
-            tried.append(patch)
-            files.update(patch.files)
-    with writing.copied(tree, files) as scratch:
-        return {
-            patch
-            for patch in reversed(tried)
-            if git.apply(scratch, patch.path, "--reverse").returncode == 0
-        }
-
-
 def _files(patch: Path) -> tuple[str, ...]:
     return tuple(CHANGED.findall(patch.read_text()))
 
 
 def _attempt(scratch: Path, patch: Patch) -> list[FileCheck]:
     """Apply a patch to a copy: as git does, or else by placing it, if it is one to be placed."""
-    placed = placing.place(scratch, _parse(patch)) if _is_placeable(patch) else None
+    placed = placing.place(scratch, _parse(patch)) if is_placeable(patch) else None
     if placed and placed.state in (placing.APPLIED, placing.PARTLY, placing.OWN):
         return _of_placement(patch, placed)
     lacking = _lacking(scratch, patch) if placed else []
@@ -479,7 +484,3 @@ def _lacking(scratch: Path, patch: Patch) -> list[str]:
         for other in needed
         if placing.place(scratch, _parse(other)).state != placing.APPLIED
     ]
-
-
-def _is_placeable(patch: Patch) -> bool:
-    return placing.is_placeable(_parse(patch))
