@@ -69,7 +69,7 @@ def show_suggestions(
         given = prototxt.open_solver(new.given)
         plan = new_solver.plan(given, new.options)
     result = curves.read(curve, output, lower_is_better=lower_is_better, on_warning=tell)
-    if new:
+    if new and result.suggestions.max_lr.rate is not None:
         run_folder.make_folder(new.out)
         files = new_solver.write(given, plan, result.suggestions, new.out, None, tell)
         result.solvers.extend(files)
@@ -104,8 +104,8 @@ def _show_result(result: RangeTest, title: str, picture: Path | None, console: C
         console.print(f"{word}: {' '.join(map(str, result.solvers))}", soft_wrap=True)
         policy = new_solver.policy_of(result.solvers[0])
         if policy.cycles == 1 and max_lr is not None:
-            start = f"{max_lr / new_solver.ONE_CYCLE_RATIO:.2g}"
-            console.print(f"{policy.name} starts below base_lr, at a tenth of max_lr: {start}")
+            start = float(f"{max_lr:.2g}") / new_solver.ONE_CYCLE_RATIO  # as it is written
+            console.print(f"{policy.name} starts below base_lr, at a tenth of max_lr: {start:.2g}")
     if all(bound.rate is None for bound in bounds.values()):
         raise ClrError(f"no bounds: {bounds['max_lr'].reason}")
 
