@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "README.md").read_text()
 # these build for minutes, or need Docker; where they are tried
 TRIED = {
-    "~/caffe-clr/clr build --source ~/src/caffe": "tests/test_build.py",
+    "~/caffe-clr/clr build": "tests/test_build.py",
     "~/caffe-clr/clr demo": "tests/test_demo.py",
     "docker build": "docker/verify",
     "docker run": "docker/verify",

@@ -358,6 +358,19 @@ def test_a_schedule_starts_at_zero_with_a_key_beside_it(
     check_readable(figure)
 
 
+def test_a_schedule_that_falls_far_is_drawn_on_a_logarithmic_axis(
+    tmp_path: Path, figures: list[Figure]
+) -> None:
+    fields = {"base_lr": 0.01, "gamma": 0.1, "stepsize": 100}
+    rows = [row | {"stage": 1, "cycle": None} for row in scheduled("step", **fields)]
+    plots.plot_schedule(rows, {}, "Learning rate of step", tmp_path / "plot.png")
+    (axes,) = figures[0].axes
+    low, high = axes.get_ylim()
+    assert axes.get_yscale() == "log"
+    assert 0.5e-6 < low < min(row["lr"] for row in rows) < 0.01 < high < 0.02
+    check_readable(figures[0])
+
+
 def test_the_policies_name_their_fields(tmp_path: Path, figures: list[Figure]) -> None:
     shown = {"triangular": CYCLE, "exp_range": {**CYCLE, "gamma": 0.9999}}
     plots.plot_policies(shown, tmp_path / "plot.png")

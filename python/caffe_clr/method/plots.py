@@ -337,9 +337,11 @@ def plot_schedule(
         axes.plot(list(logged), list(logged.values()), "k.", markersize=3, label="logged")
     if logged or rows[-1]["stage"] > 1:
         drawing.side_key(axes)
-    drawing.rates_from_zero(axes)
-    if not any(row["cycle"] is not None for row in rows):
-        axes.set(yscale=drawing.scale(row["lr"] for row in rows))
+    has_cycles = any(row["cycle"] is not None for row in rows)
+    if not has_cycles and drawing.scale(row["lr"] for row in rows) == "log":
+        axes.set(ylabel="learning rate", yscale="log")
+    else:
+        drawing.rates_from_zero(axes)
     for each in lower:
         _plot_stages(each, rows, "momentum")
         each.set(ylabel="momentum")

@@ -71,7 +71,8 @@ class Suggestions:
     """Both suggested bounds.
 
     Attributes:
-        turn: the rate from which on training gets worse, wherever it is in the range.
+        turn: the rate at which training is best, from which on it gets worse, wherever it
+            is in the range.
         by_loss: whether the training loss was judged, not the tests.
     """
 
@@ -164,7 +165,7 @@ def swept(
         return _none(reason, None, _LONGER)
     share = (_per_decade(iterations, rates) / _DECADE) ** (1 / _DECADE_ROOT)
     where = f"in the middle of {low:.2g} to {high:.2g}, where the training loss is lowest"
-    return _bounds(share * middle, f"{share:.2g} of {middle:.3g}, {where}")
+    return _bounds(share * middle, f"{share:.2g} of {middle:.3g}, {where}", middle)
 
 
 def _per_decade(iterations: ArrayLike, rates: ArrayLike) -> float:
