@@ -1,11 +1,18 @@
 """Errors that end a command with one message instead of a traceback."""
 
+import os
+
 AGAIN = "run the same command again"
 
 
 def counted(number: int, noun: str) -> str:
     """A number and its noun, as in 1 job and 2,000 jobs."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def command(arguments: str) -> str:
+    """A command of this program as its user types it, in backquotes."""
+    return f"`{os.environ.get('CLR_COMMAND', 'caffe-clr')} {arguments}`"  # the script clr sets it
 
 
 class ClrError(Exception):

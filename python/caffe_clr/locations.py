@@ -4,7 +4,6 @@ In a checkout, caffe_patch/ and models/ stand beside python/; in a wheel they
 are under caffe_clr/data.
 """
 
-import os
 from pathlib import Path
 
 import platformdirs
@@ -46,8 +45,3 @@ def build() -> Path:
     """The folder that Caffe is built in: build/ of the checkout, or one in the cache."""
     root = checkout()
     return root / "build" if root else cache() / "build"
-
-
-def command(arguments: str) -> str:
-    """A command of this program as its user would type it, in backquotes."""
-    return f"`{os.environ.get('CLR_COMMAND', 'caffe-clr')} {arguments}`"  # set by the script clr

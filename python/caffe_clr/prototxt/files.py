@@ -18,8 +18,7 @@ from typing import Any, NamedTuple
 
 from google.protobuf import text_format
 
-from caffe_clr import locations
-from caffe_clr.errors import ClrError
+from caffe_clr.errors import ClrError, command
 from caffe_clr.prototxt.text_parser import TextError, parse
 from caffe_clr.system import installed_caffe
 
@@ -65,7 +64,7 @@ def caffe_pb2() -> ModuleType:
         return sys.modules[_PB2]
     package = installed_caffe.package()
     if package is None:
-        remedy = f"run {locations.command('build')} first"
+        remedy = f"run {command('build')} first"
         raise ClrError(f"no Caffe in this Python environment: {remedy}")
     path = package / "proto" / "caffe_pb2.py"
     spec = importlib.util.spec_from_file_location(_PB2, path)
@@ -75,12 +74,12 @@ def caffe_pb2() -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except FileNotFoundError:
-        again = locations.command("build")
+        again = command("build")
         raise ClrError(f"{path} is missing: run {again} again") from None
     if missing := _NEW_FIELDS - _fields_of_solver(module):
         raise ClrError(
             f"the Caffe in {path.parent.parent} lacks the patch for"
-            f" {' and '.join(sorted(missing))}: run {locations.command('build')}"
+            f" {' and '.join(sorted(missing))}: run {command('build')}"
         )
     sys.modules[_PB2] = module
     return module
@@ -247,7 +246,7 @@ def upgraded(net: Any, name: str) -> Any:
     try:
         text = installed_caffe.upgrade_net(text_format.MessageToString(net))
     except OSError as error:
-        again = locations.command("build")
+        again = command("build")
         raise ClrError(f"{error.filename}: {error.strerror}; run {again} again") from None
     except CalledProcessError as error:
         fatal = _FATAL.search(error.stderr)

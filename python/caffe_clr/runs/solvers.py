@@ -15,8 +15,8 @@ import numpy as np
 from google.protobuf import text_format
 from google.protobuf.message import DecodeError
 
-from caffe_clr import locations, policies, prototxt
-from caffe_clr.errors import ClrError
+from caffe_clr import policies, prototxt
+from caffe_clr.errors import ClrError, command
 from caffe_clr.preflight import solver_checks
 from caffe_clr.prototxt import Net, SolverFile
 from caffe_clr.runs.history import column
@@ -39,7 +39,7 @@ def import_caffe() -> Any:
     try:
         import caffe
     except ImportError as error:
-        raise ClrError(f"import caffe: {error}; run {locations.command('build')}") from None
+        raise ClrError(f"import caffe: {error}; run {command('build')}") from None
     finally:
         if quiet:  # glog has read it; programs started from here have logs of their own
             del os.environ[_LOG_LEVEL]
