@@ -6,6 +6,7 @@ import json
 import math
 import re
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from caffe_clr.harness.compilation import Tree
 from caffe_clr.method import plots
 from caffe_clr.runs import metrics
 from caffe_clr.runs.history import History
+from caffe_clr.system import installed_caffe
 
 NET = """
 layer {
@@ -645,6 +647,20 @@ def test_rates_of_appendix_a_give_the_last_one(read: Callable[[str], Log]) -> No
     assert math.isnan(log.test[0]["lr"])
     assert log.warnings() == [
         "rows without a rate (not logged, and the logged ones differ from the solver in the log): 1"
+    ]
+
+
+def test_a_log_with_its_solver_is_read_without_a_caffe(
+    read: Callable[[str], Log], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "caffe.proto.caffe_pb2", raising=False)
+    monkeypatch.setattr(installed_caffe, "package", lambda: None)
+    found = read(LINES)
+    assert column(found.train, "lr") == [0, 0.0599999]
+    assert math.isnan(found.test[0]["lr"])
+    assert found.warnings() == [
+        "rows without a rate (not logged, and there is no Caffe here to read the solver in the"
+        " log): 1"
     ]
 
 

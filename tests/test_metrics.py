@@ -144,6 +144,22 @@ def test_the_classes_are_found_behind_other_layers() -> None:
     assert chance("num_output: 25", LOSS) is None
 
 
+def test_guessing_one_of_25_classes_loses_their_logarithm() -> None:
+    def guess(*losses: str) -> float | None:
+        scores = layer("scores", "InnerProduct", inner_product_param="num_output: 25")
+        return metrics.guessing_loss(solver_of(scores, *losses).train_net.parameter)
+
+    def loss(fields: str = "", type_: str = "SoftmaxWithLoss") -> str:
+        return f'layer {{ name: "l" type: "{type_}" bottom: "scores" top: "l" {fields} }}'
+
+    assert guess(loss()) == pytest.approx(3.218876)
+    assert guess(loss("loss_weight: 1")) == pytest.approx(3.218876)
+    others = ("loss_weight: 0.3", "loss_param { normalization: NONE }")
+    assert [guess(loss(fields)) for fields in others] == [None, None]
+    assert guess(loss(), loss().replace('"l"', '"second"')) is None
+    assert guess(loss(type_="EuclideanLoss")) is None
+
+
 @pytest.mark.parametrize("lost", [float("nan"), float("inf"), 87.3365])
 @pytest.mark.parametrize(
     ("others", "has_scores"),

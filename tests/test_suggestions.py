@@ -260,6 +260,16 @@ def sweep(rates: ArrayLike, losses: ArrayLike, length: float = 1, **options: Any
     return swept(iterations, rates, losses, **options)
 
 
+def test_a_net_that_only_comes_to_guess_has_learned_nothing() -> None:
+    losses = np.full(SWEPT.size, 2.3)
+    losses[:4], losses[-6:] = 3.3, 4.3
+    assert sweep(SWEPT, losses).max_lr.rate is not None
+    found = sweep(SWEPT, losses, guess=np.log(10))
+    assert found.max_lr.rate is None
+    assert "is not clearly below that of guessing, 2.3" in found.max_lr.reason
+    assert sweep(SWEPT, losses, guess=np.log(20)).max_lr.rate is not None
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_a_sweep_is_best_in_the_middle_of_its_valley(seed: int) -> None:
     losses = valley(0.01, 0.09) + noise(seed, SWEPT.size, 0.02)

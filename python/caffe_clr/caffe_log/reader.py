@@ -72,9 +72,10 @@ class Log(History):
 
     @cached_property
     def solver(self) -> Any | None:
-        """The last SolverParameter that is printed in the log; None if there is none.
+        """The last SolverParameter that is printed in the log.
 
-        It has the fields that this Caffe knows and that can be read.
+        It has the fields that this Caffe knows and that can be read. None if the log has
+        none.
 
         Raises:
             ClrError: there is no Caffe.
@@ -494,6 +495,8 @@ def _computed(part: _Part, iterations: list[int]) -> tuple[list[float], str]:
     unknown = [math.nan] * len(iterations)
     if not part.printed.solver:
         return unknown, "not logged, and the log has no solver parameters"
+    if not prototxt.has_caffe():
+        return unknown, "not logged, and there is no Caffe here to read the solver in the log"
     solver, left_out = _read_solver(part.printed)
     logged = dict(sorted(part.rates.items()))
     try:

@@ -345,7 +345,7 @@ def _listed(names: Sequence[str]) -> str:
 
 def _in_a_line(checks: Sequence[FileCheck]) -> str:
     """The first problem of a patch, and in how many files there are more."""
-    (first, *_), *rest = (_describe(check, "applies") for check in checks)
+    (first, *_), *rest = (_describe(check, "applies") for check in checks if check.problem)
     return f"{first} (and {counted(len(rest), 'more file')})" if rest else first
 
 

@@ -36,7 +36,7 @@ class _Recorded:
 
     `losses` are outputs of the tests that are known to be losses, and `metric` is the one
     to judge by, where more is known than names. `chance` is of that metric; see
-    suggestions.suggest for it and for `epochs`.
+    suggestions.suggest for it and for `epochs`, and suggestions.swept for `guess`.
     """
 
     test: list[Row]
@@ -46,6 +46,7 @@ class _Recorded:
     losses: set[str] = field(default_factory=set)
     metric: Metric | None = None
     chance: float | None = None
+    guess: float | None = None
     epochs: float | None = None
 
 
@@ -117,7 +118,7 @@ def _judged(
 ) -> Suggestions:
     if _is_geometric(train):
         columns = ([row[name] for row in train] for name in ("iteration", "lr", "loss"))
-        return suggestions.swept(*columns, diverged_at=diverged_at)
+        return suggestions.swept(*columns, diverged_at=diverged_at, guess=recorded.guess)
     return suggestions.of_rows(
         *(metric, rows, train),
         diverged_at=diverged_at,
@@ -202,6 +203,7 @@ def _read_range_test(folder: Path) -> _Recorded:
         *(_tests_over_seeds(histories), train, diverged_at, seeds),
         metric=metric,
         chance=about.get("chance"),
+        guess=about.get("guess"),
         epochs=about.get("epochs"),
     )
 

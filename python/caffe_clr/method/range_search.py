@@ -18,6 +18,7 @@ from caffe_clr.method import suggestions
 from caffe_clr.method.suggestions import Suggestions
 from caffe_clr.method.sweeps import Step, Sweep
 from caffe_clr.prototxt import SolverFile
+from caffe_clr.runs import metrics
 
 COARSE, FINE = 0.015, 0.12  # of the training that the bounds are for
 _FEWEST, _MOST = 30, 4000  # iterations of a sweep; the paper's test takes 4,000, too
@@ -30,11 +31,12 @@ _START = 10  # losses at the start of a sweep
 
 @dataclass(frozen=True)
 class Search:
-    """What was found, the last sweep, and both as steps."""
+    """What was found, the last sweep, both as steps, and the loss of guessing."""
 
     suggestions: Suggestions
     last: Sweep
     steps: Sequence[Step]
+    guess: float | None
 
 
 def lengths(max_iter: int, length: int | None) -> tuple[int, int]:
@@ -81,7 +83,8 @@ def search(
     low, high = (limit * factor for factor in _FINE_RANGE)
     second = sweep(2, low, high)
     columns = ([row[name] for row in second.losses] for name in ("iteration", "lr", "loss"))
-    found = suggestions.swept(*columns, diverged_at=second.diverged_at)
+    guess = metrics.guessing_loss(solver.train_net.parameter)
+    found = suggestions.swept(*columns, diverged_at=second.diverged_at, guess=guess)
     if found.max_lr.rate is None and at_an_end:
         on_warning(
             f"{solver.name}: the first sweep began at a hundredth of base_lr, {own:g}; if no rate"
@@ -89,7 +92,7 @@ def search(
         )
     outcome = found.max_lr.reason.partition("in the middle of ")
     steps.append(Step("sweep_2", low, high, second.iterations, outcome[2] or outcome[0]))
-    return Search(found, second, steps)
+    return Search(found, second, steps, guess)
 
 
 def _limit(sweep: Sweep, low: float) -> float:

@@ -168,6 +168,7 @@ def _searched(
     return RangeTest(
         *(metrics.TRAINING_LOSS, seeds, last.losses, last.losses, last.diverged_at),
         *(found.suggestions, last.stopped),
+        guess=found.guess,
         iterations=trained,
         steps=found.steps,
     )
@@ -318,6 +319,9 @@ def _write_json(result: RangeTest, solver: SolverFile, out: Path) -> None:
         "suggestions": asdict(result.suggestions),
         "steps": [asdict(step) for step in result.steps],
     }
-    if not result.steps:  # what else the test is judged by
+    # what else the test is judged by
+    if result.steps:
+        content["guess"] = result.guess
+    else:
         content |= {"epochs": result.epochs, "chance": result.chance}
     (out / "range_test.json").write_text(json.dumps(content, indent=2) + "\n")

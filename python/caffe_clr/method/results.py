@@ -110,6 +110,7 @@ class RangeTest:
         diverged_at: the lowest rate at which a seed diverged, if one did.
         stopped: a message if a seed diverged, else empty.
         others: the outputs of the tests that are not judged.
+        guess: what else a sweep is judged by; see suggestions.swept.
         chance, epochs: what else a test in a given range is judged by; see
             suggestions.suggest.
         iterations: how many were trained, over all seeds and steps.
@@ -127,6 +128,7 @@ class RangeTest:
     stopped: str = ""
     others: Sequence[str] = ()
     chance: float | None = None
+    guess: float | None = None
     epochs: float | None = None
     iterations: int = 0
     steps: Sequence[Step] = ()

@@ -46,6 +46,7 @@ _EPOCHS, _ROOT = 8, 8
 _DECADE, _DECADE_ROOT = 750, 4
 _EARLY, _LATE = 0.2, 0.8  # of the range
 _HARDLY = "the net had hardly begun to learn below that"
+_BELOW_GUESS = 0.95  # times the loss of guessing: a net that has learned is below
 _LEARNING = 0.55  # of the turn: where half of the gain came later, the net was still learning
 _WORSE, _NEAR = 0.1, 0.1  # of the gain
 _CLEAR = 6  # a gain of so many standard deviations of the noise is one; noise alone gains 2 or 3
@@ -136,6 +137,7 @@ def swept(
     losses: ArrayLike,
     *,
     diverged_at: float | None = None,
+    guess: float | None = None,
 ) -> Suggestions:
     """Suggest base_lr and max_lr from a geometric sweep.
 
@@ -149,12 +151,18 @@ def swept(
         rates: their rates, each above the one before by the same factor.
         losses: the training loss at each of them.
         diverged_at: the rate at which the training diverged, if it did.
+        guess: the training loss of guessing, if it is known. A net that only gets there
+            from worse initial weights has learned nothing.
     """
     curve = _curve(rates, losses, _TRAINING_LOSS)
     if curve is None:
         return _none(_few(_finite(losses), "display"), None, _LONGER)
     if reason := _not_learned(curve, None, None):
         return _none(reason, None, _LONGER)
+    lowest = -float(curve.smooth[curve.top])
+    if guess is not None and lowest > _BELOW_GUESS * guess:
+        reason = f"the training loss, at best {lowest:.3g}, is not clearly below that of guessing"
+        return _none(f"{reason}, {guess:.3g}", None, f"check the scale of the data, or {_LONGER}")
     low, high = curve.best()
     if diverged_at is None and not curve.gets_worse():
         reason = f"the training loss does not rise again up to {curve.range:.2g}"

@@ -51,6 +51,11 @@ class Net(NamedTuple):
     parameter: Any
 
 
+def has_caffe() -> bool:
+    """Whether there is a Caffe to read prototxts with."""
+    return _PB2 in sys.modules or installed_caffe.package() is not None
+
+
 def caffe_pb2() -> ModuleType:
     """The module caffe.proto.caffe_pb2 of the patched Caffe.
 
@@ -64,8 +69,10 @@ def caffe_pb2() -> ModuleType:
         return sys.modules[_PB2]
     package = installed_caffe.package()
     if package is None:
-        remedy = f"run {command('build')} first"
-        raise ClrError(f"no Caffe in this Python environment: {remedy}")
+        raise ClrError(
+            f"no Caffe in this Python environment: run {command('build')}, or set PYTHONPATH to"
+            " the python/ of your Caffe"
+        )
     path = package / "proto" / "caffe_pb2.py"
     spec = importlib.util.spec_from_file_location(_PB2, path)
     assert spec is not None

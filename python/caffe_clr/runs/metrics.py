@@ -251,15 +251,38 @@ def chance(solver: SolverFile) -> float | None:
     accuracy = _accuracy_of(net) if net else None
     if net is None or accuracy is None:
         return None
-    wanted = accuracy.bottom[:1]
+    classes = _classes(net, accuracy.bottom[0])
+    return float(min(1, accuracy.accuracy_param.top_k / classes)) if classes else None
+
+
+def guessing_loss(net: Any) -> float | None:
+    """The training loss of guessing, ln(classes).
+
+    None unless the only loss of the train net is a SoftmaxWithLoss, averaged and with the
+    weight 1, whose classes can be counted.
+    """
+    weights = {name: weight for name, weight in _loss_weights(net).items() if weight}
+    losses = [layer for layer in net.layer if not weights.keys().isdisjoint(layer.top)]
+    if list(weights.values()) != [1] or losses[0].type != "SoftmaxWithLoss":
+        return None
+    averaged = losses[0].loss_param
+    if averaged.HasField("normalize") or averaged.HasField("normalization"):
+        return None
+    classes = _classes(net, losses[0].bottom[0])
+    return math.log(classes) if classes else None
+
+
+def _classes(net: Any, scores: str) -> int:
+    """How many scores the layer that makes a blob has for each example; 0 if it is not known."""
+    wanted = [scores]
     for layer in reversed(net.layer):
         if not set(wanted) & set(layer.top):
             continue
         classes = layer.inner_product_param.num_output or layer.convolution_param.num_output
         if classes:
-            return float(min(1, accuracy.accuracy_param.top_k / classes))
+            return int(classes)
         wanted = layer.bottom[:1]
-    return None
+    return 0
 
 
 def over_seeds(seeds: Sequence[list[Row]], name: str) -> list[Row]:

@@ -12,7 +12,7 @@ from caffe_clr import locations
 from caffe_clr.cli.app import BUILDING, app
 from caffe_clr.cli.console import console, resumable
 from caffe_clr.cli.report import ConsoleReport
-from caffe_clr.errors import AGAIN, ClrError, UsageError
+from caffe_clr.errors import AGAIN, ClrError, UsageError, command
 from caffe_clr.harness import build_record, exporting, pipeline, removal, series, toolchain
 from caffe_clr.system import processors
 
@@ -240,7 +240,7 @@ def patch_apply(tree: Tree, names: Names = None) -> None:
     if not series.is_applied(checks):
         shown = series.details if names else series.summary
         _print_lines([*shown(checks, "applied"), *series.next_steps(tree, patches)])
-        console.print(f"`caffe-clr patch remove {tree}` takes it back.", soft_wrap=True)
+        console.print(f"{command(f'patch remove {tree}')} takes it back.", soft_wrap=True)
 
 
 @patch_app.command("remove")
