@@ -361,8 +361,8 @@ def test_a_schedule_starts_at_zero_with_a_key_beside_it(
 def test_a_schedule_that_falls_far_is_drawn_on_a_logarithmic_axis(
     tmp_path: Path, figures: list[Figure]
 ) -> None:
-    fields = {"base_lr": 0.01, "gamma": 0.1, "stepsize": 100}
-    rows = [row | {"stage": 1, "cycle": None} for row in scheduled("step", **fields)]
+    rates = scheduled("step", base_lr=0.01, gamma=0.1, stepsize=100)
+    rows = [row | {"stage": 1, "cycle": None} for row in rates]
     plots.plot_schedule(rows, {}, "Learning rate of step", tmp_path / "plot.png")
     (axes,) = figures[0].axes
     low, high = axes.get_ylim()

@@ -8,7 +8,6 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from caffe_clr import policies
 from caffe_clr.errors import UsageError
 from caffe_clr.system import installed_caffe, processors
 
@@ -25,7 +24,6 @@ _OPTIONS = {
     "oneDNN": ("dnnl", "layers on the CPU are computed as in stock Caffe, which is slower"),
 }
 
-_BOUNDED = [policies.POLICIES[name] for name in policies.BOUNDED]
 _PROBE = """
 import caffe
 from caffe.proto import caffe_pb2
@@ -136,8 +134,11 @@ def _problem_of_import(folder: Path) -> str | None:
 
 def _policies() -> str:
     """The policies of the patches that the library has, and the patches of the others."""
-    lacking = {p.patch for p in _BOUNDED if installed_caffe.library_has(p.name.encode()) is False}
-    has = [policy.name for policy in _BOUNDED if policy.patch not in lacking]
+    from caffe_clr.policies import BOUNDED, POLICIES  # which no build needs
+
+    bounded = [POLICIES[name] for name in BOUNDED]
+    lacking = {p.patch for p in bounded if installed_caffe.library_has(p.name.encode()) is False}
+    has = [policy.name for policy in bounded if policy.patch not in lacking]
     told = [f"the policies {', '.join(has)}", *(f"without the patch {name}" for name in lacking)]
     return ", ".join(told)
 
