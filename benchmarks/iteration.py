@@ -1,5 +1,6 @@
 """Times training iterations of this build, stock Caffe and PyTorch in turns."""
 
+import itertools
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from benchmarks import builds, nets, tables
-from benchmarks.workers import Worker, started
+from benchmarks.workers import INSTRUCTIONS, Worker, started
 from caffe_clr.errors import ClrError
 from caffe_clr.harness.compilation import Tree
 
@@ -32,7 +33,8 @@ def show(names: Sequence[str], repeats: int, threads: Sequence[int]) -> None:
     this, stock = builds.this_build(tables.report), builds.stock(tables.report)
     notes = [
         f"ms: median and quartiles of {repeats} blocks of iterations; the subjects take turns",
-        "(1), (2): the number of threads",
+        "(1, AVX2): the number of threads, and the vector instructions: oneDNN, PyTorch and"
+        " OpenBLAS use no newer ones",
         "/ stock, / PyTorch, / channels_last: median and quartiles of the ratio to that row",
         "this build uses triangular2, PyTorch CyclicLR, stock Caffe a fixed rate",
         "channels_last: PyTorch with tensors in that memory format",
@@ -45,31 +47,43 @@ def show(names: Sequence[str], repeats: int, threads: Sequence[int]) -> None:
     table = tables.table("Time of a training iteration", "", headings, notes)
     with tempfile.TemporaryDirectory(prefix="caffe-clr-") as folder:
         for net in nets.make(names, this, Path(folder)):
-            for count in threads:
-                table.add_row(f"{net.name} ({count})", style="bold")
-                times = measure(net, count, repeats, this, stock)
+            for count, each in itertools.product(threads, instructions()):
+                table.add_row(f"{net.name} ({count}, {each})", style="bold")
+                times = measure(net, count, each, repeats, this, stock)
                 for subject, blocks in times.items():
                     table.add_row(f"  {subject}", *_cells(times, blocks))
                 table.add_section()
     tables.console.print(table)
 
 
-def measure(net: nets.Net, threads: int, repeats: int, this: Tree, stock: Tree) -> Times:
+def instructions() -> list[str]:
+    """Those of workers.INSTRUCTIONS that this processor has."""
+    has_all = "avx512f" in Path("/proc/cpuinfo").read_text()
+    return [each for each in INSTRUCTIONS if has_all or each != "AVX-512"]
+
+
+def measure(
+    net: nets.Net, threads: int, instructions: str, repeats: int, this: Tree, stock: Tree
+) -> Times:
     """The milliseconds of iterations, blocks x iterations, by subject."""
+
+    def subject(*arguments: str, tree: Tree | None = None) -> Worker:
+        return Worker(list(arguments), threads, tree, instructions)
+
     subjects = {
-        THIS: Worker(["caffe", str(net.triangular2)], threads, this),
-        STOCK: Worker(["caffe", str(net.fixed)], threads, stock),
+        THIS: subject("caffe", str(net.triangular2), tree=this),
+        STOCK: subject("caffe", str(net.fixed), tree=stock),
     }
     if tables.has_torch():
-        subjects[TORCH] = Worker(["torch", net.name, "contiguous_format"], threads)
-        subjects[CHANNELS_LAST] = Worker(["torch", net.name, "channels_last"], threads)
-    subjects[LIMIT] = Worker(["matmul"], threads)
+        subjects[TORCH] = subject("torch", net.name, "contiguous_format")
+        subjects[CHANNELS_LAST] = subject("torch", net.name, "channels_last")
+    subjects[LIMIT] = subject("matmul")
     blocks: dict[str, list[list[float]]] = {name: [] for name in subjects}
     with started(subjects):
         _check_same_net(net.name, subjects)
         for worker in subjects.values():
             worker.step(2)  # the first iterations allocate
-        description = f"{net.name}, {threads} threads"
+        description = f"{net.name}, {threads} threads, {instructions}"
         for _ in track(range(repeats), description, console=tables.console, transient=True):
             for name, worker in subjects.items():
                 blocks[name].append(worker.step(net.block))

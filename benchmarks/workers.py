@@ -13,6 +13,16 @@ from typing import Any
 from caffe_clr.errors import ClrError
 from caffe_clr.harness.compilation import Tree
 
+# what has oneDNN, PyTorch and OpenBLAS compute as on a processor without AVX-512
+INSTRUCTIONS: dict[str, dict[str, str]] = {
+    "AVX-512": {},
+    "AVX2": {
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "OPENBLAS_CORETYPE": "Haswell",
+    },
+}
+
 _ROOT = Path(__file__).resolve().parent.parent
 _SETTLE = 0.1  # seconds: threads of the last worker that wait for work spin, then sleep
 
@@ -24,10 +34,18 @@ class Worker:
         arguments: those of benchmarks.worker.
         threads: how many it computes in.
         tree: the Caffe that it imports, if any.
+        instructions: one of INSTRUCTIONS, the vector instructions that it is to use.
     """
 
-    def __init__(self, arguments: list[str], threads: int, tree: Tree | None = None) -> None:
+    def __init__(
+        self,
+        arguments: list[str],
+        threads: int,
+        tree: Tree | None = None,
+        instructions: str = "AVX-512",
+    ) -> None:
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "GLOG_minloglevel": "2"}
+        environment |= INSTRUCTIONS[instructions]
         # BLAS follows OMP_NUM_THREADS where nothing else is said
         environment.pop("OPENBLAS_NUM_THREADS", None)
         if tree:

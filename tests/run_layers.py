@@ -1,7 +1,9 @@
 """Runs in a process of its own, with whichever Caffe is on its path: nets, forward and backward.
 
-python run_layers.py FOLDER     of each net in it, NET.prototxt, every blob, gradient and gradient
-                                of a parameter, in NET.prototxt.npz
+python run_layers.py FOLDER [look]    of each net in it, NET.prototxt, every blob, gradient and
+                                      gradient of a parameter, in NET.prototxt.npz
+
+Of two passes, those of the second; with `look`, it reads all blobs after the first one, too.
 """
 
 import sys
@@ -17,11 +19,15 @@ for net_file in Path(sys.argv[1]).glob("*.prototxt"):
     random = np.random.default_rng(1)
     for name in net.inputs:
         net.blobs[name].data[...] = random.standard_normal(net.blobs[name].shape)
-    net.forward()
-    for name in net.outputs:
-        net.blobs[name].diff[...] = random.standard_normal(net.blobs[name].shape)
-    net.clear_param_diffs()
-    net.backward()
+    for number in range(2):
+        caffe.set_random_seed(number)
+        net.forward()
+        for name in net.outputs:
+            net.blobs[name].diff[...] = random.standard_normal(net.blobs[name].shape)
+        net.clear_param_diffs()
+        net.backward()
+        if "look" in sys.argv:
+            looked = [blob.data.sum() + blob.diff.sum() for blob in net.blobs.values()]
     arrays = {f"{name} data": blob.data for name, blob in net.blobs.items()}
     arrays |= {f"{name} diff": blob.diff for name, blob in net.blobs.items()}
     arrays |= {

@@ -142,13 +142,13 @@ def all_layers() -> str:
 def run_all(tmp_path_factory: pytest.TempPathFactory) -> RunAll:
     """Computes nets forward and backward in a process of their own."""
 
-    def run_all(tree: Tree, texts: Sequence[str], threads: int) -> list[Arrays]:
+    def run_all(tree: Tree, texts: Sequence[str], threads: int, *options: str) -> list[Arrays]:
         folder = tmp_path_factory.mktemp("layers")
         files = [folder / f"{i}.prototxt" for i in range(len(texts))]
         for file, text in zip(files, texts, strict=True):
             file.write_text(text)
         subprocess.run(
-            [sys.executable, Path(__file__).with_name("run_layers.py"), folder],
+            [sys.executable, Path(__file__).with_name("run_layers.py"), folder, *options],
             env={
                 **os.environ,
                 "PYTHONPATH": str(tree.python),
@@ -284,6 +284,8 @@ def random_net(seed: int, bent: bool) -> str:
                 types += [*IMAGES, "BatchNorm", "Eltwise"]
         type_ = draw.choice(types)
         bottoms = [bottom]
+        if type_ == "BatchNorm":
+            followers = draw.choice(([], ["Scale"], ["Scale", "ReLU"] if bent else ["Scale"]))
         if type_ == "Eltwise":
             bottoms.append(draw.choice([each for each in blobs if each not in flat]))
         top = f"{type_}_{number}"
@@ -300,6 +302,8 @@ def random_net(seed: int, bent: bool) -> str:
         text += layer(
             type_, f"{type_}_{number}", " ".join(bottoms), *FIELDS.get(type_, ("", "")), top
         )
+        for follower in followers if type_ == "BatchNorm" else ():
+            text += layer(follower, f"{follower}_of_{number}", top, *FIELDS[follower], top)
     return f"force_backward: true\n{text}"
 
 
@@ -328,6 +332,14 @@ def test_random_nets_have_the_same_gradients_with_any_engines(
         for name, array in expected.items():
             off = np.abs(found[name] - array).max()
             assert off <= rounding + 1e-3 * np.abs(array).max(), f"{name} of net {seed}"
+
+
+def test_the_order_of_blobs_changes_no_bit(run_all: RunAll, tree: Tree) -> None:
+    """A user who has read a blob has it in Caffe's order from then on."""
+    texts = [random_net(seed, bent=True) for seed in range(200)]
+    pairs = zip(run_all(tree, texts, 1), run_all(tree, texts, 1, "look"), strict=True)
+    wrong = {seed: differing(found, expected) for seed, (found, expected) in enumerate(pairs)}
+    assert not {seed: names for seed, names in wrong.items() if names}
 
 
 @pytest.mark.parametrize(

@@ -154,7 +154,7 @@ def test_momentum_without_a_cycle() -> None:
 @pytest.mark.parametrize(
     ("momentum", "cyclical", "start", "message"),
     [
-        (0.9, [0.85], 0, "has 1 value; give it two"),
+        (0.9, [0.85], 0, "has 1 values; give it two"),
         (0.9, [0.85, 10, 10], 0, "has 3 values; give it two"),
         (1, [0.85, 10], 0, "begins at momentum 1; set that to 0 or more, and below 1"),
         (0.99999999, [0.85, 10], 0, "begins at momentum 1; set that"),  # 1 as a float

@@ -73,7 +73,7 @@ def test_a_bad_cycle_raises_in_python(
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ("cyclical_momentum: 0.8", "cyclical_momentum has 1 value; give it two"),
+        ("cyclical_momentum: 0.8", "cyclical_momentum has 1 values; give it two"),
         ("cyclical_momentum: [0.8, 0.5]", "cyclical_momentum.* half a cycle .*0.5 iterations"),
         ("cyclical_momentum: [1.8, 20]", "cyclical_momentum.* is 1.8.*; set it to 0 or more"),
         ("cyclical_momentum: [0.8, 20] momentum: 1", "cyclical_momentum.* 1; set .*below 1"),

@@ -27,8 +27,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from caffe_clr.errors import counted
-
 Rates = NDArray[Any]
 
 
@@ -417,7 +415,7 @@ def check_momentum(
     problem = None
     if len(cyclical_momentum) != 2:
         problem = (
-            f"has {counted(len(cyclical_momentum), 'value')}; give it two, the momentum in"
+            f"has {len(cyclical_momentum)} values; give it two, the momentum in"
             " mid-cycle and half a cycle in iterations"
         )
     elif not 0 <= _float(momentum) < 1:
