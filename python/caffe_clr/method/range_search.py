@@ -18,7 +18,6 @@ from caffe_clr.method import suggestions
 from caffe_clr.method.suggestions import Suggestions
 from caffe_clr.method.sweeps import Step, Sweep
 from caffe_clr.prototxt import SolverFile
-from caffe_clr.runs import metrics
 
 COARSE, FINE = 0.015, 0.12  # of the training that the bounds are for
 _FEWEST, _MOST = 30, 4000  # iterations of a sweep; the paper's test takes 4,000, too
@@ -31,12 +30,11 @@ _START = 10  # losses at the start of a sweep
 
 @dataclass(frozen=True)
 class Search:
-    """What was found, the last sweep, both as steps, and the loss of guessing."""
+    """What was found, the last sweep, and both as steps."""
 
     suggestions: Suggestions
     last: Sweep
     steps: Sequence[Step]
-    guess: float | None
 
 
 def lengths(max_iter: int, length: int | None) -> tuple[int, int]:
@@ -56,6 +54,7 @@ def search(
     solver: SolverFile,
     sweep: Callable[[int, float, float], Sweep],
     on_warning: Callable[[str], None],
+    guess: float | None = None,
 ) -> Search:
     """Find bounds.
 
@@ -63,6 +62,7 @@ def search(
         solver: the solver; its base_lr is where the first sweep looks.
         sweep: trains sweep 1 or 2, from one rate to another.
         on_warning: called with a message if base_lr is far from any rate that trains.
+        guess: see suggestions.swept.
 
     Raises:
         ClrError: base_lr is negative, or the loss is not finite from the start.
@@ -83,7 +83,6 @@ def search(
     low, high = (limit * factor for factor in _FINE_RANGE)
     second = sweep(2, low, high)
     columns = ([row[name] for row in second.losses] for name in ("iteration", "lr", "loss"))
-    guess = metrics.guessing_loss(solver.train_net.parameter)
     found = suggestions.swept(*columns, diverged_at=second.diverged_at, guess=guess)
     if found.max_lr.rate is None and at_an_end:
         on_warning(
@@ -92,7 +91,7 @@ def search(
         )
     outcome = found.max_lr.reason.partition("in the middle of ")
     steps.append(Step("sweep_2", low, high, second.iterations, outcome[2] or outcome[0]))
-    return Search(found, second, steps, guess)
+    return Search(found, second, steps)
 
 
 def _limit(sweep: Sweep, low: float) -> float:

@@ -163,12 +163,13 @@ def _searched(
         trained += found.iterations
         return found
 
-    found = range_search.search(solver, sweep, on_warning)
+    guess = metrics.guessing_loss(solver.train_net.parameter)
+    found = range_search.search(solver, sweep, on_warning, guess)
     last = found.last
     return RangeTest(
         *(metrics.TRAINING_LOSS, seeds, last.losses, last.losses, last.diverged_at),
         *(found.suggestions, last.stopped),
-        guess=found.guess,
+        guess=guess,
         iterations=trained,
         steps=found.steps,
     )
