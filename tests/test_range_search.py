@@ -31,7 +31,7 @@ layer { name: "loss" type: "EuclideanLoss" bottom: "scores" bottom: "target" top
 
 
 @pytest.mark.parametrize(
-    ("net", "fields", "message"),
+    ("layers", "fields", "message"),
     [
         (None, {"base_lr": -0.01}, "base_lr is -0.01; set it above 0"),
         (
@@ -43,10 +43,10 @@ layer { name: "loss" type: "EuclideanLoss" bottom: "scores" bottom: "target" top
     ],
 )
 def test_a_solver_that_no_rate_trains_is_refused(
-    net: str | None, fields: dict[str, Any], message: str, write_solver: Write, tmp_path: Path
+    layers: str | None, fields: dict[str, Any], message: str, write_solver: Write, tmp_path: Path
 ) -> None:
-    if net is not None:
-        (tmp_path / "net.prototxt").write_text(net)
+    if layers is not None:
+        (tmp_path / "net.prototxt").write_text(layers)
         fields = {**fields, "net": str(tmp_path / "net.prototxt")}
     file = write_solver(**fields)
     with pytest.raises(ClrError) as refused:
