@@ -415,8 +415,8 @@ def check_momentum(
     problem = None
     if len(cyclical_momentum) != 2:
         problem = (
-            f"has {len(cyclical_momentum)} values; give it two, the momentum in"
-            " mid-cycle and half a cycle in iterations"
+            f"has {len(cyclical_momentum)} values; give it two, the momentum in mid-cycle and"
+            " half a cycle in iterations"
         )
     elif not 0 <= _float(momentum) < 1:
         problem = f"begins at momentum {momentum:g}; set that to 0 or more, and below 1"

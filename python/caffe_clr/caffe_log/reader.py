@@ -25,6 +25,7 @@ from caffe_clr.caffe_log.log_lines import Closing, Iteration, Message, NetStart,
 from caffe_clr.errors import ClrError
 from caffe_clr.runs import history
 from caffe_clr.runs.history import History, Phase, Row
+from caffe_clr.system import installed_caffe
 
 _HALF_A_YEAR = timedelta(days=180)
 _LONGEST_EXAMPLE = 100
@@ -495,7 +496,7 @@ def _computed(part: _Part, iterations: list[int]) -> tuple[list[float], str]:
     unknown = [math.nan] * len(iterations)
     if not part.printed.solver:
         return unknown, "not logged, and the log has no solver parameters"
-    if not prototxt.has_caffe():
+    if installed_caffe.package() is None:
         return unknown, "not logged, and there is no Caffe here to read the solver in the log"
     solver, left_out = _read_solver(part.printed)
     logged = dict(sorted(part.rates.items()))

@@ -1,7 +1,6 @@
 """Makes `import caffe` work in this Python environment."""
 
 import importlib
-import importlib.util
 import sys
 import sysconfig
 from pathlib import Path
@@ -9,11 +8,6 @@ from pathlib import Path
 from caffe_clr.errors import ClrError
 
 _PATH_FILE = "caffe-clr.pth"
-
-
-def has_caffe() -> bool:
-    """Whether `import caffe` finds a Caffe here, as in an image that is made with one."""
-    return importlib.util.find_spec("caffe") is not None
 
 
 def add(folder: Path) -> Path:

@@ -190,10 +190,6 @@ def _read(tree: Path) -> _Record:
         raise ClrError(f"{path} is damaged; delete it, and run this again") from None
 
 
-def _bytes(text: str) -> bytes:
-    return text.encode("latin-1")
-
-
 def _encoded(record: _Record) -> bytes:
     values = {
         name: {

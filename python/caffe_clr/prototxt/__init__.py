@@ -8,7 +8,6 @@ from caffe_clr.prototxt.files import SolverFile as SolverFile
 from caffe_clr.prototxt.files import caffe_pb2 as caffe_pb2
 from caffe_clr.prototxt.files import check_file as check_file
 from caffe_clr.prototxt.files import did_you_mean as did_you_mean
-from caffe_clr.prototxt.files import has_caffe as has_caffe
 from caffe_clr.prototxt.files import has_policy as has_policy
 from caffe_clr.prototxt.files import looked_for as looked_for
 from caffe_clr.prototxt.files import open_solver as open_solver

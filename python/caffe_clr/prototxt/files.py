@@ -51,11 +51,6 @@ class Net(NamedTuple):
     parameter: Any
 
 
-def has_caffe() -> bool:
-    """Whether there is a Caffe to read prototxts with."""
-    return _PB2 in sys.modules or installed_caffe.package() is not None
-
-
 def caffe_pb2() -> ModuleType:
     """The module caffe.proto.caffe_pb2 of the patched Caffe.
 

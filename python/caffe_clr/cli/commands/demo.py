@@ -12,8 +12,7 @@ from caffe_clr.cli.app import TRAINING, app
 from caffe_clr.cli.commands.building import build
 from caffe_clr.cli.console import console
 from caffe_clr.errors import AGAIN, ClrError, Interrupted
-from caffe_clr.harness import import_path
-from caffe_clr.system import processors
+from caffe_clr.system import installed_caffe, processors
 
 _MODEL = Path("models/digits")
 _FIXED = _MODEL / "fixed_solver.prototxt"
@@ -32,7 +31,7 @@ def demo(
 
     Example: caffe-clr demo --out /tmp/demo
     """
-    if not import_path.has_caffe():
+    if installed_caffe.package() is None:
         build()
     _run(out.resolve())
 
