@@ -250,14 +250,14 @@ def test_other_policies_are_not_advised_on(lr_policy: str, solver: Make) -> None
         ({"start_lr_policy": 15000, "stepsize": 1500}, "the rate starts partway through a cycle"),
         ({"start_lr_policy": 14000}, "its first cycle is skipped"),
         ({"start_lr_policy": 0}, "its first 8 cycles are skipped"),
-        ({"start_lr_policy": 17000}, "the rate stays at 0.0001 for 1000 iterations"),
+        ({"start_lr_policy": 17000}, "the rate stays at 0.0001 for 1,000 iterations"),
         (
             {"start_lr_policy": 17000, "lr_policy": "decay"},
-            "the rate stays at 0.0005 for 1000 iterations",
+            "the rate stays at 0.0005 for 1,000 iterations",
         ),
         (
             {"start_lr_policy": 15000, "lr_policy": "decay"},
-            "its first 1000 iterations are skipped",
+            "its first 1,000 iterations are skipped",
         ),
         (
             {"start_lr_policy": 15000, "lr_policy": "triangular"},

@@ -645,6 +645,7 @@ def test_names_that_a_terminal_cannot_show_are_no_traceback(run_cli: Run) -> Non
 def test_the_command_to_continue_with_can_be_pasted(
     command: str, named: bool, added: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("CLR_COMMAND", raising=False)  # which ./clr test sets
     monkeypatch.setenv("PYTHONPATH", "a folder")
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     solver = tmp_path / "models" / "digits" / "fixed_solver.prototxt"

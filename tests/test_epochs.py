@@ -266,11 +266,19 @@ IMAGE_LIST = 'type: "ImageData" image_data_param { source: "images.txt" }'
 UNUSABLE = [
     (SOURCES["LMDB"], lambda folder: shutil.rmtree(folder / "lmdb"), "no data at lmdb .looked for"),
     (SOURCES["LMDB"], empty_lmdb, "lmdb is empty; create it again"),
-    (SOURCES["LMDB"], write_file("lmdb/data.mdb", "x" * 9000), "lmdb: MDB_INVALID.*; make it"),
+    (
+        SOURCES["LMDB"],
+        write_file("lmdb/data.mdb", "x" * 9000),
+        "lmdb: MDB_INVALID.*; create it again",
+    ),
     (SOURCES["LMDB"], write_file("lmdb/data.mdb", ""), "LMDB lmdb cannot be read: "),
     (SOURCES["LEVELDB"], empty_leveldb, "leveldb is empty; create it again"),
     (SOURCES["LEVELDB"], break_leveldb, "LevelDB leveldb cannot be read: Corruption: .*checksum"),
-    (SOURCES["LEVELDB"], lose_the_current_manifest, "cannot be read: .*leveldb/MANIFEST-.*; make"),
+    (
+        SOURCES["LEVELDB"],
+        lose_the_current_manifest,
+        "cannot be read: .*leveldb/MANIFEST-.*; create it again",
+    ),
     (
         SOURCES["LMDB"].replace(" backend: LMDB", ""),
         nothing,
@@ -303,7 +311,11 @@ UNUSABLE = [
         write_file("files.txt", "lmdb"),
         "'lmdb', which files.txt lists, does not exist",
     ),
-    (SOURCES["HDF5"], write_file("b.h5", "no HDF5"), "'b.h5', .* cannot be read as HDF5: .*; make"),
+    (
+        SOURCES["HDF5"],
+        write_file("b.h5", "no HDF5"),
+        "'b.h5', .* cannot be read as HDF5: .*; create it again",
+    ),
     (SOURCES["HDF5"].replace("files.txt", "a.h5"), nothing, "a.h5 is an HDF5 file; name a text"),
     (SOURCES["HDF5"].replace("files.txt", "lmdb"), nothing, "lmdb cannot be read: Is a directory"),
     (SOURCES["HDF5"].replace("files.txt", "."), nothing, ". cannot be read: Is a directory"),

@@ -172,7 +172,7 @@ def test_the_command_fails_on_a_difference_and_on_bad_files(
     (tmp_path / "bad.prototxt").write_text("lr_policy: 'fixed' cyclical_momentum: 0.85")
     done = run_cli("parity", "bad.prototxt")
     assert done.returncode == 1
-    assert done.stderr.startswith("error: bad.prototxt: cyclical_momentum has 1 value; give it")
+    assert done.stderr.startswith("error: bad.prototxt: cyclical_momentum has 1 values; give it")
     assert run_cli("parity", "--points", "0").returncode == 2
     code = (
         "import dataclasses, sys; from caffe_clr import cli, policies; known = policies.POLICIES;"

@@ -177,7 +177,7 @@ def _effect_of_start(parameter: Any, previous_end: int) -> str | None:
         rate = getattr(parameter, policy.start)
         return f"the rate stays at {rate:g} for {counted(-elapsed, 'iteration')}"
     if not policy.cycles:
-        return f"its first {elapsed} iterations are skipped" if elapsed else None
+        return f"its first {elapsed:,} iterations are skipped" if elapsed else None
     cycles, position = divmod(elapsed, 2 * parameter.stepsize)
     if cycles >= policy.cycles:
         return "its cycle is skipped"
