@@ -136,16 +136,16 @@ def test_the_papers_epochs(images: int, batch_size: int, iterations: int) -> Non
 
 @given(*[st.integers(1, 10**9)] * 2, *[st.integers(1, 16)] * 2)
 def test_an_epoch_is_the_nearest_whole_number_of_iterations(
-    images: int, batch_size: int, iter_size: int, gpus: int
+    images: int, batch_size: int, iter_size: int, ranks: int
 ) -> None:
-    iterations = Epoch(images, batch_size, iter_size, gpus).iterations
-    exact = Fraction(images, batch_size * iter_size * gpus)
+    iterations = Epoch(images, batch_size, iter_size, ranks).iterations
+    exact = Fraction(images, batch_size * iter_size * ranks)
     assert iterations == max(1, math.floor(exact + Fraction(1, 2)))
 
 
 def test_the_half_of_an_iteration_is_rounded_up_and_an_epoch_is_at_least_one() -> None:
     assert [Epoch(images, 4).iterations for images in (1, 5, 6, 9, 10, 14)] == [1, 1, 2, 2, 3, 4]
-    assert Epoch(1000, batch_size=10, iter_size=2, gpus=4).iterations == 13
+    assert Epoch(1000, batch_size=10, iter_size=2, ranks=4).iterations == 13
 
 
 @pytest.mark.parametrize(
@@ -458,7 +458,7 @@ def test_a_stepsize_of_epochs(solver_file: Path) -> None:
         "images": IMAGES,
         "batch_size": 4,
         "iter_size": 1,
-        "gpus": 1,
+        "ranks": 1,
         "start_lr_policy": 0,
         "epochs": 4,
         "epoch": 3,
@@ -466,7 +466,7 @@ def test_a_stepsize_of_epochs(solver_file: Path) -> None:
         "cycle": 24,
         "max_iter": {3: 72, 4: 96, 6: 144},
     }
-    of_cifar = stepsize(solver_file, images=50_000, gpus=25)
+    of_cifar = stepsize(solver_file, images=50_000, ranks=25)
     assert (of_cifar["epoch"], of_cifar["stepsize"]) == (500, 2000)
 
 
@@ -492,10 +492,10 @@ def test_the_longest_run_that_caffe_counts_is_the_limit(solver_file: Path) -> No
         stepsize(solver_file, 1, images=4 * (longest + 1))
 
 
-def shown(solver_file: Path, given_epochs: float, images: int | None = None, gpus: int = 1) -> str:
+def shown(solver_file: Path, given_epochs: float, images: int | None = None, ranks: int = 1) -> str:
     output = StringIO()
     console = Console(file=output, width=20)
-    show_stepsize(solver_file, given_epochs, images, gpus, console)
+    show_stepsize(solver_file, given_epochs, images, ranks, console)
     return output.getvalue()
 
 
@@ -546,7 +546,7 @@ def test_epochs_that_the_paper_does_not_advise_are_remarked(
         ({"images": 10**400}, "iterations per epoch, 6 cycles exceed 2,147,483,647"),
         ({"images": 0}, "--images 0: give 1 or more"),
         ({"images": -5}, "--images -5: give 1 or more"),
-        ({"gpus": 0}, "--gpus 0: give 1 or more"),
+        ({"ranks": 0}, "--ranks 0: give 1 or more"),
     ],
 )
 def test_arguments_that_make_no_stepsize_are_refused(

@@ -10,19 +10,19 @@ from caffe_clr.preflight.epochs import ADVISED
 
 
 def show_stepsize(
-    solver_file: Path, epochs: float, images: int | None, gpus: int, console: Console
+    solver_file: Path, epochs: float, images: int | None, ranks: int, console: Console
 ) -> None:
     """Print stepsize and max_iter as lines of a prototxt, explained in comments.
 
     Arguments and errors are those of stepsize.stepsize.
     """
     with reading(console):
-        found = stepsize(solver_file, epochs, images=images, gpus=gpus)
+        found = stepsize(solver_file, epochs, images=images, ranks=ranks)
     batches = f"batches of {found['batch_size']:,}"
     if found["iter_size"] > 1:
         batches += f", iter_size {found['iter_size']}"
-    if found["gpus"] > 1:
-        batches += f", {found['gpus']} GPUs"
+    if found["ranks"] > 1:
+        batches += f", {found['ranks']} ranks"
     first, *further = found["max_iter"].items()
     start = f" from iteration {found['start_lr_policy']}" if found["start_lr_policy"] else ""
     others = ", ".join(f"{end} for {cycles}" for cycles, end in further)

@@ -18,7 +18,7 @@ _MAX_ITER = 2**31 - 1  # an int32 in caffe.proto
 
 
 def stepsize(
-    solver_file: Path, epochs: float = 4, *, images: int | None = None, gpus: int = 1
+    solver_file: Path, epochs: float = 4, *, images: int | None = None, ranks: int = 1
 ) -> dict[str, Any]:
     """Convert epochs into a stepsize, and list where whole cycles end.
 
@@ -29,16 +29,16 @@ def stepsize(
         solver_file: a solver prototxt.
         epochs: length of half a cycle; may be a fraction. The paper advises 2 to 10.
         images: size of the training set; None to count the images of the train net.
-        gpus: number of GPUs that `caffe train` will use.
+        ranks: number of ranks (`train --mpi`), or of GPUs that `caffe train` will use.
 
     Returns:
-        A dict with images, batch_size, iter_size, gpus, start_lr_policy and epochs; in
+        A dict with images, batch_size, iter_size, ranks, start_lr_policy and epochs; in
         iterations, epoch, stepsize (epochs * epoch rounded to the nearest integer, a half
         up, at least 1) and cycle; and max_iter, which maps a number of cycles to the
         iteration at which the last of them ends.
 
     Raises:
-        UsageError: epochs, images or gpus is not above 0, or the cycles have more
+        UsageError: epochs, images or ranks is not above 0, or the cycles have more
             iterations than Caffe can count.
         ClrError: the prototxt or the data cannot be read, or do not tell the size of an
             epoch.
@@ -47,7 +47,7 @@ def stepsize(
         raise UsageError(f"--epochs {epochs:g}: give a number above 0")
     solver = prototxt.open_solver(solver_file)
     checks.check_unfinished(solver)
-    one = epoch(solver, images=images, gpus=gpus)
+    one = epoch(solver, images=images, ranks=ranks)
     half = max(1, math.floor(Fraction(str(epochs)) * one.iterations + Fraction(1, 2)))
     start = solver.parameter.start_lr_policy
     max_iter = {cycles: start + cycles * 2 * half for cycles in CYCLES}

@@ -22,21 +22,21 @@ class Epoch:
         images: number of training images.
         batch_size: the batch size of the train net's data layer.
         iter_size: number of batches over which an iteration accumulates gradients.
-        gpus: number of GPUs that train at once, each on its own batches.
+        ranks: number of processes (or GPUs) that train together, each on its own batches.
     """
 
     images: int
     batch_size: int
     iter_size: int = 1
-    gpus: int = 1
+    ranks: int = 1
 
     @property
     def iterations(self) -> int:
-        """images / (batch_size * iter_size * gpus), the nearest integer, at least 1.
+        """images / (batch_size * iter_size * ranks), the nearest integer, at least 1.
 
         An exact half is rounded up.
         """
-        consumed = self.batch_size * self.iter_size * self.gpus
+        consumed = self.batch_size * self.iter_size * self.ranks
         return max(1, (2 * self.images + consumed) // (2 * consumed))
 
 
@@ -44,7 +44,7 @@ def epoch(
     solver: SolverFile,
     *,
     images: int | None = None,
-    gpus: int = 1,
+    ranks: int = 1,
     remedy: str = "compute the stepsize as epochs * images / batch size",
 ) -> Epoch:
     """The epoch of a solver, by the data layer of its train net (see data_layers.of_net).
@@ -52,15 +52,15 @@ def epoch(
     Args:
         solver: the solver; its train net and iter_size are read.
         images: size of the training set; None to count the images.
-        gpus: number of GPUs that train at once.
+        ranks: number of processes (or GPUs) that train together.
         remedy: what to do if the layer has no batch size in the prototxt, as one in Python.
 
     Raises:
-        UsageError: images or gpus is not above 0.
+        UsageError: images or ranks is not above 0.
         ClrError: the solver has no train net, its data cannot be counted, or the
             prototxt has no batch size; says where, and what to do.
     """
-    for option, value in (("--images", images), ("--gpus", gpus)):
+    for option, value in (("--images", images), ("--ranks", ranks)):
         if value is not None and value < 1:
             raise UsageError(f"{option} {value}: give 1 or more")
     iter_size = solver.parameter.iter_size
@@ -80,7 +80,7 @@ def epoch(
         )
     if images is None:
         images = data_layers.count_images(layer, net.name)
-    return Epoch(images, batch_size, iter_size, gpus)
+    return Epoch(images, batch_size, iter_size, ranks)
 
 
 def test_images(solver: SolverFile) -> list[tuple[int | None, int | None]]:

@@ -188,7 +188,7 @@ def stepsize(
     solver: Solver,
     epochs: Annotated[float, typer.Option(help="Half a cycle; the paper advises 2 to 10.")] = 4,
     images: Images = None,
-    gpus: Annotated[int, typer.Option(min=1, help="Number of GPUs that share the training.")] = 1,
+    ranks: Annotated[int, typer.Option(min=1, help="Ranks, or GPUs, that train together.")] = 1,
 ) -> None:
     """Convert epochs into a stepsize, with the sizes of the data set and the batches.
 
@@ -196,7 +196,7 @@ def stepsize(
     """
     from caffe_clr.cli.stepsizes import show_stepsize
 
-    show_stepsize(solver, epochs, images, gpus, console)
+    show_stepsize(solver, epochs, images, ranks, console)
 
 
 @app.command(rich_help_panel=TRAINING)
