@@ -1,6 +1,10 @@
 """Shows the progress and the result of a training, and plots runs."""
 
 import math
+import shutil
+import socket
+import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -15,11 +19,14 @@ from caffe_clr.cli.resume_command import continuation
 from caffe_clr.cli.training_options import check_picture
 from caffe_clr.errors import AGAIN, ClrError, DiedError, Interrupted, UsageError
 from caffe_clr.method import comparison, plots
+from caffe_clr.preflight import data_layers
+from caffe_clr.prototxt import SolverFile
 from caffe_clr.runs import event_files, jobs, metrics, planning, run_folder
 from caffe_clr.runs.history import History
 from caffe_clr.runs.jobs import KEPT, Job, WorkerReport
 from caffe_clr.runs.metrics import Metric
 from caffe_clr.runs.options import PlotFormat, TrainingOptions
+from caffe_clr.runs.ranks import Place
 
 _TOLD_SECONDS = 60  # from line to line where a bar cannot be redrawn
 
@@ -31,6 +38,10 @@ def show_training(
     console: Console,
 ) -> None:
     """Train in a subprocess, as training.train does, and show the progress and the result."""
+    place = Place.of(options.mpi)
+    if place.rank:
+        _follow(solver_files, options, place)
+        return
     named = out is not None
     if out is None and options.resume:
         out = run_folder.newest_folder(solver_files)
@@ -42,10 +53,13 @@ def show_training(
         event_files.check()
     with reading(console):
         planned = planning.plan(solver_files, out, options)
+    if options.mpi:
+        console.print(_shared(planned.solvers[0], place.size), soft_wrap=True)
     warn(planned.warnings, console)
     folder = planned.folder
-    job = Job(tuple(map(str, solver_files)), str(folder), options)
-    go_on = continuation(None if named else folder, resume=not options.resume)
+    threads = jobs.threads_of_rank(place) if options.mpi else None
+    job = Job(tuple(map(str, solver_files)), str(folder), options, threads=threads)
+    go_on = continuation(None if named else folder, not options.resume, place.size)
     metric = metrics.metric_of(planned.solvers[-1])
     # a line of stages is too long for a bar
     with progress(console, bar=len(planned.stages) == 1) as shown:
@@ -75,6 +89,30 @@ def show_training(
             raise
         shown.update(task, completed=planned.stages[-1].max_iter)
     _show_run(folder, metric, options.plot_format, console)
+
+
+def _follow(solver_files: Sequence[Path], options: TrainingOptions, place: Place) -> None:
+    """Train as a rank that is not the root, and say nothing unless it fails by itself."""
+    files = tuple(str(file) for file in solver_files)
+    folder = tempfile.mkdtemp(prefix=f"caffe-clr-rank-{place.rank}-")
+    try:
+        jobs.run(Job(files, folder, options, threads=jobs.threads_of_rank(place)))
+    except ClrError as error:
+        where = f"rank {place.rank} on {socket.gethostname()}"
+        raise type(error)(f"{where}: {error}") from None
+    except Interrupted as interrupted:
+        shutil.rmtree(folder)
+        sys.exit(interrupted.exit_status)
+    shutil.rmtree(folder)
+
+
+def _shared(solver: SolverFile, ranks: int) -> str:
+    """How the ranks share an iteration."""
+    layer = data_layers.of_net(solver.train_net)
+    batch = data_layers.batch_size(layer) if layer else None
+    if batch is None:
+        return f"{ranks} ranks, each with the batches of the net"
+    return f"{ranks} ranks, each with batches of {batch:,}: {batch * ranks:,} images an iteration"
 
 
 def plot_runs(

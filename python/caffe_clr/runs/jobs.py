@@ -23,6 +23,7 @@ from typing import Any, Self, TextIO
 from caffe_clr.errors import ClrError, DiedError, DivergedError, Interrupted, UsageError
 from caffe_clr.runs import run_folder
 from caffe_clr.runs.options import DEFAULTS, TrainingOptions
+from caffe_clr.runs.ranks import Place
 from caffe_clr.system import processors
 
 LOG = "caffe.log"
@@ -136,6 +137,7 @@ class Processes:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
+                close_fds=not job.options.mpi,  # over one of them, MPICH talks to mpirun
                 text=True,
                 start_new_session=True,
             )
@@ -207,6 +209,11 @@ def threads(jobs: int) -> int | None:
     if jobs == 1 and usable == processors.affine():
         return None
     return max(1, usable // jobs)
+
+
+def threads_of_rank(place: Place) -> int:
+    """The number of threads for each of the ranks on this machine."""
+    return max(1, min(processors.count(), (os.cpu_count() or 1) // place.local_size))
 
 
 def _failure(future: "Future[None]") -> ClrError | None:

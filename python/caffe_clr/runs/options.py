@@ -44,6 +44,7 @@ class TrainingOptions:
         resume: continue from the newest complete snapshot in the run folder, with the
             data that comes next.
         snapshot_cycles: also take a snapshot at the end of each cycle.
+        mpi: be one of the ranks that train together, as mpirun started them (see ranks).
         tensorboard: also write TensorBoard event files into the run folder.
         plot_format: what the command line writes its plots as.
         stop_early: also stop if the mean loss of a display exceeds four times the largest
@@ -67,6 +68,7 @@ class TrainingOptions:
     snapshot_cycles: bool = _option(
         False, "Also take a snapshot at the end of each cycle.", commands=(TRAIN,)
     )
+    mpi: bool = _option(False, "Train on all ranks that mpirun has started.", commands=(TRAIN,))
     tensorboard: bool = _option(False, "Also write event files for TensorBoard.")
     plot_format: PlotFormat = _option(  # noqa: RUF009  # a field
         PlotFormat.PNG, "Write plots in this format."

@@ -12,6 +12,7 @@ from caffe_clr.preflight import advice, checks, epochs
 from caffe_clr.prototxt import SolverFile
 from caffe_clr.runs import run_folder, solvers
 from caffe_clr.runs.options import DEFAULTS, TrainingOptions
+from caffe_clr.runs.ranks import Place
 
 _MAX_ITER = 2**31 - 1
 _MOST_BYTES_OF_NAME = 255  # on Linux, as those of a path
@@ -63,7 +64,7 @@ def plan(
         parameter.device_id = options.gpu or 0
         stages.append(solver)
     warnings += advice.check_stages(stages)
-    epoch, problems = _epoch(stages[0], options.images)
+    epoch, problems = _epoch(stages[0], options.images, Place.of(options.mpi).size)
     warnings += problems
     start = 0
     for stage in stages:
@@ -95,10 +96,10 @@ def _snapshot_prefix(solver: SolverFile, file: Path, folder: Path) -> str:
     return prefix
 
 
-def _epoch(solver: SolverFile, images: int | None) -> tuple[int | None, list[str]]:
+def _epoch(solver: SolverFile, images: int | None, ranks: int) -> tuple[int | None, list[str]]:
     """The iterations of an epoch, if they are known, and why a number of images does not help."""
     try:
-        epoch = epochs.epoch(solver, images=images, remedy="so --images has no effect")
+        epoch = epochs.epoch(solver, images=images, ranks=ranks, remedy="so --images has no effect")
     except ClrError as error:
         return None, [] if images is None else [str(error)]
     return epoch.iterations, []

@@ -13,11 +13,11 @@ from caffe_clr.runs.records import Records
 class Recorder:
     """Makes the rows of a run and hands them on."""
 
-    def __init__(self, planned: Plan, records: Records) -> None:
+    def __init__(self, planned: Plan, records: Records | None) -> None:
         self._records = records
         self._epoch = planned.epoch
         self._momentum_cycles = any(policies.cyclical_momentum(stage) for stage in planned.stages)
-        rows = records.history.train + records.history.test
+        rows = records.history.train + records.history.test if records else []
         self._began = time.monotonic() - max((row.get("seconds", 0) for row in rows), default=0)
 
     def begin(self, solver: Any, parameter: Any) -> Row:
@@ -30,6 +30,8 @@ class Recorder:
         return row
 
     def add(self, phase: Phase, row: Row) -> None:
-        """Record a row with the present time."""
+        """Record a row with the present time, on the rank that records."""
+        if not self._records:
+            return
         seconds = round(time.monotonic() - self._began, 3)
         self._records.add(phase, {**row, "seconds": seconds})

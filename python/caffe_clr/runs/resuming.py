@@ -16,7 +16,7 @@ _READING = (*("Data", "HDF5Data", "ImageData", "WindowData"), "Python")
 _MOST_VALUES = 2 * 10**10  # that are read again; a matter of a minute
 
 
-def read_on(net: Net, live: Any, batches: int, *, is_training: bool) -> list[str]:
+def read_on(net: Net, live: Any, batches: int, *, is_training: bool, ranks: int = 1) -> list[str]:
     """Advance each data layer of a net by a number of batches.
 
     Args:
@@ -24,6 +24,7 @@ def read_on(net: Net, live: Any, batches: int, *, is_training: bool) -> list[str
         live: its pycaffe net, whose data layers are at the first example.
         batches: the number of batches.
         is_training: whether the net crops at random.
+        ranks: the number of ranks that share the examples.
 
     Returns:
         A message for each layer that cannot continue with exactly the next batch.
@@ -35,7 +36,7 @@ def read_on(net: Net, live: Any, batches: int, *, is_training: bool) -> list[str
             continue
         values = sum(live.blobs[top].count for top in live.top_names[name])
         parameter, most = parameters.get(name), _MOST_VALUES // values
-        skipped, problem = _to_skip(parameter, batches, most, is_training)
+        skipped, problem = _to_skip(parameter, batches, most, is_training, ranks)
         for _ in range(skipped):
             live._forward(index, index)
         if problem:
@@ -53,7 +54,7 @@ def redrawn(live: Any) -> list[str]:
     return []
 
 
-def _to_skip(layer: Any, batches: int, most: int, is_training: bool) -> tuple[int, str]:
+def _to_skip(layer: Any, batches: int, most: int, is_training: bool, ranks: int) -> tuple[int, str]:
     """How many batches to skip to be where `batches` were read, and what is not so then.
 
     Args:
@@ -63,6 +64,7 @@ def _to_skip(layer: Any, batches: int, most: int, is_training: bool) -> tuple[in
     images, batch_size = _size(layer)
     if not images or not batch_size:
         return (batches, "") if batches <= most else (0, "starts again at the first example")
+    batch_size *= ranks
     if _is_random(layer, is_training):
         if batches <= most:
             return batches, ""

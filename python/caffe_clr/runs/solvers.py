@@ -136,6 +136,15 @@ def only_training(parameter: Any) -> Any:
     return live
 
 
+def without_tests(parameter: Any) -> Any:
+    """A copy of a SolverParameter that has no test nets."""
+    live = type(parameter)()
+    live.CopyFrom(parameter)
+    for field in ("test_net", "test_net_param", "test_iter", "test_state"):
+        live.ClearField(field)
+    return live
+
+
 def loss(net: Any) -> float:
     """The weighted loss of a net's last forward pass."""
     total = 0.0

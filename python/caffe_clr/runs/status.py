@@ -62,6 +62,7 @@ def _is_status(content: dict[str, Any]) -> bool:
                 ("seed", (int, type(None))),
                 ("gpu", (int, type(None))),
                 ("threads", (str, type(None))),
+                ("ranks", (int, type(None))),
             )
         )
     )

@@ -3,7 +3,9 @@
 import hashlib
 import os
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
+from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from caffe_clr.runs import event_files, metrics, planning, run_writer, solvers
 from caffe_clr.runs.history import History
 from caffe_clr.runs.options import DEFAULTS, TrainingOptions
 from caffe_clr.runs.planning import Plan
+from caffe_clr.runs.ranks import Place, Ranks, join
 from caffe_clr.runs.run_writer import RunWriter
 from caffe_clr.runs.snapshots import Snapshot
 from caffe_clr.runs.stage import Progress, Stage, check_labels
@@ -55,20 +58,41 @@ def train(
     files = [solver_files] if isinstance(solver_files, Path) else list(solver_files)
     if options.tensorboard:
         event_files.check()
-    planned = planning.plan(files, out, options)
-    _check_caffe(planned, options)
-    about = _about(files, planned, options)
-    with run_writer.open_run(planned.folder, planned.stages, about, resume=options.resume) as run:
-        if run.is_finished or run.divergence:
-            _tell(run.problems, on_warning)
-            if run.divergence:
-                raise DivergedError(*run.divergence)
-            return run.history
-        snapshot = run.snapshots.newest(lambda found: _is_whole(planned, found, options.gpu))
-        changes = _begin(run, snapshot, about)
-        _tell([*run.problems, *changes], on_warning)
-        _train_stages(planned, run, snapshot, options, on_iteration, on_warning, stop)
-        return run.history
+    ranks = join(options.mpi)
+    ranks.stop = stop
+    options = _on_this_rank(options)
+    planned = ranks.together(lambda: _checked_plan(files, out, options))
+    about = _about(files, planned, options, ranks)
+    ranks.check_same(_facts(planned, about))
+    with ExitStack() as opened:
+        run: RunWriter | None = None
+
+        def begin() -> tuple[bool, Snapshot | None]:
+            nonlocal run
+            run = opened.enter_context(
+                run_writer.open_run(planned.folder, planned.stages, about, resume=options.resume)
+            )
+            if run.is_finished or run.divergence:
+                _tell(run.problems, on_warning)
+                if run.divergence:
+                    raise DivergedError(*run.divergence)
+                return True, None
+            snapshot = run.snapshots.newest(lambda found: _is_whole(planned, found, options.gpu))
+            changes = _begin(run, snapshot, about)
+            _tell([*run.problems, *changes], on_warning)
+            return False, snapshot
+
+        is_finished, snapshot = ranks.from_root(begin)
+        if not is_finished:
+            _train_stages(planned, run, snapshot, options, ranks, on_iteration, on_warning, stop)
+        return run.history if run else History()
+
+
+def _on_this_rank(options: TrainingOptions) -> TrainingOptions:
+    """The options with this rank's GPU: the given one and those after it, one a rank."""
+    if options.gpu is None:
+        return options
+    return TrainingOptions.of(options, gpu=options.gpu + Place.of(options.mpi).local_rank)
 
 
 def check(solver_files: Sequence[Path], out: Path, options: TrainingOptions = DEFAULTS) -> None:
@@ -86,6 +110,13 @@ def check(solver_files: Sequence[Path], out: Path, options: TrainingOptions = DE
         check_labels(solver, live)
 
 
+def _checked_plan(files: Sequence[Path], out: Path | None, options: TrainingOptions) -> Plan:
+    planned = planning.plan(files, out, options)
+    _check_caffe(planned, options)
+    join(options.mpi).prepare(solvers.import_caffe())
+    return planned
+
+
 def _check_caffe(planned: Plan, options: TrainingOptions) -> None:
     """Refuse a run that the installed Caffe cannot train."""
     if options.gpu is not None:
@@ -94,17 +125,37 @@ def _check_caffe(planned: Plan, options: TrainingOptions) -> None:
         solvers.check_layers(solver.nets)
 
 
-def _about(files: Sequence[Path], planned: Plan, options: TrainingOptions) -> dict[str, Any]:
+def _about(
+    files: Sequence[Path], planned: Plan, options: TrainingOptions, ranks: Ranks
+) -> dict[str, Any]:
     """The entries of a run's run.json."""
     return {
         "solvers": [str(file) for file in files],
         "seed": options.seed,
         "gpu": options.gpu,
         "threads": os.environ.get("OMP_NUM_THREADS"),
+        "ranks": ranks.size,
         "snapshot_cycles": options.snapshot_cycles,
         "metric": vars(metrics.metric_of(planned.solvers[-1])),
         "nets": [_digest(solver.train_net.parameter) for solver in planned.solvers],
         "data": [data_layers.digest(solver.nets) for solver in planned.solvers],
+    }
+
+
+def _facts(planned: Plan, about: dict[str, Any]) -> dict[str, str]:
+    """What must be the same on all ranks."""
+    stages = []
+    for stage in planned.stages:
+        one = type(stage)()
+        one.CopyFrom(stage)
+        one.ClearField("snapshot_prefix")
+        one.ClearField("device_id")
+        stages.append(_digest(one))
+    return {
+        "version of caffe-clr": metadata.version("caffe-clr"),
+        "version of Caffe": str(solvers.import_caffe().__version__),
+        "solver": ", ".join(stages),
+        **{key: ", ".join(about[key]) for key in DIGESTS},
     }
 
 
@@ -127,22 +178,25 @@ def _begin(run: RunWriter, snapshot: Snapshot | None, about: dict[str, Any]) -> 
 
 def _train_stages(
     planned: Plan,
-    run: RunWriter,
+    run: RunWriter | None,
     snapshot: Snapshot | None,
     options: TrainingOptions,
+    ranks: Ranks,
     on_iteration: Callable[[Progress], None],
     on_warning: Callable[[str], None],
     stop: Callable[[], int | None],
 ) -> None:
     """Train from a snapshot, or the beginning, to the end of the last stage."""
     status, iteration, message = Status.INTERRUPTED, 0, ""
-    board = event_files.written(run, planned.stages) if options.tensorboard else nullcontext()
+    board: Any = nullcontext()
+    if run and options.tensorboard:
+        board = event_files.written(run, planned.stages)
     try:
         with board:
             for number in range(snapshot.stage if snapshot else 0, len(planned.solvers)):
-                stage = Stage(planned, number, run, options)
+                stage = Stage(planned, number, run, options, ranks)
                 try:
-                    _tell(stage.begin(snapshot), on_warning)
+                    _tell(ranks.together(partial(stage.begin, snapshot)), on_warning)
                     stage.train(on_iteration, stop)
                 finally:
                     iteration = stage.iteration
@@ -152,7 +206,8 @@ def _train_stages(
         status, iteration, message = Status.DIVERGED, error.iteration, str(error)
         raise
     finally:
-        run.set_status(status, iteration, message)
+        if run:
+            run.set_status(status, iteration, message)
 
 
 def _tell(warnings: Sequence[str], on_warning: Callable[[str], None]) -> None:
@@ -160,13 +215,14 @@ def _tell(warnings: Sequence[str], on_warning: Callable[[str], None]) -> None:
         on_warning(warning)
 
 
-def _digest(net: Any) -> str:
-    return hashlib.sha256(net.SerializeToString(deterministic=True)).hexdigest()
+def _digest(message: Any) -> str:
+    return hashlib.sha256(message.SerializeToString(deterministic=True)).hexdigest()
 
 
 def _changes(folder: Path, begun: dict[str, Any], about: dict[str, Any]) -> list[str]:
     """A message for each change, besides the solvers, that makes the result differ."""
-    names = {"gpu": "--gpu", "threads": "OMP_NUM_THREADS"}
+    names = {"gpu": "--gpu", "threads": "OMP_NUM_THREADS", "ranks": "ranks"}
+    begun = {"ranks": 1, **begun}  # what a run of an earlier release had
     changed = [
         f"{folder}: the {key.removesuffix('s')} of stage {number} has changed since the run"
         " started; the result will differ from an uninterrupted run"
@@ -187,6 +243,8 @@ def _changes(folder: Path, begun: dict[str, Any], about: dict[str, Any]) -> list
 def _given(name: str, value: object) -> str:
     if value is None:
         return f"no {name}" if name.isupper() else "the CPU"
+    if name == "ranks":
+        return f"{value} {name}"
     return f"{name} {value}" if name.startswith("--") else f"{name}={value}"
 
 

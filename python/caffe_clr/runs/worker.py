@@ -14,7 +14,8 @@ from typing import Any
 
 from caffe_clr.errors import ClrError, DivergedError, Interrupted, UsageError
 from caffe_clr.runs import training
-from caffe_clr.runs.jobs import LOG, Failure, Job
+from caffe_clr.runs.jobs import LOG, Failure, Job, WorkerReport
+from caffe_clr.runs.ranks import join
 from caffe_clr.runs.stage import Progress
 
 _REPORT_SECONDS = 0.1
@@ -40,32 +41,48 @@ def main() -> None:
         except BrokenPipeError:  # nobody is there any more to ask for the end
             signals.append(signal.SIGHUP)
 
+    failure = None
     try:
         if job.only_check:
             training.check([Path(file) for file in job.solver_files], Path(job.out), job.options)
         else:
             _train(job, report, lambda: signals[0] if signals else None)
-    except DivergedError as error:
-        report(failed=Failure.DIVERGED, message=str(error), iteration=error.iteration)
-    except UsageError as error:
-        report(failed=Failure.USAGE, message=str(error))
-    except ClrError as error:
-        report(failed=Failure.ERROR, message=str(error))
-    except Interrupted as interrupted:
-        report(
-            failed=Failure.INTERRUPTED, signal=interrupted.signal_number, message=interrupted.remedy
-        )
-    except OSError as error:
-        message = f"{error.filename or job.out}: {error.strerror or error}"
-        report(failed=Failure.ERROR, message=f"{message}; earlier snapshots are kept")
-    except Exception as error:
-        traceback.print_exc()
-        message = f"{type(error).__name__}: {error}"
-        if isinstance(error, SystemError):  # Caffe has written Python's own error to the log
-            message = "a Python layer cannot be made; add the folder of its module to PYTHONPATH"
-        message += f"\nfull log: {job.out}/{LOG}"
-        report(failed=Failure.ERROR, message=message)
+    except (Exception, Interrupted) as error:
+        failure = _failure(error, job)
+    if not _ends_with_root(job, failed=failure is not None) and failure:
+        report(**failure)
     watch.communicate()
+
+
+def _failure(error: BaseException, job: Job) -> WorkerReport:
+    """The report of an error that ended the training."""
+    match error:
+        case DivergedError():
+            return dict(failed=Failure.DIVERGED, message=str(error), iteration=error.iteration)
+        case UsageError():
+            return dict(failed=Failure.USAGE, message=str(error))
+        case ClrError():
+            return dict(failed=Failure.ERROR, message=str(error))
+        case Interrupted():
+            number, message = error.signal_number, error.remedy
+            return dict(failed=Failure.INTERRUPTED, signal=number, message=message)
+        case OSError():
+            message = f"{error.filename or job.out}: {error.strerror or error}"
+            return dict(failed=Failure.ERROR, message=f"{message}; earlier snapshots are kept")
+    traceback.print_exception(error)
+    message = f"{type(error).__name__}: {error}"
+    if isinstance(error, SystemError):  # Caffe has written Python's own error to the log
+        message = "a Python layer cannot be made; add the folder of its module to PYTHONPATH"
+    return dict(failed=Failure.ERROR, message=f"{message}\nfull log: {job.out}/{LOG}")
+
+
+def _ends_with_root(job: Job, failed: bool) -> bool:
+    """Whether this is one of several ranks, not the root, and ends for the same reason."""
+    try:
+        ranks = join(job.options.mpi)
+    except ClrError:
+        return False
+    return ranks.leave(failed) and not ranks.is_root
 
 
 def _start_watch() -> "subprocess.Popen[bytes]":

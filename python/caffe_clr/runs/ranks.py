@@ -1,0 +1,262 @@
+"""The processes that train one solver together, by MPI: its ranks.
+
+Each rank trains on its own share of the data, with the net's batch size, as each GPU does in
+`caffe train --gpu 0,1`. After each backward pass the ranks average their gradients, so all of
+them keep the same weights. Rank 0, the root, tests, records and takes snapshots.
+"""
+
+import functools
+import os
+import pickle
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from caffe_clr.errors import ClrError, Interrupted, UsageError, counted
+
+_SPIN_SECONDS = 0.1  # how long to ask again at once, which is fastest
+_SLEEP_SECONDS = 0.001
+_GRACE_SECONDS = 5.0  # for the other ranks, once this one is to end
+_LOST = "records and snapshots are kept"
+# what mpirun of Open MPI, that of MPICH, and srun tell: rank, size, rank and size on this machine
+_VARIABLES = (
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
+    ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID"),
+    ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"),
+)
+_LOCAL_SIZES = ("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "SLURM_NTASKS_PER_NODE")
+
+
+@dataclass(frozen=True)
+class Place:
+    """The place of a process among the ranks, as its launcher tells it.
+
+    Attributes:
+        rank: its number, from 0.
+        size: the number of ranks.
+        local_rank: its number among those on this machine.
+        local_size: the number of those on this machine.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+
+    @classmethod
+    def of(cls, mpi: bool) -> Self:
+        """The place of this process; without MPI, it is alone.
+
+        Raises:
+            UsageError: it was not started by mpirun or srun.
+        """
+        if not mpi:
+            return cls()
+        local_size = next((os.environ[name] for name in _LOCAL_SIZES if name in os.environ), "1")
+        for rank, size, local_rank in _VARIABLES:
+            if rank in os.environ and size in os.environ:
+                numbers = (os.environ[rank], os.environ[size], os.environ.get(local_rank, "0"))
+                return cls(*map(int, (*numbers, local_size)))
+        raise UsageError("--mpi: start the command with mpirun, as in `mpirun -n 4 … --mpi`")
+
+
+class Ranks:
+    """A rank, and how it deals with the others; without MPI, the only one.
+
+    Attributes:
+        rank: its number, from 0.
+        size: the number of ranks.
+        stop: returns the number of a signal once this process is to end.
+    """
+
+    def __init__(self, communicator: Any = None) -> None:
+        self._world = communicator
+        if communicator:
+            self._roll_call = communicator.Dup()
+        self.rank: int = communicator.rank if communicator else 0
+        self.size: int = communicator.size if communicator else 1
+        self.stop: Callable[[], int | None] = lambda: None
+
+    @property
+    def is_root(self) -> bool:
+        return self.rank == 0
+
+    def prepare(self, caffe: Any) -> None:
+        """Have the solvers that pycaffe makes next read this rank's share of the data."""
+        if self._world:
+            caffe.set_solver_count(self.size)
+            caffe.set_solver_rank(self.rank)
+            caffe.set_multiprocess(True)
+
+    def share(self, solver: Any) -> None:
+        """Give a solver the root's weights, and have it average its gradients from now on."""
+        if not self._world:
+            return
+        blobs = _parameters(solver.net)
+        for blob in blobs:
+            self._wait(self._world.Ibcast(blob.data))
+        sums = np.empty(sum(blob.count for blob in blobs), np.float32)
+
+        def average() -> None:
+            begin = 0
+            for blob in blobs:
+                sums[begin : begin + blob.count] = blob.diff.ravel()
+                begin += blob.count
+            self._reduce(sums, "SUM")
+            np.divide(sums, np.float32(self.size), out=sums)
+            begin = 0
+            for blob in blobs:
+                blob.diff[...] = sums[begin : begin + blob.count].reshape(blob.diff.shape)
+                begin += blob.count
+
+        solver.add_callback(lambda: None, average)
+
+    def mean(self, values: Sequence[float]) -> list[float]:
+        """The means over all ranks of some values."""
+        sums = np.array(values, np.float64)
+        if self._world:
+            self._reduce(sums, "SUM")
+        return [float(total) for total in sums / self.size]
+
+    def agree(self, number: int | None) -> int | None:
+        """The highest of the numbers that the ranks give; None if none gives any."""
+        highest = np.array([number or 0])
+        if self._world:
+            self._reduce(highest, "MAX")
+        return int(highest[0]) or None
+
+    def together(self, call: Callable[[], Any]) -> Any:
+        """Call a function on every rank, and raise on all what the first one raises.
+
+        Raises:
+            ClrError: names the rank, unless it is the root.
+        """
+        if not self._world:
+            return call()
+        result, error = _outcome(call)
+        for rank, (host, failed) in enumerate(self._gather((socket.gethostname(), error))):
+            if failed:
+                raise type(failed)(f"rank {rank} on {host}: {failed}" if rank else str(failed))
+        return result
+
+    def from_root(self, call: Callable[[], Any]) -> Any:
+        """Call a function on the root; all ranks return what it returns or raise what it raises."""
+        if not self._world:
+            return call()
+        outcome = self._gather(_outcome(call) if self.is_root else None)[0]
+        result, error = outcome
+        if error:
+            raise error
+        return result
+
+    def check_same(self, facts: dict[str, str]) -> None:
+        """Refuse ranks that differ from the root in one of some facts.
+
+        Raises:
+            ClrError: names the fact, the rank and what it has.
+        """
+        if not self._world:
+            return
+        (_, expected), *others = self._gather((socket.gethostname(), facts))
+        for rank, (host, found) in enumerate(others, 1):
+            for name, value in found.items():
+                if value != expected[name]:
+                    raise ClrError(
+                        f"rank {rank} on {host} has another {name} than rank 0: {value}, not"
+                        f" {expected[name]}"
+                    )
+
+    def leave(self, failed: bool) -> bool:
+        """Wait for the others at the end, after a failure only for a few seconds.
+
+        Returns:
+            Whether all have come to their end, for the same reason then.
+        """
+        if not self._world:
+            return True
+        try:
+            self._wait(self._roll_call.Ibarrier(), _GRACE_SECONDS if failed else None)
+        except Interrupted:
+            return False
+        from mpi4py import MPI
+
+        MPI.Finalize()
+        return True
+
+    def _gather(self, value: Any) -> list[Any]:
+        """The values of all ranks."""
+        sent = np.frombuffer(pickle.dumps(value), np.uint8)
+        sizes = np.empty(self.size, np.int64)
+        self._wait(self._world.Iallgather(np.array([sent.size], np.int64), sizes))
+        ends = np.cumsum(sizes)
+        received = np.empty(ends[-1], np.uint8)
+        self._wait(self._world.Iallgatherv(sent, (received, sizes.tolist())))
+        return [pickle.loads(part.tobytes()) for part in np.split(received, ends[:-1])]
+
+    def _reduce(self, values: Any, operation: str) -> None:
+        """Set values to their sum, or maximum, over all ranks."""
+        from mpi4py import MPI
+
+        self._wait(self._world.Iallreduce(MPI.IN_PLACE, values, getattr(MPI, operation)))
+
+    def _wait(self, request: Any, seconds: float | None = None) -> None:
+        """Wait for the other ranks, but only for a few seconds once this one is to end.
+
+        Raises:
+            Interrupted: they did not come.
+        """
+        began = time.monotonic()
+        end = began + seconds if seconds else None
+        while not request.Test():
+            now = time.monotonic()
+            if end is None and self.stop():
+                end = now + _GRACE_SECONDS
+            if end is not None and now >= end:
+                raise Interrupted(self.stop() or 15, _LOST)
+            if now - began < _SPIN_SECONDS:
+                os.sched_yield()
+            else:
+                time.sleep(_SLEEP_SECONDS)
+
+
+@functools.cache
+def join(mpi: bool) -> Ranks:
+    """This process among its ranks; without MPI, alone.
+
+    Raises:
+        ClrError: mpi4py is missing, or finds no MPI.
+    """
+    if not mpi:
+        return Ranks()
+    try:
+        import mpi4py
+
+        mpi4py.rc.finalize = False  # it would wait for ranks that have failed
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        raise ClrError(f"--mpi needs mpi4py and an MPI: {error}; pip install mpi4py") from None
+    started = Place.of(mpi).size
+    if MPI.COMM_WORLD.size != started:
+        raise ClrError(
+            f"--mpi: mpirun has started {counted(started, 'rank')}, but mpi4py finds"
+            f" {MPI.COMM_WORLD.size}; it uses {MPI.Get_library_version().split(',')[0].strip()}:"
+            " use the mpirun of that"
+        )
+    return Ranks(MPI.COMM_WORLD)
+
+
+def _outcome(call: Callable[[], Any]) -> tuple[Any, ClrError | None]:
+    try:
+        return call(), None
+    except ClrError as error:
+        return None, error
+
+
+def _parameters(net: Any) -> list[Any]:
+    """The parameters of a net, shared ones once."""
+    blobs = {blob.diff.ctypes.data: blob for layer in net.params.values() for blob in layer}
+    return list(blobs.values())
