@@ -232,6 +232,8 @@ def join(mpi: bool) -> Ranks:
     """
     if not mpi:
         return Ranks()
+    # MPICH would read the memory of other ranks, which containers forbid
+    os.environ.setdefault("MPIR_CVAR_CH4_CMA_ENABLE", "0")
     try:
         import mpi4py
 
