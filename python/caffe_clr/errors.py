@@ -16,9 +16,16 @@ def command(arguments: str) -> str:
 
 
 class ClrError(Exception):
-    """A run that failed: what was wrong, where, and what to do about it."""
+    """A run that failed: what was wrong, where, and what to do about it.
+
+    Attributes:
+        exit_status: that of the command.
+        signal_number: the signal by which the command ends instead, if any. mpirun then ends
+            the other ranks, which the one of MPICH does not after an exit status.
+    """
 
     exit_status = 1
+    signal_number: int | None = None
 
 
 class UsageError(ClrError):

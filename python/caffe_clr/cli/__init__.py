@@ -32,7 +32,7 @@ def main() -> None:
     try:
         app()
     except ClrError as error:
-        _fail(str(error), error.exit_status)
+        _fail(str(error), error.exit_status, error.signal_number)
     except Interrupted as interrupted:
         _fail(f"interrupted; {interrupted.remedy}", interrupted.exit_status)
     except OSError as error:
@@ -45,7 +45,10 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise Interrupted(number)
 
 
-def _fail(message: str, exit_status: int) -> None:
+def _fail(message: str, exit_status: int, signal_number: int | None = None) -> None:
     errors.print("error:", end=" ", style="bold red")
     errors.print(message, soft_wrap=True)
+    if signal_number:
+        signal.signal(signal_number, signal.SIG_DFL)
+        signal.raise_signal(signal_number)
     sys.exit(exit_status)

@@ -85,7 +85,7 @@ def show_training(
                 with suppress(OSError):  # a full disk is what it may be about
                     _show_run(folder, metric, options.plot_format, console)
             if isinstance(error, DiedError) and has_begun:
-                raise DiedError(f"{error}\n{go_on}") from None
+                raise _with(error, f"{error}\n{go_on}") from None
             raise
         shown.update(task, completed=planned.stages[-1].max_iter)
     _show_run(folder, metric, options.plot_format, console)
@@ -99,11 +99,18 @@ def _follow(solver_files: Sequence[Path], options: TrainingOptions, place: Place
         jobs.run(Job(files, folder, options, threads=jobs.threads_of_rank(place)))
     except ClrError as error:
         where = f"rank {place.rank} on {socket.gethostname()}"
-        raise type(error)(f"{where}: {error}") from None
+        raise _with(error, f"{where}: {error}") from None
     except Interrupted as interrupted:
         shutil.rmtree(folder)
         sys.exit(interrupted.exit_status)
     shutil.rmtree(folder)
+
+
+def _with(error: ClrError, message: str) -> ClrError:
+    """The same error with another message."""
+    same = type(error)(message)
+    same.signal_number = error.signal_number
+    return same
 
 
 def _shared(solver: SolverFile, ranks: int) -> str:

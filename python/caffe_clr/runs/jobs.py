@@ -123,7 +123,12 @@ class Processes:
                     on_report(report)
         if self._ended is not None and process.returncode == -self._ended:
             raise Interrupted(self._ended, KEPT)  # before it could listen
-        _raise_failure(failure, process.returncode, log, before)
+        try:
+            _raise_failure(failure, process.returncode, log, before)
+        except ClrError as error:
+            if job.options.mpi and failure.get("alone", True):
+                error.signal_number = signal.SIGTERM
+            raise
 
     @contextmanager
     def _process(self, job: Job, log: TextIO) -> Iterator[subprocess.Popen[str]]:

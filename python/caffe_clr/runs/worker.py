@@ -15,7 +15,7 @@ from typing import Any
 from caffe_clr.errors import ClrError, DivergedError, Interrupted, UsageError
 from caffe_clr.runs import training
 from caffe_clr.runs.jobs import LOG, Failure, Job, WorkerReport
-from caffe_clr.runs.ranks import join
+from caffe_clr.runs.ranks import Ranks, join
 from caffe_clr.runs.stage import Progress
 
 _REPORT_SECONDS = 0.1
@@ -49,8 +49,9 @@ def main() -> None:
             _train(job, report, lambda: signals[0] if signals else None)
     except (Exception, Interrupted) as error:
         failure = _failure(error, job)
-    if not _ends_with_root(job, failed=failure is not None) and failure:
-        report(**failure)
+    ranks, together = _leave(job, failed=failure is not None)
+    if failure and (ranks.is_root or not together):
+        report(**failure, alone=not together)
     watch.communicate()
 
 
@@ -76,13 +77,13 @@ def _failure(error: BaseException, job: Job) -> WorkerReport:
     return dict(failed=Failure.ERROR, message=f"{message}\nfull log: {job.out}/{LOG}")
 
 
-def _ends_with_root(job: Job, failed: bool) -> bool:
-    """Whether this is one of several ranks, not the root, and ends for the same reason."""
+def _leave(job: Job, failed: bool) -> tuple[Ranks, bool]:
+    """This rank, and whether all ranks have come to their end, for the same reason then."""
     try:
         ranks = join(job.options.mpi)
     except ClrError:
-        return False
-    return ranks.leave(failed) and not ranks.is_root
+        return Ranks(), False
+    return ranks, ranks.leave(failed)
 
 
 def _start_watch() -> "subprocess.Popen[bytes]":
