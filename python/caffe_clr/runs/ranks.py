@@ -80,6 +80,7 @@ class Ranks:
         self.rank: int = communicator.rank if communicator else 0
         self.size: int = communicator.size if communicator else 1
         self.stop: Callable[[], int | None] = lambda: None
+        self._is_deserted = False
 
     @property
     def is_root(self) -> bool:
@@ -178,6 +179,8 @@ class Ranks:
         """
         if not self._world:
             return True
+        if self._is_deserted:
+            return False
         try:
             self._wait(self._roll_call.Ibarrier(), _GRACE_SECONDS if failed else None)
         except Interrupted:
@@ -216,6 +219,7 @@ class Ranks:
             if end is None and self.stop():
                 end = now + _GRACE_SECONDS
             if end is not None and now >= end:
+                self._is_deserted = True
                 raise Interrupted(self.stop() or 15, _LOST)
             if now - began < _SPIN_SECONDS:
                 os.sched_yield()
