@@ -501,7 +501,7 @@ def shown(solver_file: Path, given_epochs: float, images: int | None = None, ran
 
 def test_what_is_shown_is_for_a_solver_prototxt(solver_file: Path) -> None:
     assert shown(solver_file, 4, 50_000, 25) == (
-        "# iterations per epoch: 500 (50,000 images, batches of 4, 25 GPUs)\n"
+        "# iterations per epoch: 500 (50,000 images, batches of 4, 25 ranks)\n"
         "stepsize: 2000   # 4 epochs of 500 iterations\n"
         "max_iter: 12000   # 3 cycles of 4000; 16000 for 4, 24000 for 6\n"
     )
