@@ -13,6 +13,7 @@ from pathlib import Path
 import h5py
 import lmdb
 import numpy as np
+import plyvel
 import pytest
 
 from caffe_clr import prototxt
@@ -25,6 +26,7 @@ BATCH = 24  # of all ranks together
 IMAGES = 180  # which it does not divide
 DATA = {
     "LMDB": 'type: "Data" data_param { source: "data" batch_size: %d backend: LMDB }',
+    "LevelDB": 'type: "Data" data_param { source: "leveldb" batch_size: %d }',
     "HDF5": 'type: "HDF5Data" hdf5_data_param { source: "data.txt" batch_size: %d }',
 }
 NET = """
@@ -133,7 +135,8 @@ def test_ranks_train_as_one_process_does_with_all_of_their_images(
     run_cli("train", write("one", 1, data, **solver), "--out", "one")
     assert mpirun(ranks, write("many", ranks, data, **solver), "--out", "many").wait() == 0
     log = Path("mpirun.log").read_text()
-    assert f"{ranks} ranks, each with batches of {BATCH // ranks}: {BATCH} images" in log
+    images = 2 * BATCH if "iter_size: 2" in solver.get("fields", "") else BATCH
+    assert f"{ranks} ranks, each with batches of {BATCH // ranks}: {images} images" in log
     for expected, found in zip(weights("one"), weights("many"), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
     for one, many in zip(rows("one"), rows("many"), strict=True):
@@ -216,6 +219,26 @@ def test_a_rank_without_the_solver_is_named(folder: Path) -> None:
     assert done.returncode == 1
     assert re.search(r"error: rank 1 on \S+: solver.prototxt: cannot be read: ", done.stderr)
     assert done.stderr.count("error:") == 1
+
+
+def test_a_root_that_cannot_begin_ends_the_others(mpirun: Mpirun) -> None:
+    assert mpirun(2, "missing.prototxt").wait(60) != 0
+    log = Path("mpirun.log").read_text()
+    assert "error: missing.prototxt: cannot be read: " in log
+    assert log.count("error:") == 1
+
+
+def test_leveldb_is_refused_since_one_process_can_read_it(mpirun: Mpirun) -> None:
+    with lmdb.open("data") as data, data.begin() as records:
+        leveldb = plyvel.DB("leveldb", create_if_missing=True)
+        for key, value in records.cursor():
+            leveldb.put(key, value)
+        leveldb.close()
+    solver = write("solver", 2, "LevelDB")
+    assert mpirun(2, solver, "--out", "run").wait() == 1
+    log = Path("mpirun.log").read_text()
+    assert "only one process at a time can read the LevelDB leveldb; convert it to LMDB" in log
+    assert log.count("error:") == 1
 
 
 def test_a_loss_that_diverges_ends_all_ranks(mpirun: Mpirun) -> None:

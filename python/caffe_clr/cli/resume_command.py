@@ -10,7 +10,7 @@ from pathlib import Path
 _VARIABLES = ("CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "PYTHONPATH")
 
 
-def continuation(out: Path | None = None, resume: bool = False, ranks: int = 1) -> str:
+def continuation(out: Path | None = None, resume: bool = False, ranks: int | None = None) -> str:
     """Say with which command to continue: this one, in the same folder.
 
     It names the program as the user called it, and the variables that may be set for this
@@ -19,7 +19,7 @@ def continuation(out: Path | None = None, resume: bool = False, ranks: int = 1) 
     Args:
         out: the folder to add as --out.
         resume: whether to add --resume.
-        ranks: the number of ranks that mpirun is to start.
+        ranks: the number of ranks that mpirun is to start; None to start it without.
     """
     added = [*(["--out", str(out)] if out else []), *(["--resume"] if resume else [])]
     variables = [
@@ -27,7 +27,7 @@ def continuation(out: Path | None = None, resume: bool = False, ranks: int = 1) 
     ]
     arguments = sys.argv[1:]
     end = arguments.index("--") if "--" in arguments else len(arguments)
-    launcher = ["mpirun", "-n", str(ranks)] if ranks > 1 else []
+    launcher = ["mpirun", "-n", str(ranks)] if ranks else []
     words = [*launcher, *_program(), *arguments[:end], *added, *arguments[end:]]
     return f"continue with: {' '.join([*variables, shlex.join(words)])}"
 

@@ -2,12 +2,13 @@
 
 import math
 import shutil
+import signal
 import socket
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from caffe_clr.runs.history import History
 from caffe_clr.runs.jobs import KEPT, Job, WorkerReport
 from caffe_clr.runs.metrics import Metric
 from caffe_clr.runs.options import PlotFormat, TrainingOptions
+from caffe_clr.runs.planning import Plan
 from caffe_clr.runs.ranks import Place
 
 _TOLD_SECONDS = 60  # from line to line where a bar cannot be redrawn
@@ -43,23 +45,16 @@ def show_training(
         _follow(solver_files, options, place)
         return
     named = out is not None
-    if out is None and options.resume:
-        out = run_folder.newest_folder(solver_files)
-    if out is not None:
-        if options.resume and not run_folder.is_run(out):
-            raise UsageError(f"--resume: there is no run in {out} to resume")
-        run_folder.check_new(out, options.resume)
-    if options.tensorboard:
-        event_files.check()
-    with reading(console):
-        planned = planning.plan(solver_files, out, options)
+    with _ending_ranks(options.mpi):
+        planned = _planned(solver_files, out, options, console)
     if options.mpi:
         console.print(_shared(planned.solvers[0], place.size), soft_wrap=True)
     warn(planned.warnings, console)
     folder = planned.folder
     threads = jobs.threads_of_rank(place) if options.mpi else None
     job = Job(tuple(map(str, solver_files)), str(folder), options, threads=threads)
-    go_on = continuation(None if named else folder, not options.resume, place.size)
+    ranks = place.size if options.mpi else None
+    go_on = continuation(None if named else folder, not options.resume, ranks)
     metric = metrics.metric_of(planned.solvers[-1])
     # a line of stages is too long for a bar
     with progress(console, bar=len(planned.stages) == 1) as shown:
@@ -119,7 +114,33 @@ def _shared(solver: SolverFile, ranks: int) -> str:
     batch = data_layers.batch_size(layer) if layer else None
     if batch is None:
         return f"{ranks} ranks, each with the batches of the net"
-    return f"{ranks} ranks, each with batches of {batch:,}: {batch * ranks:,} images an iteration"
+    images = batch * ranks * solver.parameter.iter_size
+    return f"{ranks} ranks, each with batches of {batch:,}: {images:,} images an iteration"
+
+
+def _planned(
+    solver_files: Sequence[Path], out: Path | None, options: TrainingOptions, console: Console
+) -> Plan:
+    if out is None and options.resume:
+        out = run_folder.newest_folder(solver_files)
+    if out is not None:
+        if options.resume and not run_folder.is_run(out):
+            raise UsageError(f"--resume: there is no run in {out} to resume")
+        run_folder.check_new(out, options.resume)
+    if options.tensorboard:
+        event_files.check()
+    with reading(console):
+        return planning.plan(solver_files, out, options)
+
+
+@contextmanager
+def _ending_ranks(mpi: bool) -> Iterator[None]:
+    """Have an error end the other ranks, which wait for this one."""
+    try:
+        yield
+    except ClrError as error:
+        error.signal_number = signal.SIGTERM if mpi else None
+        raise
 
 
 def plot_runs(

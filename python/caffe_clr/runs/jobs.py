@@ -218,7 +218,8 @@ def threads(jobs: int) -> int | None:
 
 def threads_of_rank(place: Place) -> int:
     """The number of threads for each of the ranks on this machine."""
-    return max(1, min(processors.count(), (os.cpu_count() or 1) // place.local_size))
+    granted = min(os.cpu_count() or 1, processors.granted())
+    return int(max(1, min(processors.affine(), granted // place.local_size)))
 
 
 def _failure(future: "Future[None]") -> ClrError | None:

@@ -8,11 +8,12 @@ them keep the same weights. Rank 0, the root, tests, records and takes snapshots
 import functools
 import os
 import pickle
+import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import numpy as np
 
@@ -20,14 +21,13 @@ from caffe_clr.errors import ClrError, Interrupted, UsageError, counted
 
 _SPIN_SECONDS = 0.1  # how long to ask again at once, which is fastest
 _SLEEP_SECONDS = 0.001
-_GRACE_SECONDS = 5.0  # for the other ranks, once this one is to end
+_GRACE_SECONDS = 15.0  # for the other ranks, once this one is to end
+_ROLL_CALL_SECONDS = 5.0  # for them to fail as well
 _LOST = "records and snapshots are kept"
-# what mpirun of Open MPI, that of MPICH, and srun tell: rank, size, rank and size on this machine
-_VARIABLES = (
-    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
-    ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID"),
-    ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"),
-)
+# what mpirun of Open MPI, that of MPICH, and srun tell; the last two are of this machine
+_RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID")
+_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_NTASKS")
+_LOCAL_RANKS = ("OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID")
 _LOCAL_SIZES = ("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "SLURM_NTASKS_PER_NODE")
 
 
@@ -56,12 +56,10 @@ class Place:
         """
         if not mpi:
             return cls()
-        local_size = next((os.environ[name] for name in _LOCAL_SIZES if name in os.environ), "1")
-        for rank, size, local_rank in _VARIABLES:
-            if rank in os.environ and size in os.environ:
-                numbers = (os.environ[rank], os.environ[size], os.environ.get(local_rank, "0"))
-                return cls(*map(int, (*numbers, local_size)))
-        raise UsageError("--mpi: start the command with mpirun, as in `mpirun -n 4 … --mpi`")
+        rank, size = _first(_RANKS), _first(_SIZES)
+        if rank is None or size is None:
+            raise UsageError("--mpi: start the command with mpirun, as in `mpirun -n 4 … --mpi`")
+        return cls(rank, size, _first(_LOCAL_RANKS) or 0, _first(_LOCAL_SIZES) or 1)
 
 
 class Ranks:
@@ -76,7 +74,10 @@ class Ranks:
     def __init__(self, communicator: Any = None) -> None:
         self._world = communicator
         if communicator:
+            from mpi4py import MPI
+
             self._roll_call = communicator.Dup()
+            self._error = MPI.Exception
         self.rank: int = communicator.rank if communicator else 0
         self.size: int = communicator.size if communicator else 1
         self.stop: Callable[[], int | None] = lambda: None
@@ -182,7 +183,7 @@ class Ranks:
         if self._is_deserted:
             return False
         try:
-            self._wait(self._roll_call.Ibarrier(), _GRACE_SECONDS if failed else None)
+            self._wait(self._roll_call.Ibarrier(), _ROLL_CALL_SECONDS if failed else None)
         except Interrupted:
             return False
         from mpi4py import MPI
@@ -210,21 +211,30 @@ class Ranks:
         """Wait for the other ranks, but only for a few seconds once this one is to end.
 
         Raises:
-            Interrupted: they did not come.
+            Interrupted: they did not come, or one is lost.
         """
         began = time.monotonic()
         end = began + seconds if seconds else None
-        while not request.Test():
+        while not self._is_done(request):
             now = time.monotonic()
             if end is None and self.stop():
                 end = now + _GRACE_SECONDS
             if end is not None and now >= end:
-                self._is_deserted = True
-                raise Interrupted(self.stop() or 15, _LOST)
+                self._desert()
             if now - began < _SPIN_SECONDS:
                 os.sched_yield()
             else:
                 time.sleep(_SLEEP_SECONDS)
+
+    def _is_done(self, request: Any) -> bool:
+        try:
+            return bool(request.Test())
+        except self._error:
+            self._desert()
+
+    def _desert(self) -> NoReturn:
+        self._is_deserted = True
+        raise Interrupted(self.stop() or signal.SIGTERM, _LOST)
 
 
 @functools.cache
@@ -264,5 +274,10 @@ def _outcome(call: Callable[[], Any]) -> tuple[Any, ClrError | None]:
 
 def _parameters(net: Any) -> list[Any]:
     """The parameters of a net, shared ones once."""
-    blobs = {blob.diff.ctypes.data: blob for layer in net.params.values() for blob in layer}
+    blobs = {blob.diff.ctypes.data: blob for layer in net.layers for blob in layer.blobs}
     return list(blobs.values())
+
+
+def _first(names: Sequence[str]) -> int | None:
+    """The number in the first of these variables that is set."""
+    return next((int(os.environ[name]) for name in names if name in os.environ), None)

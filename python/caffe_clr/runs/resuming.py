@@ -13,6 +13,7 @@ from caffe_clr.preflight import data_layers
 from caffe_clr.prototxt import Net
 
 _READING = (*("Data", "HDF5Data", "ImageData", "WindowData"), "Python")
+_SHARED = ("Data", "HDF5Data")  # of which each rank reads only its part
 _MOST_VALUES = 2 * 10**10  # that are read again; a matter of a minute
 
 
@@ -64,7 +65,8 @@ def _to_skip(layer: Any, batches: int, most: int, is_training: bool, ranks: int)
     images, batch_size = _size(layer)
     if not images or not batch_size:
         return (batches, "") if batches <= most else (0, "starts again at the first example")
-    batch_size *= ranks
+    if layer.type in _SHARED:
+        batch_size *= ranks
     if _is_random(layer, is_training):
         if batches <= most:
             return batches, ""

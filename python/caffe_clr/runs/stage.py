@@ -95,6 +95,7 @@ class Stage:
                 self._test(stop)
             number = self._ranks.agree(stop())
             if number:
+                self._ranks.stop = lambda: None  # all wait for the snapshot
                 self._snapshot()
                 raise Interrupted(number, f"iteration {self.iteration} is saved in a snapshot")
             if self.iteration >= self._parameter.max_iter:

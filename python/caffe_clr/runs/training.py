@@ -9,8 +9,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from caffe_clr.errors import ClrError, DivergedError
+from caffe_clr.errors import ClrError, DivergedError, counted
 from caffe_clr.preflight import data_layers
+from caffe_clr.prototxt import Net
 from caffe_clr.runs import event_files, metrics, planning, run_writer, solvers
 from caffe_clr.runs.history import History
 from caffe_clr.runs.options import DEFAULTS, TrainingOptions
@@ -63,7 +64,8 @@ def train(
     options = _on_this_rank(options)
     planned = ranks.together(lambda: _checked_plan(files, out, options))
     about = _about(files, planned, options, ranks)
-    ranks.check_same(_facts(planned, about))
+    if options.mpi:
+        ranks.check_same(_facts(planned, about))
     with ExitStack() as opened:
         run: RunWriter | None = None
 
@@ -113,8 +115,23 @@ def check(solver_files: Sequence[Path], out: Path, options: TrainingOptions = DE
 def _checked_plan(files: Sequence[Path], out: Path | None, options: TrainingOptions) -> Plan:
     planned = planning.plan(files, out, options)
     _check_caffe(planned, options)
-    join(options.mpi).prepare(solvers.import_caffe())
+    ranks = join(options.mpi)
+    if ranks.size > 1:
+        for solver in planned.solvers:
+            _check_shared(solver.train_net)
+    ranks.prepare(solvers.import_caffe())
     return planned
+
+
+def _check_shared(net: Net) -> None:
+    """Refuse data that only one process can read at a time."""
+    for layer in net.parameter.layer:
+        data = layer.data_param
+        if layer.type == "Data" and data.backend == data.DB.Value("LEVELDB"):
+            raise ClrError(
+                f'{net.name}: layer "{layer.name}": only one process at a time can read the'
+                f" LevelDB {data.source}; convert it to LMDB"
+            )
 
 
 def _check_caffe(planned: Plan, options: TrainingOptions) -> None:
@@ -155,6 +172,7 @@ def _facts(planned: Plan, about: dict[str, Any]) -> dict[str, str]:
         "version of caffe-clr": metadata.version("caffe-clr"),
         "version of Caffe": str(solvers.import_caffe().__version__),
         "solver": ", ".join(stages),
+        "--snapshot-cycles": str(about["snapshot_cycles"]),
         **{key: ", ".join(about[key]) for key in DIGESTS},
     }
 
@@ -222,7 +240,8 @@ def _digest(message: Any) -> str:
 def _changes(folder: Path, begun: dict[str, Any], about: dict[str, Any]) -> list[str]:
     """A message for each change, besides the solvers, that makes the result differ."""
     names = {"gpu": "--gpu", "threads": "OMP_NUM_THREADS", "ranks": "ranks"}
-    begun = {"ranks": 1, **begun}  # what a run of an earlier release had
+    if begun:
+        begun = {"ranks": 1, **begun}  # what a run of an earlier release had
     changed = [
         f"{folder}: the {key.removesuffix('s')} of stage {number} has changed since the run"
         " started; the result will differ from an uninterrupted run"
@@ -244,7 +263,7 @@ def _given(name: str, value: object) -> str:
     if value is None:
         return f"no {name}" if name.isupper() else "the CPU"
     if name == "ranks":
-        return f"{value} {name}"
+        return counted(int(str(value)), "rank")
     return f"{name} {value}" if name.startswith("--") else f"{name}={value}"
 
 
