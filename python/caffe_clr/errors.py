@@ -3,6 +3,7 @@
 import os
 
 AGAIN = "run the same command again"
+KEPT = "records and snapshots are kept"
 
 
 def counted(number: int, noun: str) -> str:

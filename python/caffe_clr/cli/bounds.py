@@ -11,13 +11,12 @@ from rich.table import Table
 from caffe_clr import prototxt
 from caffe_clr.cli.console import progress, resumable, warn
 from caffe_clr.cli.resume_command import continuation
-from caffe_clr.errors import ClrError, UsageError
+from caffe_clr.errors import KEPT, ClrError, UsageError
 from caffe_clr.method import curves, new_solver, plots
 from caffe_clr.method.range_test import range_test
 from caffe_clr.method.results import RangeTest
 from caffe_clr.method.sweeps import Options
 from caffe_clr.runs import run_folder
-from caffe_clr.runs.jobs import KEPT
 
 _ELEMENT = re.compile(r"\[\d+\]$")  # of a vector
 

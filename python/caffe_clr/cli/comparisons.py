@@ -9,11 +9,11 @@ from rich.table import Table
 
 from caffe_clr.cli.console import progress, reading, resumable, warn
 from caffe_clr.cli.resume_command import continuation
+from caffe_clr.errors import KEPT
 from caffe_clr.method import comparison, plots
 from caffe_clr.method.comparison import Options, TableLine
 from caffe_clr.method.results import Entry
 from caffe_clr.runs import planning
-from caffe_clr.runs.jobs import KEPT
 from caffe_clr.runs.metrics import Metric
 
 

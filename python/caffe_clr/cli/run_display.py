@@ -18,13 +18,13 @@ from caffe_clr import policies
 from caffe_clr.cli.console import progress, reading, warn
 from caffe_clr.cli.resume_command import continuation
 from caffe_clr.cli.training_options import check_picture
-from caffe_clr.errors import AGAIN, ClrError, DiedError, Interrupted, UsageError
+from caffe_clr.errors import AGAIN, KEPT, ClrError, DiedError, Interrupted, UsageError
 from caffe_clr.method import comparison, plots
 from caffe_clr.preflight import data_layers
 from caffe_clr.prototxt import SolverFile
 from caffe_clr.runs import event_files, jobs, metrics, planning, run_folder
 from caffe_clr.runs.history import History
-from caffe_clr.runs.jobs import KEPT, Job, WorkerReport
+from caffe_clr.runs.jobs import Job, WorkerReport
 from caffe_clr.runs.metrics import Metric
 from caffe_clr.runs.options import PlotFormat, TrainingOptions
 from caffe_clr.runs.planning import Plan
@@ -51,8 +51,7 @@ def show_training(
         console.print(_shared(planned.solvers[0], place.size), soft_wrap=True)
     warn(planned.warnings, console)
     folder = planned.folder
-    threads = jobs.threads_of_rank(place) if options.mpi else None
-    job = Job(tuple(map(str, solver_files)), str(folder), options, threads=threads)
+    job = Job(tuple(map(str, solver_files)), str(folder), options)
     ranks = place.size if options.mpi else None
     go_on = continuation(None if named else folder, not options.resume, ranks)
     metric = metrics.metric_of(planned.solvers[-1])
@@ -91,7 +90,7 @@ def _follow(solver_files: Sequence[Path], options: TrainingOptions, place: Place
     files = tuple(str(file) for file in solver_files)
     folder = tempfile.mkdtemp(prefix=f"caffe-clr-rank-{place.rank}-")
     try:
-        jobs.run(Job(files, folder, options, threads=jobs.threads_of_rank(place)))
+        jobs.run(Job(files, folder, options))
     except ClrError as error:
         where = f"rank {place.rank} on {socket.gethostname()}"
         raise _with(error, f"{where}: {error}") from None

@@ -20,7 +20,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self, TextIO
 
-from caffe_clr.errors import ClrError, DiedError, DivergedError, Interrupted, UsageError
+from caffe_clr.errors import KEPT, ClrError, DiedError, DivergedError, Interrupted, UsageError
 from caffe_clr.runs import run_folder
 from caffe_clr.runs.options import DEFAULTS, TrainingOptions
 from caffe_clr.runs.ranks import Place
@@ -36,7 +36,6 @@ _SIGNALS = {
 _LAST_BYTES = 10_000  # of the log, in which its last line is looked for
 _NOT_WRITTEN = "SerializeToOstream"  # in the check of io.cpp on a snapshot
 _WAIT_SECONDS = 0.2
-KEPT = "records and snapshots are kept"
 
 
 @dataclass(frozen=True)
@@ -216,8 +215,9 @@ def threads(jobs: int) -> int | None:
     return max(1, usable // jobs)
 
 
-def threads_of_rank(place: Place) -> int:
+def _threads_of_rank() -> int:
     """The number of threads for each of the ranks on this machine."""
+    place = Place.of(mpi=True)
     granted = min(os.cpu_count() or 1, processors.granted())
     return int(max(1, min(processors.affine(), granted // place.local_size)))
 
@@ -284,7 +284,7 @@ def _dask(scheduler: str) -> Iterator[Executor]:
 
 def _environment(job: Job) -> dict[str, str]:
     environment = {**os.environ, "GLOG_minloglevel": "0", "GLOG_logtostderr": "1"}
-    number = job.threads or threads(1)
+    number = job.threads or (_threads_of_rank() if job.options.mpi else threads(1))
     if number is not None:
         environment.setdefault("OMP_NUM_THREADS", str(number))
     return environment

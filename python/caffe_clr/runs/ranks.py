@@ -17,13 +17,12 @@ from typing import Any, NoReturn, Self
 
 import numpy as np
 
-from caffe_clr.errors import ClrError, Interrupted, UsageError, counted
+from caffe_clr.errors import KEPT, ClrError, Interrupted, UsageError, counted
 
 _SPIN_SECONDS = 0.1  # how long to ask again at once, which is fastest
 _SLEEP_SECONDS = 0.001
 _GRACE_SECONDS = 15.0  # for the other ranks, once this one is to end
 _ROLL_CALL_SECONDS = 5.0  # for them to fail as well
-_LOST = "records and snapshots are kept"
 # what mpirun of Open MPI, that of MPICH, and srun tell; the last two are of this machine
 _RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID")
 _SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_NTASKS")
@@ -71,15 +70,13 @@ class Ranks:
         stop: returns the number of a signal once this process is to end.
     """
 
-    def __init__(self, communicator: Any = None) -> None:
-        self._world = communicator
-        if communicator:
-            from mpi4py import MPI
-
-            self._roll_call = communicator.Dup()
-            self._error = MPI.Exception
-        self.rank: int = communicator.rank if communicator else 0
-        self.size: int = communicator.size if communicator else 1
+    def __init__(self, mpi: Any = None) -> None:
+        self._mpi = mpi  # the module mpi4py.MPI
+        self._world: Any = mpi.COMM_WORLD if mpi else None
+        if mpi:
+            self._roll_call = mpi.COMM_WORLD.Dup()
+        self.rank: int = mpi.COMM_WORLD.rank if mpi else 0
+        self.size: int = mpi.COMM_WORLD.size if mpi else 1
         self.stop: Callable[[], int | None] = lambda: None
         self._is_deserted = False
 
@@ -149,20 +146,17 @@ class Ranks:
         """Call a function on the root; all ranks return what it returns or raise what it raises."""
         if not self._world:
             return call()
-        outcome = self._gather(_outcome(call) if self.is_root else None)[0]
-        result, error = outcome
+        result, error = self._gather(_outcome(call) if self.is_root else None)[0]
         if error:
             raise error
         return result
 
     def check_same(self, facts: dict[str, str]) -> None:
-        """Refuse ranks that differ from the root in one of some facts.
+        """Refuse ranks, by MPI, that differ from the root in one of some facts.
 
         Raises:
             ClrError: names the fact, the rank and what it has.
         """
-        if not self._world:
-            return
         (_, expected), *others = self._gather((socket.gethostname(), facts))
         for rank, (host, found) in enumerate(others, 1):
             for name, value in found.items():
@@ -186,9 +180,7 @@ class Ranks:
             self._wait(self._roll_call.Ibarrier(), _ROLL_CALL_SECONDS if failed else None)
         except Interrupted:
             return False
-        from mpi4py import MPI
-
-        MPI.Finalize()
+        self._mpi.Finalize()
         return True
 
     def _gather(self, value: Any) -> list[Any]:
@@ -203,9 +195,8 @@ class Ranks:
 
     def _reduce(self, values: Any, operation: str) -> None:
         """Set values to their sum, or maximum, over all ranks."""
-        from mpi4py import MPI
-
-        self._wait(self._world.Iallreduce(MPI.IN_PLACE, values, getattr(MPI, operation)))
+        how = getattr(self._mpi, operation)
+        self._wait(self._world.Iallreduce(self._mpi.IN_PLACE, values, how))
 
     def _wait(self, request: Any, seconds: float | None = None) -> None:
         """Wait for the other ranks, but only for a few seconds once this one is to end.
@@ -229,12 +220,12 @@ class Ranks:
     def _is_done(self, request: Any) -> bool:
         try:
             return bool(request.Test())
-        except self._error:
+        except self._mpi.Exception:
             self._desert()
 
     def _desert(self) -> NoReturn:
         self._is_deserted = True
-        raise Interrupted(self.stop() or signal.SIGTERM, _LOST)
+        raise Interrupted(self.stop() or signal.SIGTERM, KEPT)
 
 
 @functools.cache
@@ -262,7 +253,7 @@ def join(mpi: bool) -> Ranks:
             f" {MPI.COMM_WORLD.size}; it uses {MPI.Get_library_version().split(',')[0].strip()}:"
             " use the mpirun of that"
         )
-    return Ranks(MPI.COMM_WORLD)
+    return Ranks(MPI)
 
 
 def _outcome(call: Callable[[], Any]) -> tuple[Any, ClrError | None]:

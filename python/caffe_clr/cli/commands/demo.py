@@ -11,7 +11,7 @@ from caffe_clr import locations
 from caffe_clr.cli.app import TRAINING, app
 from caffe_clr.cli.commands.building import build
 from caffe_clr.cli.console import console
-from caffe_clr.errors import AGAIN, ClrError, Interrupted
+from caffe_clr.errors import AGAIN, KEPT, ClrError, Interrupted
 from caffe_clr.system import installed_caffe, processors
 
 _MODEL = Path("models/digits")
@@ -42,7 +42,6 @@ def _run(out: Path) -> None:
     A demo that was interrupted in `out` is resumed, as comparisons are.
     """
     from caffe_clr.experiments import datasets
-    from caffe_clr.runs.jobs import KEPT
 
     out.mkdir(parents=True, exist_ok=True)
     _enter_model_root(out)
