@@ -499,7 +499,10 @@ def test_data_is_written_into_no_file(run_cli: Run, tmp_path: Path) -> None:
         (["--iterations", "0"], "0 iterations are too few"),
         (["--iterations", "50", "--seed", "4294967296"], "less than or equal to 4294967295"),
         (["--iterations", "50", "--seed", "4294967295", "--seeds", "2"], "give a smaller --seed"),
-        (["--iterations", "50", "--gpu", "2147483648"], "less than or equal to 2147483647"),
+        (["--iterations", "50", "--gpu", "2147483648"], "give the number of a GPU"),
+        (["--iterations", "50", "--gpu", "-1"], "give the number of a GPU"),
+        (["--gpu", "0,1"], "to train on 2, start as many by MPI: mpirun -n 2 … --gpu 0 --mpi"),
+        (["--gpu", "2,5"], "by MPI: CUDA_VISIBLE_DEVICES=2,5 mpirun -n 2 … --gpu 0 --mpi"),
     ],
 )
 def test_an_option_beyond_its_type_is_refused(

@@ -20,8 +20,9 @@ from matplotlib.figure import Figure
 
 from caffe_clr import policies, prototxt
 from caffe_clr.errors import ClrError, UsageError
-from caffe_clr.method import comparison, plots
+from caffe_clr.method import comparison, plots, sweeps
 from caffe_clr.method.comparison import Options
+from caffe_clr.method.range_test import range_test
 from caffe_clr.method.results import Entry
 from caffe_clr.runs import run_folder, training
 from caffe_clr.runs.history import History, read_table
@@ -452,6 +453,20 @@ def test_dask_workers_train_as_this_process_does(digits: list[Path], tmp_path: P
                 folders = [tmp_path / place / run.parent for place in ("theirs", "ours")]
                 assert table_of(folders[0], kind) == table_of(folders[1], kind)
     assert comparison.table(theirs) == comparison.table(ours)
+
+
+def test_dask_workers_train_the_seeds_of_a_range_test(digits: list[Path], tmp_path: Path) -> None:
+    from distributed import LocalCluster
+
+    outs = [tmp_path / "theirs", tmp_path / "ours"]
+    workers: dict[str, Any] = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    with LocalCluster(processes=True, **workers) as cluster:  # type: ignore[no-untyped-call]
+        address = cluster.scheduler_address
+        options = sweeps.Options(seeds=2, iterations=40, scheduler=address)
+        range_test(digits[0], outs[0], options)
+    range_test(digits[0], outs[1], sweeps.Options(seeds=2, iterations=40))
+    theirs, ours = ((out / "range_test.csv").read_text() for out in outs)
+    assert theirs == ours
 
 
 def test_a_failure_on_a_dask_worker_is_this_process_own(

@@ -1,6 +1,7 @@
 """Training on several ranks by MPI, with the mpirun of MPICH's wheel."""
 
 import csv
+import json
 import os
 import re
 import signal
@@ -42,6 +43,13 @@ NORM = """
 layer { name: "norm" type: "BatchNorm" bottom: "conv" top: "conv" }
 layer { name: "scale" type: "Scale" bottom: "conv" top: "conv" scale_param { bias_term: true } }
 """
+WIDE = """
+layer { name: "wide" type: "InnerProduct" bottom: "conv" top: "wide"
+        inner_product_param { num_output: 3000 weight_filler { type: "xavier" } } }
+layer { name: "narrow" type: "InnerProduct" bottom: "wide" top: "narrow"
+        inner_product_param { num_output: 3 weight_filler { type: "xavier" } } }
+layer { name: "second" type: "SoftmaxWithLoss" bottom: "narrow" bottom: "label" top: "second" }
+"""
 SOLVER = """
 net: "%s" type: "%s" base_lr: 0.002 max_lr: 0.02 lr_policy: "triangular2" stepsize: 15
 momentum: 0.9 max_iter: 60 display: 5 random_seed: 3 snapshot: 20 %s
@@ -71,20 +79,14 @@ def folder(tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def mpirun(folder: Path) -> Mpirun:
-    """Starts ranks of `caffe-clr train --mpi`; the log of all is in mpirun.log."""
+    """Starts ranks of `caffe-clr train --mpi` or another command; mpirun.log is the log of all."""
 
-    def start(ranks: int, *arguments: str) -> subprocess.Popen[str]:
-        command: list[str | Path] = [
-            BIN / "mpirun",
-            "-n",
-            str(ranks),
-            BIN / "caffe-clr",
-            "train",
-            *arguments,
-        ]
+    def start(ranks: int, *arguments: str, command: str = "train") -> subprocess.Popen[str]:
+        mpirun: list[str | Path] = [BIN / "mpirun", "-n", str(ranks)]
+        words = [*mpirun, BIN / "caffe-clr", command, *arguments]
         with Path("mpirun.log").open("w") as log:
             return subprocess.Popen(
-                [*command, "--mpi"], stdout=log, stderr=subprocess.STDOUT, text=True
+                [*words, "--mpi"], stdout=log, stderr=subprocess.STDOUT, text=True
             )
 
     return start
@@ -109,8 +111,8 @@ def weights(out: str, iteration: int = 60) -> list[np.ndarray]:
     return [np.array(blob.data) for layer in model.layer for blob in layer.blobs]
 
 
-def rows(out: str) -> list[dict[str, str]]:
-    with Path(out, "train.csv").open() as file:
+def rows(out: str, table: str = "train.csv") -> list[dict[str, str]]:
+    with Path(out, table).open() as file:
         return [{key: row[key] for key in row if key != "seconds"} for row in csv.DictReader(file)]
 
 
@@ -145,6 +147,15 @@ def test_ranks_train_as_one_process_does_with_all_of_their_images(
         assert many == one  # iteration, epoch, rate and momentum
 
 
+def test_more_gradients_than_are_sent_at_a_time(
+    mpirun: Mpirun, run_cli: Callable[..., object]
+) -> None:
+    run_cli("train", write("one", 1, more=WIDE, max_iter="20"), "--out", "one")
+    assert mpirun(3, write("many", 3, more=WIDE, max_iter="20"), "--out", "many").wait() == 0
+    for expected, found in zip(weights("one", 20), weights("many", 20), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
+
+
 def test_each_rank_normalizes_its_own_batches(mpirun: Mpirun) -> None:
     assert mpirun(2, write("norm", 2, more=NORM), "--out", "norm").wait() == 0
     *_, mean, variance, factor, scale, _, _, _ = weights("norm")
@@ -165,6 +176,67 @@ def test_killed_ranks_resume_to_the_same_bits(killed: int, mpirun: Mpirun) -> No
     assert rows("killed") == rows("whole")
     for killed_, whole in zip(weights("killed", 600), weights("whole", 600), strict=True):
         assert (killed_ == whole).all()
+
+
+def test_a_range_test_on_ranks_is_that_of_one_process_with_all_of_their_images(
+    mpirun: Mpirun, run_cli: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    done = run_cli("range-test", write("one", 1, max_iter="400"), "--out", "one")
+    many = mpirun(2, write("many", 2, max_iter="400"), "--out", "many", command="range-test")
+    assert many.wait() == done.returncode  # whether or not there are bounds
+    log = Path("mpirun.log").read_text()
+    assert f"2 ranks, each with batches of {BATCH // 2}: {BATCH} images" in log
+    for out, ranks in (("one", 1), ("many", 2)):
+        assert json.loads(Path(out, "range_test.json").read_text())["ranks"] == ranks
+    found, expected = (rows(f"{out}/sweep_1/seed_3") for out in ("many", "one"))
+    for ours, theirs in zip(found[:20], expected[:20], strict=True):  # the later rates blow it up
+        assert ours["lr"] == theirs["lr"]
+        assert float(ours["loss"]) == pytest.approx(float(theirs["loss"]), rel=1e-3)
+
+
+def test_the_epochs_of_a_range_test_are_those_of_all_ranks(mpirun: Mpirun) -> None:
+    options = ["--min-lr", "0.001", "--max-lr", "0.01", "--epochs", "4", "--out", "run"]
+    mpirun(3, write("solver", 3), *options, command="range-test").wait()
+    recorded = json.loads(Path("run/range_test.json").read_text())
+    assert recorded["iterations"] == 4 * 8  # 180 images, 24 an iteration
+
+
+@pytest.mark.parametrize(("rank", "signal_number"), [(0, "KILL"), (1, "KILL"), (1, "TERM")])
+def test_a_range_test_that_ended_on_one_rank_resumes_to_the_same_bits(
+    rank: int, signal_number: str, mpirun: Mpirun
+) -> None:
+    arguments = [write("solver", 2, max_iter="2500"), "--seeds", "2"]
+    mpirun(2, *arguments, "--out", "whole", command="range-test").wait()
+    arguments += ["--out", "ended"]
+    process = mpirun(2, *arguments, command="range-test")
+    wait_for(Path("ended/sweep_2/seed_4/train.csv").exists, process)
+    os.kill(workers()[rank], getattr(signal, f"SIG{signal_number}"))
+    assert process.wait(60) != 0
+    log = Path("mpirun.log").read_text()
+    assert log.count("error:") == 1
+    if rank == 0 or signal_number == "TERM":
+        assert "range-test solver.prototxt --seeds 2 --out ended --mpi --resume" in log
+    mpirun(2, *arguments, "--resume", command="range-test").wait()
+    assert rows("ended", "range_test.csv") == rows("whole", "range_test.csv")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["missing.prototxt"], "missing.prototxt: cannot be read"),
+        (["solver.prototxt", "--min-lr", "1"], "give both --min-lr and --max-lr"),
+        (["solver.prototxt", "--seeds", "2", "--jobs", "2"], "--mpi trains one seed at a time"),
+        (["solver.prototxt", "--resume"], "--resume: name the folder"),
+    ],
+)
+def test_a_range_test_that_cannot_begin_ends_all_ranks(
+    arguments: list[str], message: str, mpirun: Mpirun
+) -> None:
+    write("solver", 2)
+    assert mpirun(2, *arguments, command="range-test").wait(60) != 0
+    log = Path("mpirun.log").read_text()
+    assert message in log
+    assert log.count("error:") == 1
 
 
 def test_one_rank_that_is_to_end_ends_all_with_a_snapshot(mpirun: Mpirun) -> None:

@@ -27,7 +27,7 @@ from caffe_clr.errors import DivergedError
 from caffe_clr.method import new_solver, range_search, range_test, sweeps
 from caffe_clr.method.sweeps import Options
 from caffe_clr.runs import jobs, metrics, run_folder
-from caffe_clr.runs.jobs import Job
+from caffe_clr.runs.jobs import Job, Processes
 from caffe_clr.runs.options import TrainingOptions
 
 SEEDS = (1, 2, 3)
@@ -200,7 +200,8 @@ def _swept(task: Task, seed: int) -> Record:
     sweep = sweeps.geometric(solver.parameter, iterations, low, high)
     folder = _scratch(task.name, "sweep", seed)
     options = Options(seed=seed)
-    done = range_test.train(sweep, folder, [seed], options, lambda done: None, lambda warning: None)
+    one = (sweep, folder, [seed], options, Processes())
+    done = range_test.train(*one, lambda done: None, lambda warning: None)
     shutil.rmtree(folder)
     losses = [row["loss"] for row in done.losses]
     finite = [float(f"{loss:.4g}") if math.isfinite(loss) else None for loss in losses]

@@ -1,6 +1,8 @@
 """Errors that end a command with one message instead of a traceback."""
 
+import copy
 import os
+from typing import Self
 
 AGAIN = "run the same command again"
 KEPT = "records and snapshots are kept"
@@ -27,6 +29,12 @@ class ClrError(Exception):
 
     exit_status = 1
     signal_number: int | None = None
+
+    def saying(self, message: str) -> Self:
+        """The same error with another message."""
+        same = copy.copy(self)
+        same.args = (message,)
+        return same
 
 
 class UsageError(ClrError):

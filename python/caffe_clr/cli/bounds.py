@@ -11,12 +11,13 @@ from rich.table import Table
 from caffe_clr import prototxt
 from caffe_clr.cli.console import progress, resumable, warn
 from caffe_clr.cli.resume_command import continuation
+from caffe_clr.cli.run_display import shared
 from caffe_clr.errors import KEPT, ClrError, UsageError
 from caffe_clr.method import curves, new_solver, plots
 from caffe_clr.method.range_test import range_test
 from caffe_clr.method.results import RangeTest
 from caffe_clr.method.sweeps import Options
-from caffe_clr.runs import run_folder
+from caffe_clr.runs import ranks, run_folder
 
 _ELEMENT = re.compile(r"\[\d+\]$")  # of a vector
 
@@ -33,10 +34,14 @@ def show_bounds(
     solver_file: Path, out: Path | None, options: Options, console: Console
 ) -> RangeTest:
     """Run a range test, and show its progress and its result."""
-    if options.resume and out is None:
-        raise UsageError("--resume: name the folder of the range test with --out")
+    with ranks.ending(options.mpi):
+        if options.resume and out is None:
+            raise UsageError("--resume: name the folder of the range test with --out")
+        if options.mpi:
+            size = ranks.Place.of(options.mpi).size
+            console.print(shared(prototxt.open_solver(solver_file), size), soft_wrap=True)
     folder = out or run_folder.default_folder(solver_file)
-    go_on = continuation(None if out else folder, resume=not options.resume)
+    go_on = continuation(None if out else folder, not options.resume, options.mpi)
     with progress(console) as shown, resumable(f"{KEPT}; {go_on}"):
         task = shown.add_task("range test", total=None, visible=False)
 

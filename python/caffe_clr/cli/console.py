@@ -38,7 +38,7 @@ def resumable(remedy: str) -> Iterator[None]:
     except Interrupted as interrupted:
         raise Interrupted(interrupted.signal_number, remedy) from None
     except DiedError as error:
-        raise DiedError(f"{error}\n{remedy}") from None
+        raise error.saying(f"{error}\n{remedy}") from None
 
 
 @contextmanager

@@ -6,11 +6,13 @@ import shutil
 import sys
 from pathlib import Path
 
+from caffe_clr.runs.ranks import Place
+
 # what decides which Caffe and which layers are found, and how they compute
 _VARIABLES = ("CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "PYTHONPATH")
 
 
-def continuation(out: Path | None = None, resume: bool = False, ranks: int | None = None) -> str:
+def continuation(out: Path | None = None, resume: bool = False, mpi: bool = False) -> str:
     """Say with which command to continue: this one, in the same folder.
 
     It names the program as the user called it, and the variables that may be set for this
@@ -19,7 +21,7 @@ def continuation(out: Path | None = None, resume: bool = False, ranks: int | Non
     Args:
         out: the folder to add as --out.
         resume: whether to add --resume.
-        ranks: the number of ranks that mpirun is to start; None to start it without.
+        mpi: whether mpirun is to start it, with as many ranks as there are now.
     """
     added = [*(["--out", str(out)] if out else []), *(["--resume"] if resume else [])]
     variables = [
@@ -27,7 +29,7 @@ def continuation(out: Path | None = None, resume: bool = False, ranks: int | Non
     ]
     arguments = sys.argv[1:]
     end = arguments.index("--") if "--" in arguments else len(arguments)
-    launcher = ["mpirun", "-n", str(ranks)] if ranks else []
+    launcher = ["mpirun", "-n", str(Place.of(mpi).size)] if mpi else []
     words = [*launcher, *_program(), *arguments[:end], *added, *arguments[end:]]
     return f"continue with: {' '.join([*variables, shlex.join(words)])}"
 

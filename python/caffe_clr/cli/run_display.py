@@ -2,13 +2,12 @@
 
 import math
 import shutil
-import signal
 import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +21,12 @@ from caffe_clr.errors import AGAIN, KEPT, ClrError, DiedError, Interrupted, Usag
 from caffe_clr.method import comparison, plots
 from caffe_clr.preflight import data_layers
 from caffe_clr.prototxt import SolverFile
-from caffe_clr.runs import event_files, jobs, metrics, planning, run_folder
+from caffe_clr.runs import event_files, jobs, metrics, planning, ranks, run_folder
 from caffe_clr.runs.history import History
 from caffe_clr.runs.jobs import Job, WorkerReport
 from caffe_clr.runs.metrics import Metric
 from caffe_clr.runs.options import PlotFormat, TrainingOptions
 from caffe_clr.runs.planning import Plan
-from caffe_clr.runs.ranks import Place
 
 _TOLD_SECONDS = 60  # from line to line where a bar cannot be redrawn
 
@@ -40,20 +38,19 @@ def show_training(
     console: Console,
 ) -> None:
     """Train in a subprocess, as training.train does, and show the progress and the result."""
-    place = Place.of(options.mpi)
+    place = ranks.Place.of(options.mpi)
     if place.rank:
-        _follow(solver_files, options, place)
+        follow(solver_files, options, place)
         return
     named = out is not None
-    with _ending_ranks(options.mpi):
+    with ranks.ending(options.mpi):
         planned = _planned(solver_files, out, options, console)
     if options.mpi:
-        console.print(_shared(planned.solvers[0], place.size), soft_wrap=True)
+        console.print(shared(planned.solvers[0], place.size), soft_wrap=True)
     warn(planned.warnings, console)
     folder = planned.folder
     job = Job(tuple(map(str, solver_files)), str(folder), options)
-    ranks = place.size if options.mpi else None
-    go_on = continuation(None if named else folder, not options.resume, ranks)
+    go_on = continuation(None if named else folder, not options.resume, options.mpi)
     metric = metrics.metric_of(planned.solvers[-1])
     # a line of stages is too long for a bar
     with progress(console, bar=len(planned.stages) == 1) as shown:
@@ -79,42 +76,39 @@ def show_training(
                 with suppress(OSError):  # a full disk is what it may be about
                     _show_run(folder, metric, options.plot_format, console)
             if isinstance(error, DiedError) and has_begun:
-                raise _with(error, f"{error}\n{go_on}") from None
+                raise error.saying(f"{error}\n{go_on}") from None
             raise
         shown.update(task, completed=planned.stages[-1].max_iter)
     _show_run(folder, metric, options.plot_format, console)
 
 
-def _follow(solver_files: Sequence[Path], options: TrainingOptions, place: Place) -> None:
-    """Train as a rank that is not the root, and say nothing unless it fails by itself."""
-    files = tuple(str(file) for file in solver_files)
+def follow(solver_files: Sequence[Path], options: TrainingOptions, place: ranks.Place) -> None:
+    """Train as a rank that is not the root, and say nothing unless it fails by itself.
+
+    Args:
+        solver_files: what to train; if empty, it is what the root trains.
+    """
+    files = tuple(map(str, solver_files))
     folder = tempfile.mkdtemp(prefix=f"caffe-clr-rank-{place.rank}-")
     try:
-        jobs.run(Job(files, folder, options))
+        jobs.run(Job(files, folder, options, is_led=not files))
     except ClrError as error:
         where = f"rank {place.rank} on {socket.gethostname()}"
-        raise _with(error, f"{where}: {error}") from None
+        raise error.saying(f"{where}: {error}") from None
     except Interrupted as interrupted:
         shutil.rmtree(folder)
         sys.exit(interrupted.exit_status)
     shutil.rmtree(folder)
 
 
-def _with(error: ClrError, message: str) -> ClrError:
-    """The same error with another message."""
-    same = type(error)(message)
-    same.signal_number = error.signal_number
-    return same
-
-
-def _shared(solver: SolverFile, ranks: int) -> str:
+def shared(solver: SolverFile, size: int) -> str:
     """How the ranks share an iteration."""
     layer = data_layers.of_net(solver.train_net)
     batch = data_layers.batch_size(layer) if layer else None
     if batch is None:
-        return f"{ranks} ranks, each with the batches of the net"
-    images = batch * ranks * solver.parameter.iter_size
-    return f"{ranks} ranks, each with batches of {batch:,}: {images:,} images an iteration"
+        return f"{size} ranks, each with the batches of the net"
+    images = batch * size * solver.parameter.iter_size
+    return f"{size} ranks, each with batches of {batch:,}: {images:,} images an iteration"
 
 
 def _planned(
@@ -130,16 +124,6 @@ def _planned(
         event_files.check()
     with reading(console):
         return planning.plan(solver_files, out, options)
-
-
-@contextmanager
-def _ending_ranks(mpi: bool) -> Iterator[None]:
-    """Have an error end the other ranks, which wait for this one."""
-    try:
-        yield
-    except ClrError as error:
-        error.signal_number = signal.SIGTERM if mpi else None
-        raise
 
 
 def plot_runs(

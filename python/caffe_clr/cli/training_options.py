@@ -13,6 +13,7 @@ from caffe_clr.errors import UsageError
 from caffe_clr.runs.options import PlotFormat, TrainingOptions
 
 _FIELDS = {field.name: field for field in fields(TrainingOptions)}
+_MOST = 2**31 - 1  # the highest number that Caffe takes
 _TYPES = get_type_hints(TrainingOptions)
 
 
@@ -42,7 +43,24 @@ def offered(command: str) -> Callable[[Callable[..., None]], Callable[..., None]
 def declared(name: str) -> Any:
     """The Typer option for a field."""
     told = {key: _FIELDS[name].metadata[key] for key in ("help", "min", "max")}
+    if name == "gpu":
+        told = {"help": told["help"], "parser": _gpu, "metavar": "<integer>"}
     return typer.Option(_flag(name), **told)  # unnamed, a bool would get a --no- beside it
+
+
+def _gpu(value: str) -> int:
+    """The number of a GPU."""
+    numbers = value.split(",")
+    if len(numbers) > 1 and all(map(str.isdecimal, numbers)):
+        first = [str(number) for number in range(len(numbers))]
+        visible = "" if numbers == first else f"CUDA_VISIBLE_DEVICES={value} "
+        raise UsageError(
+            f"--gpu {value}: a process trains on one GPU; to train on {len(numbers)}, start as many"
+            f" by MPI: {visible}mpirun -n {len(numbers)} … --gpu 0 --mpi"
+        )
+    if not value.isdecimal() or int(value) > _MOST:
+        raise UsageError(f"--gpu {value}: give the number of a GPU, as in --gpu 0")
+    return int(value)
 
 
 def check_picture(option: str, file: Path | None) -> None:

@@ -14,12 +14,14 @@ from caffe_clr.errors import ClrError, DivergedError, UsageError
 from caffe_clr.method import new_solver, range_search, suggestions, sweeps
 from caffe_clr.method.results import RangeTest
 from caffe_clr.method.sweeps import Options, Sweep
+from caffe_clr.policies import Policy
 from caffe_clr.preflight import checks, epochs
 from caffe_clr.prototxt import SolverFile
 from caffe_clr.runs import jobs, metrics, run_folder
 from caffe_clr.runs.history import Row, outputs, write_csv
-from caffe_clr.runs.jobs import Job
+from caffe_clr.runs.jobs import Job, Processes
 from caffe_clr.runs.options import TrainingOptions
+from caffe_clr.runs.ranks import Place
 from caffe_clr.runs.status import Status
 
 _MAX_ITER = 2**31 - 1
@@ -61,31 +63,45 @@ def range_test(
             not to be resumed.
         ClrError: see training.train.
     """
-    solver = prototxt.open_solver(solver_file)
-    plan = new_solver.plan(solver, options)
-    runs = sweeps.runs(out)
-    if not options.resume and any(map(run_folder.is_run, runs)):
-        raise UsageError(
-            f"{out} already has a range test; continue it with --resume, or name another --out"
-        )
-    written = rf"range_test(_solver)?\..*|{new_solver.names(plan.policy)}"
-    for folder in (out, *out.glob("sweep_*")):
-        run_folder.check_replaced(folder, written, is_own=bool(runs))
-    if options.min_lr is None and options.max_lr is None:
-        result = _searched(solver, plan.max_iter, out, options, on_progress, on_warning)
-    else:
-        result = _tested(solver, out, options, on_progress, on_warning)
+    with Processes(options.mpi) as processes:
+        if options.mpi and (options.jobs > 1 or options.scheduler):
+            raise UsageError("--mpi trains one seed at a time; leave out --jobs and --scheduler")
+        solver = prototxt.open_solver(solver_file)
+        plan = new_solver.plan(solver, options)
+        _check_folder(out, plan.policy, options.resume)
+        if options.min_lr is None and options.max_lr is None:
+            length = plan.max_iter
+            result = _searched(solver, length, out, options, processes, on_progress, on_warning)
+        else:
+            result = _tested(solver, out, options, processes, on_progress, on_warning)
     files = new_solver.write(solver, plan, result.suggestions, out, options.images, on_warning)
     result.solvers.extend(files)
     write_csv(result.rows, out / "range_test.csv")
-    _write_json(result, solver, out)
+    _write_json(result, solver, out, _ranks(options))
     return result
+
+
+def _check_folder(out: Path, policy: Policy, resume: bool) -> None:
+    """Refuse a folder whose files would be lost."""
+    runs = sweeps.runs(out)
+    if not resume and any(map(run_folder.is_run, runs)):
+        raise UsageError(
+            f"{out} already has a range test; continue it with --resume, or name another --out"
+        )
+    written = rf"range_test(_solver)?\..*|{new_solver.names(policy)}"
+    for folder in (out, *out.glob("sweep_*")):
+        run_folder.check_replaced(folder, written, is_own=bool(runs))
+
+
+def _ranks(options: Options) -> int:
+    return Place.of(options.mpi).size
 
 
 def _tested(
     solver: SolverFile,
     out: Path,
     options: Options,
+    processes: Processes,
     on_progress: Callable[[int, int], None],
     on_warning: Callable[[str], None],
 ) -> RangeTest:
@@ -106,7 +122,11 @@ def _tested(
     for warning in warnings + checks.warn_of_no_tests(solver):
         on_warning(warning)
     total = iterations * options.seeds
-    found = train(*(sweep, out, seeds, options), lambda done: on_progress(done, total), on_warning)
+    found = train(
+        *(sweep, out, seeds, options, processes),
+        lambda done: on_progress(done, total),
+        on_warning,
+    )
     metric = metrics.metric_of(solver)
     rows = [metric.rows(history) for history in found.histories]
     tested = _over_seeds(rows, metric.name)
@@ -132,6 +152,7 @@ def _searched(
     max_iter: int,
     out: Path,
     options: Options,
+    processes: Processes,
     on_progress: Callable[[int, int], None],
     on_warning: Callable[[str], None],
 ) -> RangeTest:
@@ -156,7 +177,7 @@ def _searched(
             on_warning(warning)
         before = trained
         found = train(
-            *(prepared, folder, seeds, options),
+            *(prepared, folder, seeds, options, processes),
             lambda done: on_progress(before + done, sum(lengths) * len(seeds)),
             on_warning,
         )
@@ -178,9 +199,10 @@ def _searched(
 def _epochs_of(solver: SolverFile, iterations: int, options: Options) -> float | None:
     """The length of a test in epochs; None if the images cannot be counted."""
     try:
-        return iterations / epochs.epoch(solver, images=options.images).iterations
+        epoch = epochs.epoch(solver, images=options.images, ranks=_ranks(options))
     except ClrError:
         return None
+    return iterations / epoch.iterations
 
 
 def _check(
@@ -206,12 +228,14 @@ def train(
     folder: Path,
     seeds: Sequence[int],
     options: Options,
+    processes: Processes,
     on_progress: Callable[[int], None],
     on_warning: Callable[[str], None],
 ) -> Sweep:
     """Train a sweep, which `check` has passed.
 
     Args:
+        processes: what trains it, if that is this machine.
         on_progress: called a few times a second with the iterations done, over all seeds.
         on_warning: see training.train.
 
@@ -223,12 +247,15 @@ def train(
         run_folder.make_folder(each)
     file = (folder / sweeps.SOLVER).resolve()
     file.write_text(text_format.MessageToString(sweep))
+    threads = jobs.threads(min(options.jobs, options.seeds))
     tasks = [
         Job(
             solver_files=(str(file),),
             out=str(each),
             options=TrainingOptions.of(options, seed=seed),
-            threads=jobs.threads(min(options.jobs, options.seeds)),
+            cwd=str(Path.cwd()),
+            threads=None if options.mpi or options.scheduler else threads,
+            is_led=options.mpi,
         )
         for seed, each in zip(seeds, folders, strict=True)
     ]
@@ -236,7 +263,8 @@ def train(
     def show() -> None:
         on_progress(sum(map(run_folder.last_iteration, folders)))
 
-    for error in jobs.run_all(tasks, options.jobs, on_wait=show, on_warning=on_warning):
+    at = (options.jobs, options.scheduler)
+    for error in jobs.run_all(tasks, *at, show, on_warning, processes):
         if error is not None and not isinstance(error, DivergedError):
             raise error
     histories = [run_folder.read_history(each) for each in folders]
@@ -289,7 +317,8 @@ def _iterations(solver: SolverFile, options: Options) -> int:
         raise UsageError(f"--epochs {options.epochs:g}: give a number above 0")
     else:
         remedy = "give --iterations instead of --epochs"
-        epoch = epochs.epoch(solver, images=options.images, remedy=remedy)
+        ranks = _ranks(options)
+        epoch = epochs.epoch(solver, images=options.images, ranks=ranks, remedy=remedy)
         length = options.epochs * epoch.iterations
         iterations = round(min(length, 2.0 * _MAX_ITER))
     if iterations < suggestions.FEWEST_TESTS:
@@ -305,7 +334,7 @@ def _iterations(solver: SolverFile, options: Options) -> int:
     return iterations
 
 
-def _write_json(result: RangeTest, solver: SolverFile, out: Path) -> None:
+def _write_json(result: RangeTest, solver: SolverFile, out: Path, ranks: int) -> None:
     last = result.steps[-1].name if result.steps else ""
     sweep = prototxt.read_solver(out / last / sweeps.SOLVER)
     content: dict[str, Any] = {
@@ -314,6 +343,7 @@ def _write_json(result: RangeTest, solver: SolverFile, out: Path) -> None:
         "max_lr": float(policies.learning_rate(sweep, sweep.max_iter)),
         "iterations": sweep.max_iter,
         "trained": result.iterations,
+        "ranks": ranks,
         "seeds": list(result.seeds),
         "metric": result.metric.name,
         "diverged_at": result.diverged_at,

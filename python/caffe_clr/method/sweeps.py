@@ -32,7 +32,8 @@ class Options(TrainingOptions):
         max_iter: of the solver that is written. Default: the solver's own.
         seeds: number of seeds. They count up from `seed`, else from the solver's
             random_seed, else from 1.
-        jobs: number of seeds to train at a time.
+        jobs: number of seeds to train at a time on this machine.
+        scheduler: address of a Dask scheduler; its workers then train the seeds.
         seed: the first seed.
         stop_early: as for a training, but true by default.
     """
@@ -45,6 +46,7 @@ class Options(TrainingOptions):
     max_iter: int | None = None
     seeds: int = 1
     jobs: int = 1
+    scheduler: str | None = None
     _: KW_ONLY
     stop_early: bool = True
 

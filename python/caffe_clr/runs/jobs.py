@@ -14,11 +14,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Self, TextIO
+from typing import Any, Self
 
 from caffe_clr.errors import KEPT, ClrError, DiedError, DivergedError, Interrupted, UsageError
 from caffe_clr.runs import run_folder
@@ -43,6 +43,10 @@ class Job:
     """The arguments of training.train for a subprocess, and its working directory.
 
     With only_check, the subprocess calls training.check instead.
+
+    Attributes:
+        is_led: whether the other ranks train what rank 0 is told to, as in a range test. Their
+            own job then names no solver files.
     """
 
     solver_files: tuple[str, ...]
@@ -51,6 +55,7 @@ class Job:
     cwd: str = "."
     threads: int | None = None
     only_check: bool = False
+    is_led: bool = False
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -74,12 +79,31 @@ class Failure(StrEnum):
 
 
 class Processes:
-    """The trainings that this process has started, which it can ask to end together."""
+    """The trainings that this process has started, which it can ask to end together.
 
-    def __init__(self) -> None:
+    A context, at whose end the process of a rank leaves the others. It trains one job after
+    another, since a rank can join the others only once.
+
+    Args:
+        mpi: whether other ranks wait for these trainings.
+    """
+
+    def __init__(self, mpi: bool = False) -> None:
+        self._others_wait = mpi
+        self._is_lost = False
         self._running: set[subprocess.Popen[str]] = set()
+        self._rank: subprocess.Popen[str] | None = None
         self._lock = threading.Lock()
         self._ended: int | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, type_: object, error: object, traceback: object) -> None:
+        if self._rank:
+            self._close(self._rank)
+        if self._others_wait and isinstance(error, ClrError):
+            error.signal_number = signal.SIGTERM
 
     def end(self, signal_number: int) -> None:
         """Ask all of them to take a snapshot and end, and start no more."""
@@ -110,7 +134,7 @@ class Processes:
         run_folder.make_folder(log.parent)
         before = log.stat().st_size if log.exists() else 0
         failure: WorkerReport = {}
-        with log.open("a") as log_file, self._process(job, log_file) as process:
+        with self._process(job, log) as process:
             assert process.stdout is not None
             for line in process.stdout:
                 report = json.loads(line)
@@ -118,40 +142,44 @@ class Processes:
                     failure = report
                 elif "warning" in report:
                     on_warning(report["warning"])
+                elif "waits" in report:
+                    self._rank = process
+                    break
                 else:
                     on_report(report)
         if self._ended is not None and process.returncode == -self._ended:
             raise Interrupted(self._ended, KEPT)  # before it could listen
         try:
-            _raise_failure(failure, process.returncode, log, before)
+            _raise_failure(failure, process.returncode or 0, log, before)
         except ClrError as error:
             if job.options.mpi and failure.get("alone", True):
                 error.signal_number = signal.SIGTERM
             raise
 
     @contextmanager
-    def _process(self, job: Job, log: TextIO) -> Iterator[subprocess.Popen[str]]:
+    def _process(self, job: Job, log: Path) -> Iterator["subprocess.Popen[str]"]:
+        """The process of a job, which ends with it unless it waits for the next one."""
         with self._lock:
             if self._ended is not None:
                 raise Interrupted(self._ended, KEPT)
-            process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "caffe_clr.runs.worker", job.to_json()],
-                cwd=job.cwd,
-                env=_environment(job),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                close_fds=not job.options.mpi,  # over one of them, MPICH talks to mpirun
-                text=True,
-                start_new_session=True,
-            )
+            if self._is_lost:
+                raise ClrError("the ranks have ended")
+            process, self._rank = self._rank or _started(job, log), None
+            self._others_wait = False
             self._running.add(process)
         try:
-            with process:
-                yield process
+            _give(process, job)
+            yield process
         finally:
-            with self._lock:
-                self._running.discard(process)
+            if self._rank is not process:
+                self._is_lost = job.is_led
+                self._close(process)
+
+    def _close(self, process: "subprocess.Popen[str]") -> None:
+        with process:
+            pass
+        with self._lock:
+            self._running.discard(process)
 
 
 def run(
@@ -171,6 +199,7 @@ def run_all(
     scheduler: str | None = None,
     on_wait: Callable[[], None] = lambda: None,
     on_warning: Callable[[str], None] = lambda warning: None,
+    processes: Processes | None = None,
 ) -> list[ClrError | None]:
     """Train several jobs, each in its own subprocess.
 
@@ -180,6 +209,7 @@ def run_all(
             must see the same folders, and have this package and Caffe.
         on_wait: called a few times a second.
         on_warning: see training.train. Warnings of Dask workers are only in their logs.
+        processes: those that train on this machine; for ranks, the same in each call.
 
     Returns:
         The error that ended each job early, or None if it reached its end.
@@ -187,7 +217,7 @@ def run_all(
     Raises:
         ClrError: the scheduler cannot be reached.
     """
-    processes = Processes()
+    processes = processes or Processes()
     if scheduler is None:
         with ThreadPoolExecutor(jobs) as executor:
             futures = [executor.submit(processes.run, job, on_warning=on_warning) for job in tasks]
@@ -288,6 +318,31 @@ def _environment(job: Job) -> dict[str, str]:
     if number is not None:
         environment.setdefault("OMP_NUM_THREADS", str(number))
     return environment
+
+
+def _started(job: Job, log: Path) -> "subprocess.Popen[str]":
+    """A process that trains the jobs on its standard input, one in each line."""
+    with log.open("a") as log_file:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "caffe_clr.runs.worker"],
+            cwd=job.cwd,
+            env=_environment(job),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log_file,
+            close_fds=not job.options.mpi,  # over one of them, MPICH talks to mpirun
+            text=True,
+            start_new_session=True,
+        )
+
+
+def _give(process: "subprocess.Popen[str]", job: Job) -> None:
+    assert process.stdin is not None
+    with suppress(BrokenPipeError):  # its status says why
+        process.stdin.write(job.to_json() + "\n")
+        process.stdin.flush()
+        if not job.is_led:
+            process.stdin.close()
 
 
 def _raise_failure(failure: WorkerReport, status: int, log: Path, before: int) -> None:

@@ -60,7 +60,7 @@ class TrainingOptions:
         min=0,
         max=2**32 - 1,
     )
-    gpu: int | None = _option(None, "Train on this GPU instead of the CPU.", min=0, max=2**31 - 1)
+    gpu: int | None = _option(None, "Train on this GPU instead of the CPU.")
     images: int | None = _option(None, "Size of the training set, if it cannot be counted.", min=1)
     resume: bool = _option(
         False, "Resume from the newest complete snapshot of the run.", commands=(TRAIN,)
@@ -68,7 +68,9 @@ class TrainingOptions:
     snapshot_cycles: bool = _option(
         False, "Also take a snapshot at the end of each cycle.", commands=(TRAIN,)
     )
-    mpi: bool = _option(False, "Train on all ranks that mpirun has started.", commands=(TRAIN,))
+    mpi: bool = _option(
+        False, "Train on all ranks that mpirun has started.", commands=(TRAIN, RANGE_TEST)
+    )
     tensorboard: bool = _option(False, "Also write event files for TensorBoard.")
     plot_format: PlotFormat = _option(  # noqa: RUF009  # a field
         PlotFormat.PNG, "Write plots in this format."

@@ -11,7 +11,8 @@ import pickle
 import signal
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn, Self
 
@@ -59,6 +60,16 @@ class Place:
         if rank is None or size is None:
             raise UsageError("--mpi: start the command with mpirun, as in `mpirun -n 4 … --mpi`")
         return cls(rank, size, _first(_LOCAL_RANKS) or 0, _first(_LOCAL_SIZES) or 1)
+
+
+@contextmanager
+def ending(mpi: bool) -> Iterator[None]:
+    """Have an error end the other ranks, which wait for this one."""
+    try:
+        yield
+    except ClrError as error:
+        error.signal_number = signal.SIGTERM if mpi else None
+        raise
 
 
 class Ranks:

@@ -1,4 +1,4 @@
-"""The subprocess of a job: trains, and reports to its parent."""
+"""The subprocess of a job, or of several: trains, and reports to its parent."""
 
 import json
 import os
@@ -7,7 +7,9 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -22,8 +24,7 @@ _REPORT_SECONDS = 0.1
 
 
 def main() -> None:
-    """Train one job, and report in lines of JSON; all other output goes to the log."""
-    job = Job.from_json(sys.argv[1])
+    """Train the jobs on standard input, and report in lines of JSON; other output is logged."""
     watch = _start_watch()
     reports = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
@@ -35,24 +36,84 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, note)
 
+    def stop() -> int | None:
+        return signals[0] if signals else None
+
     def report(**content: Any) -> None:
         try:
             reports.write(json.dumps(content) + "\n")
         except BrokenPipeError:  # nobody is there any more to ask for the end
             signals.append(signal.SIGHUP)
 
+    given = map(Job.from_json, sys.stdin)
+    job = next(given)
     failure = None
     try:
-        if job.only_check:
-            training.check([Path(file) for file in job.solver_files], Path(job.out), job.options)
+        if job.is_led:
+            _do_led(job, given, report, stop)
         else:
-            _train(job, report, lambda: signals[0] if signals else None)
+            _do(job, report, stop)
     except (Exception, Interrupted) as error:
         failure = _failure(error, job)
     ranks, together = _leave(job, failed=failure is not None)
     if failure and (ranks.is_root or not together):
         report(**failure, alone=not together)
     watch.communicate()
+
+
+def _do(job: Job, report: Callable[..., None], stop: Callable[[], int | None]) -> None:
+    if job.only_check:
+        training.check([Path(file) for file in job.solver_files], Path(job.out), job.options)
+    else:
+        _train(job, report, stop)
+
+
+def _do_led(
+    job: Job, given: Iterator[Job], report: Callable[..., None], stop: Callable[[], int | None]
+) -> None:
+    """Train the jobs that rank 0 is given, on all ranks.
+
+    Args:
+        job: the first one; on the other ranks, it has the folder for theirs.
+        given: the next ones.
+    """
+    ranks = join(job.options.mpi)
+    ranks.stop = stop
+    jobs, folder = chain([job], given), Path(job.out)
+    while sent := ranks.from_root(lambda: _sent(next(jobs, None))):
+        job, solvers = sent
+        if ranks.is_root:
+            _log_to(job)
+        else:
+            job = _received(job, solvers, folder)
+        try:
+            _train(job, report, stop)
+        except DivergedError as error:  # on all ranks
+            if ranks.is_root:
+                report(**_failure(error, job), alone=False)
+        if ranks.is_root:
+            report(waits=True)
+
+
+def _sent(job: Job | None) -> tuple[Job, list[str]] | None:
+    """A job with the text of its solvers, since not all ranks may see the files."""
+    return (job, [Path(file).read_text() for file in job.solver_files]) if job else None
+
+
+def _received(job: Job, solvers: Sequence[str], folder: Path) -> Job:
+    files = []
+    for number, text in enumerate(solvers):
+        file = folder / f"solver_{number}.prototxt"
+        file.write_text(text)
+        files.append(str(file))
+    return replace(job, solver_files=tuple(files), out=str(folder))
+
+
+def _log_to(job: Job) -> None:
+    """Write everything from now on to the log of a job."""
+    with Path(job.out, LOG).open("a") as log:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(log.fileno(), stream.fileno())
 
 
 def _failure(error: BaseException, job: Job) -> WorkerReport:

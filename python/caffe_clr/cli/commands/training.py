@@ -23,6 +23,10 @@ Out = Annotated[
     typer.Option(help="Write into this folder. Default: runs/<solver name>-<time>."),
 ]
 Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Runs to train at a time.")]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="Train on the workers of this Dask scheduler."),
+]
 Policy = Annotated[
     str | None,
     typer.Option(help="Policy of the new solver: 1cycle (default), triangular2, …"),
@@ -88,6 +92,7 @@ def range_test(
         typer.Option("--seeds", "--repeat", min=1, help="Number of seeds; several give a band."),
     ] = 1,
     jobs: Jobs = 1,
+    scheduler: Scheduler = None,
     keep_going: Annotated[
         bool, typer.Option("--keep-going", help="Stop only at NaN, not if the loss rises.")
     ] = False,
@@ -106,7 +111,9 @@ def range_test(
     Example: caffe-clr range-test models/digits/fixed_solver.prototxt
     """
     from caffe_clr.cli.bounds import show_bounds
+    from caffe_clr.cli.run_display import follow
     from caffe_clr.method.sweeps import Options
+    from caffe_clr.runs.ranks import Place
 
     if epochs is not None and iterations is not None:
         raise UsageError("give the length of the test as either --epochs or --iterations")
@@ -122,8 +129,13 @@ def range_test(
         jobs=jobs,
         resume=resume,
         stop_early=not keep_going,
+        scheduler=scheduler,
         **options,
     )
+    place = Place.of(test.mpi)
+    if place.rank:
+        follow((), TrainingOptions.of(test), place)
+        return
     show_bounds(solver, out, test, console)
 
 
@@ -231,10 +243,7 @@ def compare(
     ],
     seeds: Annotated[int, typer.Option(min=1, help="Train with the seeds 1 to N.")] = 3,
     jobs: Jobs = 1,
-    scheduler: Annotated[
-        str | None,
-        typer.Option(metavar="ADDRESS", help="Train on the workers of this Dask scheduler."),
-    ] = None,
+    scheduler: Scheduler = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Write into this folder. Default: runs/compare-<solver names>."),
