@@ -22,12 +22,16 @@ from caffe_clr.errors import KEPT, ClrError, Interrupted, UsageError, counted
 
 _SPIN_SECONDS = 0.1  # how long to ask again at once, which is fastest
 _SLEEP_SECONDS = 0.001
+_PART = 2**18  # numbers to send at a time
 _GRACE_SECONDS = 15.0  # for the other ranks, once this one is to end
 _ROLL_CALL_SECONDS = 5.0  # for them to fail as well
 # what mpirun of Open MPI, that of MPICH, and srun tell; the last two are of this machine
 _RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID")
 _SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_NTASKS")
 _LOCAL_RANKS = ("OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID")
+# how MPICH would read the memory of other ranks, which containers forbid, and the signal that UCX
+# would take for itself: SIGHUP
+_OFF = ("MPIR_CVAR_CH4_CMA_ENABLE", "UCX_DEBUG_SIGNO")
 _LOCAL_SIZES = ("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "SLURM_NTASKS_PER_NODE")
 
 
@@ -90,6 +94,7 @@ class Ranks:
         self.size: int = mpi.COMM_WORLD.size if mpi else 1
         self.stop: Callable[[], int | None] = lambda: None
         self._is_deserted = False
+        self._parent = os.getppid()
 
     @property
     def is_root(self) -> bool:
@@ -108,7 +113,8 @@ class Ranks:
             return
         blobs = _parameters(solver.net)
         for blob in blobs:
-            self._wait(self._world.Ibcast(blob.data))
+            for part in _parts(blob.data.reshape(-1)):
+                self._wait(self._world.Ibcast(part))
         sums = np.empty(sum(blob.count for blob in blobs), np.float32)
 
         def average() -> None:
@@ -116,7 +122,8 @@ class Ranks:
             for blob in blobs:
                 sums[begin : begin + blob.count] = blob.diff.ravel()
                 begin += blob.count
-            self._reduce(sums, "SUM")
+            for part in _parts(sums):
+                self._reduce(part, "SUM")
             np.divide(sums, np.float32(self.size), out=sums)
             begin = 0
             for blob in blobs:
@@ -220,7 +227,8 @@ class Ranks:
         while not self._is_done(request):
             now = time.monotonic()
             if end is None and self.stop():
-                end = now + _GRACE_SECONDS
+                is_orphan = os.getppid() != self._parent  # mpirun has ended the ranks
+                end = now if is_orphan else now + _GRACE_SECONDS
             if end is not None and now >= end:
                 self._desert()
             if now - began < _SPIN_SECONDS:
@@ -248,8 +256,8 @@ def join(mpi: bool) -> Ranks:
     """
     if not mpi:
         return Ranks()
-    # MPICH would read the memory of other ranks, which containers forbid
-    os.environ.setdefault("MPIR_CVAR_CH4_CMA_ENABLE", "0")
+    for name in _OFF:
+        os.environ.setdefault(name, "0")
     try:
         import mpi4py
 
@@ -278,6 +286,14 @@ def _parameters(net: Any) -> list[Any]:
     """The parameters of a net, shared ones once."""
     blobs = {blob.diff.ctypes.data: blob for layer in net.layers for blob in layer.blobs}
     return list(blobs.values())
+
+
+def _parts(values: Any) -> list[Any]:
+    """A vector in parts so small that MPI is done before _wait begins to sleep.
+
+    MPI gets on with its work only while it is asked whether it is done.
+    """
+    return np.split(values, range(_PART, values.size, _PART))
 
 
 def _first(names: Sequence[str]) -> int | None:
