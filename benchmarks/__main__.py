@@ -52,6 +52,25 @@ def iteration(
 
 
 @app.command()
+def ranks(
+    net: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NET]...", help=f"Some of {', '.join(nets.OF_RANKS)}. Default: all."
+        ),
+    ] = None,
+    repeats: Repeats = 5,
+) -> None:
+    """Time an iteration on two ranks with one thread each, beside one process with two."""
+    from benchmarks import ranks as many
+
+    for name in net or []:
+        if name not in nets.OF_RANKS:
+            raise UsageError(f"unknown net {name}; choose from {', '.join(nets.OF_RANKS)}")
+    many.show(net or nets.OF_RANKS, repeats)
+
+
+@app.command()
 def rate(repeats: Repeats = 20) -> None:
     """Measure what computing a learning rate costs, policy by policy."""
     from benchmarks import rate as rates

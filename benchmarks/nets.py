@@ -138,6 +138,8 @@ NETS = {
     )
 }
 
+OF_RANKS = ("cifar10_full", "resnet_20", "alexnet")
+
 
 def in_memory(tree: Tree, folder: Path) -> list[Net]:
     """The nets of the check on a GPU, which trains on batches that are there already."""

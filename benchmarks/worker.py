@@ -1,13 +1,15 @@
 """Runs iterations of one kind on request, in a process of its own.
 
     python -m benchmarks.worker caffe SOLVER
+    mpirun -n 2 python -m benchmarks.worker rank SOLVER
     python -m benchmarks.worker torch NET LAYOUT
     python -m benchmarks.worker matmul
 
 OMP_NUM_THREADS sets the number of threads. Each answer is a line of JSON. The first
 one describes the net. To "step N" on standard input, the process answers with the
 milliseconds of each of N iterations; to "test N", with the mean accuracy of N batches
-of a Caffe solver's test net.
+of a Caffe solver's test net; to "averaging 0", with the milliseconds for which rank 0
+averaged gradients in each iteration since it was last asked.
 """
 
 import json
@@ -20,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from caffe_clr.experiments import nets
+from caffe_clr.runs.ranks import join
 
 MATRIX = 1024  # rows and columns of matmul's
 
@@ -57,6 +60,30 @@ class CaffeNet:
         net.share_with(self._solver.net)
         # float: the arrays are the net's own
         return float(np.mean([float(net.forward()["accuracy"]) for _ in range(batches)]))
+
+
+class RankNet(CaffeNet):
+    """The same on each rank that mpirun has started."""
+
+    def __init__(self, solver_file: str) -> None:
+        import caffe
+
+        ranks = join(mpi=True)
+        ranks.prepare(caffe)
+        super().__init__(solver_file)
+        self._times: list[int] = []
+        self._solver.add_callback(lambda: None, self._note)
+        ranks.share(self._solver)
+        self._solver.add_callback(lambda: None, self._note)
+
+    def averaging(self) -> list[float]:
+        """The milliseconds of each iteration since the last call."""
+        times = np.array(self._times).reshape(-1, 2) / 1e6
+        self._times.clear()
+        return [float(end - begin) for begin, end in times]
+
+    def _note(self) -> None:
+        self._times.append(time.perf_counter_ns())
 
 
 class TorchNet:
@@ -97,16 +124,26 @@ class MatMul:
         return float(self._product[0, 0])
 
 
-KINDS: dict[str, Any] = {"caffe": CaffeNet, "torch": TorchNet, "matmul": MatMul}
+KINDS: dict[str, Any] = {"caffe": CaffeNet, "rank": RankNet, "torch": TorchNet, "matmul": MatMul}
 
 
 def main() -> None:
-    subject = KINDS[sys.argv[1]](*sys.argv[2:])
-    _answer(subject.facts())
-    for line in sys.stdin:
+    kind, *arguments = sys.argv[1:]
+    subject = KINDS[kind](*arguments)
+    ranks = join(mpi=kind == "rank")
+
+    def answer(value: Any) -> None:
+        if ranks.is_root:
+            print(json.dumps(value), flush=True)
+
+    answer(subject.facts())
+    while line := ranks.from_root(sys.stdin.readline):
         request, number = line.split()
         if request == "test":
-            _answer(subject.test(int(number)))
+            answer(subject.test(int(number)))
+            continue
+        if request == "averaging":
+            answer(subject.averaging())
             continue
         milliseconds = []
         for _ in range(int(number)):
@@ -115,7 +152,7 @@ def main() -> None:
             milliseconds.append((time.perf_counter_ns() - start) / 1e6)
         if not math.isfinite(subject.number()):
             sys.exit("the loss is NaN, so the times would mean nothing")
-        _answer(milliseconds)
+        answer(milliseconds)
 
 
 def _multiply_adds(net: Any) -> int:
@@ -135,10 +172,6 @@ def _multiply_adds(net: Any) -> int:
             product = net.blobs[tops[0]].count * weights.count // weights.num
             total += product * (2 if bottoms[0] in read else 3)
     return total
-
-
-def _answer(value: Any) -> None:
-    print(json.dumps(value), flush=True)
 
 
 if __name__ == "__main__":

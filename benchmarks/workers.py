@@ -35,6 +35,7 @@ class Worker:
         threads: how many it computes in.
         tree: the Caffe that it imports, if any.
         instructions: one of INSTRUCTIONS, the vector instructions that it is to use.
+        ranks: how many processes train together, by MPI.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Worker:
         threads: int,
         tree: Tree | None = None,
         instructions: str = "AVX-512",
+        ranks: int = 1,
     ) -> None:
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "GLOG_minloglevel": "2"}
         environment |= INSTRUCTIONS[instructions]
@@ -51,8 +53,11 @@ class Worker:
         if tree:
             environment["PYTHONPATH"] = str(tree.python)
         self._name = " ".join(arguments)
+        launcher: list[str | Path] = []
+        if ranks > 1:
+            launcher = [Path(sys.executable).with_name("mpirun"), "-n", str(ranks)]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.worker", *arguments],
+            [*launcher, sys.executable, "-m", "benchmarks.worker", *arguments],
             cwd=_ROOT,
             env=environment,
             stdin=subprocess.PIPE,
@@ -76,6 +81,11 @@ class Worker:
         """The mean accuracy of some batches."""
         accuracy: float = self._ask(f"test {batches}")
         return accuracy
+
+    def averaging(self) -> list[float]:
+        """The milliseconds for which rank 0 averaged gradients, or waited to, by iteration."""
+        milliseconds: list[float] = self._ask("averaging 0")
+        return milliseconds
 
     def end(self) -> None:
         self._process.kill()
