@@ -23,7 +23,7 @@ from caffe_clr.errors import KEPT, ClrError, Interrupted, UsageError, counted
 _SPIN_SECONDS = 0.1  # how long to ask again at once, which is fastest
 _SLEEP_SECONDS = 0.001
 _PART = 2**18  # numbers to send at a time
-_GRACE_SECONDS = 15.0  # for the other ranks, once this one is to end
+_GRACE_SECONDS = 4.0  # for the other ranks, besides two iterations, once this one is to end
 _ROLL_CALL_SECONDS = 5.0  # for them to fail as well
 # what mpirun of Open MPI, that of MPICH, and srun tell; the last two are of this machine
 _RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID")
@@ -95,6 +95,8 @@ class Ranks:
         self.stop: Callable[[], int | None] = lambda: None
         self._is_deserted = False
         self._parent = os.getppid()
+        self._averaged = time.monotonic()
+        self._iteration_seconds = 0.0
 
     @property
     def is_root(self) -> bool:
@@ -118,6 +120,7 @@ class Ranks:
         sums = np.empty(sum(blob.count for blob in blobs), np.float32)
 
         def average() -> None:
+            self._iteration_seconds = time.monotonic() - self._averaged
             begin = 0
             for blob in blobs:
                 sums[begin : begin + blob.count] = blob.diff.ravel()
@@ -129,6 +132,7 @@ class Ranks:
             for blob in blobs:
                 blob.diff[...] = sums[begin : begin + blob.count].reshape(blob.diff.shape)
                 begin += blob.count
+            self._averaged = time.monotonic()
 
         solver.add_callback(lambda: None, average)
 
@@ -228,7 +232,8 @@ class Ranks:
             now = time.monotonic()
             if end is None and self.stop():
                 is_orphan = os.getppid() != self._parent  # mpirun has ended the ranks
-                end = now if is_orphan else now + _GRACE_SECONDS
+                grace = _GRACE_SECONDS + 2 * self._iteration_seconds
+                end = now if is_orphan else now + grace
             if end is not None and now >= end:
                 self._desert()
             if now - began < _SPIN_SECONDS:
