@@ -10,8 +10,8 @@ from rich.table import Table
 
 from caffe_clr import prototxt
 from caffe_clr.cli.console import progress, resumable, warn
+from caffe_clr.cli.ranks import shared
 from caffe_clr.cli.resume_command import continuation
-from caffe_clr.cli.run_display import shared
 from caffe_clr.errors import KEPT, ClrError, UsageError
 from caffe_clr.method import curves, new_solver, plots
 from caffe_clr.method.range_test import range_test

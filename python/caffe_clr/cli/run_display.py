@@ -1,10 +1,6 @@
 """Shows the progress and the result of a training, and plots runs."""
 
 import math
-import shutil
-import socket
-import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -15,12 +11,11 @@ from rich.console import Console
 
 from caffe_clr import policies
 from caffe_clr.cli.console import progress, reading, warn
+from caffe_clr.cli.ranks import follow, shared
 from caffe_clr.cli.resume_command import continuation
 from caffe_clr.cli.training_options import check_picture
 from caffe_clr.errors import AGAIN, KEPT, ClrError, DiedError, Interrupted, UsageError
 from caffe_clr.method import comparison, plots
-from caffe_clr.preflight import data_layers
-from caffe_clr.prototxt import SolverFile
 from caffe_clr.runs import event_files, jobs, metrics, planning, ranks, run_folder
 from caffe_clr.runs.history import History
 from caffe_clr.runs.jobs import Job, WorkerReport
@@ -80,35 +75,6 @@ def show_training(
             raise
         shown.update(task, completed=planned.stages[-1].max_iter)
     _show_run(folder, metric, options.plot_format, console)
-
-
-def follow(solver_files: Sequence[Path], options: TrainingOptions, place: ranks.Place) -> None:
-    """Train as a rank that is not the root, and say nothing unless it fails by itself.
-
-    Args:
-        solver_files: what to train; if empty, it is what the root trains.
-    """
-    files = tuple(map(str, solver_files))
-    folder = tempfile.mkdtemp(prefix=f"caffe-clr-rank-{place.rank}-")
-    try:
-        jobs.run(Job(files, folder, options, is_led=not files))
-    except ClrError as error:
-        where = f"rank {place.rank} on {socket.gethostname()}"
-        raise error.saying(f"{where}: {error}") from None
-    except Interrupted as interrupted:
-        shutil.rmtree(folder)
-        sys.exit(interrupted.exit_status)
-    shutil.rmtree(folder)
-
-
-def shared(solver: SolverFile, size: int) -> str:
-    """How the ranks share an iteration."""
-    layer = data_layers.of_net(solver.train_net)
-    batch = data_layers.batch_size(layer) if layer else None
-    if batch is None:
-        return f"{size} ranks, each with the batches of the net"
-    images = batch * size * solver.parameter.iter_size
-    return f"{size} ranks, each with batches of {batch:,}: {images:,} images an iteration"
 
 
 def _planned(

@@ -111,7 +111,7 @@ def range_test(
     Example: caffe-clr range-test models/digits/fixed_solver.prototxt
     """
     from caffe_clr.cli.bounds import show_bounds
-    from caffe_clr.cli.run_display import follow
+    from caffe_clr.cli.ranks import follow
     from caffe_clr.method.sweeps import Options
     from caffe_clr.runs.ranks import Place
 
