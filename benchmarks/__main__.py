@@ -175,10 +175,12 @@ def trees(
 
 @app.command()
 def figures() -> None:
-    """Draw the figures in models/ from the recorded runs, and the plot of the policies."""
+    """Make the figures and the tables in models/ from the recorded runs, and draw the policies."""
     from benchmarks import figures as drawn
+    from benchmarks import readmes
 
     root = Path(__file__).parents[1]
+    readmes.write(root)
     drawn.draw(root, root)
 
 

@@ -16,6 +16,7 @@ from caffe_clr.cli.commands import building as building
 from caffe_clr.cli.commands import data as data
 from caffe_clr.cli.commands import demo as demo
 from caffe_clr.cli.commands import nets as nets
+from caffe_clr.cli.commands import paper as paper
 from caffe_clr.cli.commands import training as training
 from caffe_clr.errors import ClrError, Interrupted
 

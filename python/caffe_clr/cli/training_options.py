@@ -12,6 +12,12 @@ import typer
 from caffe_clr.errors import UsageError
 from caffe_clr.runs.options import PlotFormat, TrainingOptions
 
+Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Runs to train at a time.")]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="Train on the workers of this Dask scheduler."),
+]
+
 _FIELDS = {field.name: field for field in fields(TrainingOptions)}
 _MOST = 2**31 - 1  # the highest number that Caffe takes
 _TYPES = get_type_hints(TrainingOptions)

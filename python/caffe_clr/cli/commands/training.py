@@ -7,7 +7,7 @@ import typer
 
 from caffe_clr.cli.app import TRAINING, app
 from caffe_clr.cli.console import console
-from caffe_clr.cli.training_options import check_picture, declared, offered
+from caffe_clr.cli.training_options import Jobs, Scheduler, check_picture, declared, offered
 from caffe_clr.errors import UsageError
 from caffe_clr.runs.options import COMPARE, RANGE_TEST, TRAIN, PlotFormat, TrainingOptions
 
@@ -21,11 +21,6 @@ Stages = Annotated[
 Out = Annotated[
     Path | None,
     typer.Option(help="Write into this folder. Default: runs/<solver name>-<time>."),
-]
-Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Runs to train at a time.")]
-Scheduler = Annotated[
-    str | None,
-    typer.Option(metavar="ADDRESS", help="Train on the workers of this Dask scheduler."),
 ]
 Policy = Annotated[
     str | None,

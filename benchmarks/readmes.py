@@ -1,0 +1,80 @@
+"""Writes the tables of the READMEs in models/ from paper.toml and the recorded runs."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks import tables
+from caffe_clr.experiments import paper
+from caffe_clr.experiments.paper import Row, Table
+
+_CLAIMS = "claims"
+
+
+def write(root: Path) -> None:
+    """Write the tables into the READMEs of the checkout at `root`, between their markers."""
+    for file, text in texts(root).items():
+        if text != file.read_text():
+            file.write_text(text)
+            tables.console.print(f"Tables: {file}", soft_wrap=True)
+
+
+def texts(root: Path) -> dict[Path, str]:
+    """The READMEs with the tables as the recorded runs give them."""
+    models = root / "models"
+    found: dict[Path, str] = {}
+
+    def put(name: str, file: Path, text: str) -> None:
+        content = found.get(file) or file.read_text()
+        begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->\n"
+        pattern = re.compile(rf"(?<={re.escape(begin)}).*?(?={re.escape(end)})", re.DOTALL)
+        if not pattern.search(content):
+            raise ValueError(f"{file} has no lines {begin.strip()} and {end.strip()}")
+        found[file] = pattern.sub(lambda _: text, content)
+
+    claims = []
+    for name, table in paper.tables(models).items():
+        if name == "digits":  # whose table is that of compare
+            continue
+        results = {row.name: paper.recorded(row) for row in table.rows.values()}
+        put(name, table.folder / "README.md", _rows(table))
+        for claim in table.claims:
+            sentence, *cells = paper.claim_cells(table, claim, results)
+            evidence = f"[{table.folder.name}]({table.folder.name}/README.md)"
+            number = table.title.partition(":")[0]
+            claims.append([f"{number}: {sentence}", *cells, evidence])
+    put(_CLAIMS, models / "README.md", _markdown([*paper.CLAIM_HEADINGS, "evidence"], claims))
+    return found
+
+
+def _rows(table: Table) -> str:
+    name, *headings = paper.HEADINGS
+    lines = []
+    for row in table.rows.values():
+        _, *cells = paper.row_cells(row, paper.recorded(row))
+        lines.append([row.about or row.name, *cells, _by_seed(row, table.folder), _solvers(row)])
+    return _markdown([name, *headings, "by seed", "solver files"], lines)
+
+
+def _by_seed(row: Row, folder: Path) -> str:
+    return ", ".join(
+        f"[{result.final + 1e-9:.1f}]({row.recorded[seed - 1].relative_to(folder)})"
+        for seed, result in paper.recorded(row).items()
+    )
+
+
+def _solvers(row: Row) -> str:
+    return " ".join(file.stem.removesuffix("_solver") for file in row.solvers)
+
+
+def _markdown(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table without the columns that are empty in each line."""
+    kept = [
+        number
+        for number, _ in enumerate(headings)
+        if number == 0 or any(line[number] for line in lines)
+    ]
+    rule = ["---", *("---:" for _ in kept[1:])]
+    rows = [[headings[number] for number in kept], rule]
+    rows += [[line[number] for number in kept] for line in lines]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
