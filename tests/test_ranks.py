@@ -267,7 +267,7 @@ def test_ranks_that_differ_are_refused(folder: Path) -> None:
     ranks: list[str | Path] = ["-n", "1", *command, first, ":", "-n", "1", *command, other]
     done = subprocess.run([BIN / "mpirun", *ranks], capture_output=True, text=True)
     assert done.returncode == 1
-    assert re.search(r"error: rank 1 on \S+ has another solver than rank 0: ", done.stderr)
+    assert re.search(r"error: rank 1 on \S+ has another solver than rank 0\n", done.stderr)
     assert done.stderr.count("error:") == 1
     assert not Path("run/run.json").exists()
 
@@ -298,6 +298,24 @@ def test_a_root_that_cannot_begin_ends_the_others(mpirun: Mpirun) -> None:
     log = Path("mpirun.log").read_text()
     assert "error: missing.prototxt: cannot be read: " in log
     assert log.count("error:") == 1
+
+
+def test_a_run_folder_that_cannot_be_written_ends_all_ranks(mpirun: Mpirun) -> None:
+    Path("file").touch()
+    assert mpirun(2, write("solver", 2), "--out", "file/run").wait(60) != 0
+    log = Path("mpirun.log").read_text()
+    assert "cannot be written: Not a directory" in log
+    assert log.count("error:") == 1
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_command_that_ends_before_the_ranks_have_joined_ends_all(
+    rank: int, mpirun: Mpirun
+) -> None:
+    process = mpirun(2, write("solver", 2, max_iter="100000"))
+    wait_for(lambda: len(commands()) == 2, process)
+    os.kill(commands()[rank], signal.SIGTERM)
+    assert process.wait(60) != 0
 
 
 def test_leveldb_is_refused_since_one_process_can_read_it(mpirun: Mpirun) -> None:
@@ -364,14 +382,24 @@ def wait_for(happens: Callable[[], bool], process: subprocess.Popen[str]) -> Non
 
 def workers() -> list[int]:
     """The process that trains for each rank in this folder, by rank."""
+    return _processes(b"caffe_clr.runs.worker")
+
+
+def commands() -> list[int]:
+    """The command of each rank in this folder, by rank."""
+    return _processes(str(BIN / "caffe-clr").encode())
+
+
+def _processes(word: bytes) -> list[int]:
     found = {}
     for process in Path("/proc").glob("[0-9]*"):
         try:
             words = (process / "cmdline").read_bytes().split(b"\0")
             environment = (process / "environ").read_bytes().split(b"\0")
+            folder = (process / "cwd").readlink()
         except OSError:
             continue
-        if b"caffe_clr.runs.worker" in words and (process / "cwd").readlink() == Path.cwd():
-            rank = next(each for each in environment if each.startswith(b"PMI_RANK="))
-            found[int(rank.partition(b"=")[2])] = int(process.name)
+        ranks = [each for each in environment if each.startswith(b"PMI_RANK=")]
+        if word in words and ranks and folder == Path.cwd():
+            found[int(ranks[0].partition(b"=")[2])] = int(process.name)
     return [found[rank] for rank in sorted(found)]

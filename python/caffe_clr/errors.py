@@ -2,6 +2,8 @@
 
 import copy
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Self
 
 AGAIN = "run the same command again"
@@ -18,17 +20,26 @@ def command(arguments: str) -> str:
     return f"`{os.environ.get('CLR_COMMAND', 'caffe-clr')} {arguments}`"  # the script clr sets it
 
 
+@contextmanager
+def after_all_ranks() -> Iterator[None]:
+    """Errors here come when all ranks have ended, and concern this one alone."""
+    try:
+        yield
+    except (ClrError, Interrupted) as error:
+        error.is_shared = True
+        raise
+
+
 class ClrError(Exception):
     """A run that failed: what was wrong, where, and what to do about it.
 
     Attributes:
         exit_status: that of the command.
-        signal_number: the signal by which the command ends instead, if any. mpirun then ends
-            the other ranks, which the one of MPICH does not after an exit status.
+        is_shared: whether all ranks that mpirun has started end, too.
     """
 
     exit_status = 1
-    signal_number: int | None = None
+    is_shared = False
 
     def saying(self, message: str) -> Self:
         """The same error with another message."""
@@ -58,8 +69,16 @@ class DiedError(ClrError):
 class Interrupted(BaseException):
     """Ctrl-C or a request to end; not an Exception, so that nothing takes it for a failure."""
 
+    is_shared = False
+
     def __init__(self, signal_number: int, remedy: str = AGAIN) -> None:
         super().__init__(signal_number)
         self.signal_number = signal_number
         self.exit_status = 128 + signal_number
         self.remedy = remedy
+
+    def saying(self, remedy: str) -> Self:
+        """The same interruption with another remedy."""
+        same = copy.copy(self)
+        same.remedy = remedy
+        return same

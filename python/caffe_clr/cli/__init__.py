@@ -5,6 +5,7 @@ Each command imports the slow modules that it needs.
 
 import signal
 import sys
+import traceback
 from errno import ENOSPC
 from io import TextIOWrapper
 from types import FrameType
@@ -32,24 +33,37 @@ def main() -> None:
         signal.signal(number, _interrupt)
     try:
         app()
-    except ClrError as error:
-        _fail(str(error), error.exit_status, error.signal_number)
-    except Interrupted as interrupted:
-        _fail(f"interrupted; {interrupted.remedy}", interrupted.exit_status)
-    except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        remedy = "; free some space and run the same command again" if error.errno == ENOSPC else ""
-        _fail(f"{place}{error.strerror or error}{remedy}", 1)
+    except BaseException as error:
+        _fail(error)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise Interrupted(number)
 
 
-def _fail(message: str, exit_status: int, signal_number: int | None = None) -> None:
-    errors.print("error:", end=" ", style="bold red")
-    errors.print(message, soft_wrap=True)
-    if signal_number:
-        signal.signal(signal_number, signal.SIG_DFL)
-        signal.raise_signal(signal_number)
+def _fail(error: BaseException) -> None:
+    """Tell what ended the command, and end."""
+    exit_status: int | str = 1
+    match error:
+        case ClrError():
+            message, exit_status = str(error), error.exit_status
+        case Interrupted():
+            message = error.remedy and f"interrupted; {error.remedy}"
+            exit_status = error.exit_status
+        case OSError():
+            place = f"{error.filename}: " if error.filename else ""
+            full = "; free some space and run the same command again"
+            message = f"{place}{error.strerror or error}{full if error.errno == ENOSPC else ''}"
+        case SystemExit():
+            message, exit_status = "", error.code or 0
+        case _:
+            message = ""
+            traceback.print_exception(error)
+    if message:
+        errors.print("error:", end=" ", style="bold red")
+        errors.print(message, soft_wrap=True)
+    if "--mpi" in sys.argv and not getattr(error, "is_shared", exit_status == 0):
+        # mpirun then ends the other ranks, which the one of MPICH does not after an exit status
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGTERM)
     sys.exit(exit_status)

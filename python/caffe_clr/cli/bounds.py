@@ -12,12 +12,13 @@ from caffe_clr import prototxt
 from caffe_clr.cli.console import progress, resumable, warn
 from caffe_clr.cli.ranks import shared
 from caffe_clr.cli.resume_command import continuation
-from caffe_clr.errors import KEPT, ClrError, UsageError
+from caffe_clr.errors import KEPT, ClrError, UsageError, after_all_ranks
 from caffe_clr.method import curves, new_solver, plots
 from caffe_clr.method.range_test import range_test
 from caffe_clr.method.results import RangeTest
 from caffe_clr.method.sweeps import Options
-from caffe_clr.runs import ranks, run_folder
+from caffe_clr.runs import run_folder
+from caffe_clr.runs.ranks import Place
 
 _ELEMENT = re.compile(r"\[\d+\]$")  # of a vector
 
@@ -34,12 +35,11 @@ def show_bounds(
     solver_file: Path, out: Path | None, options: Options, console: Console
 ) -> RangeTest:
     """Run a range test, and show its progress and its result."""
-    with ranks.ending(options.mpi):
-        if options.resume and out is None:
-            raise UsageError("--resume: name the folder of the range test with --out")
-        if options.mpi:
-            size = ranks.Place.of(options.mpi).size
-            console.print(shared(prototxt.open_solver(solver_file), size), soft_wrap=True)
+    if options.resume and out is None:
+        raise UsageError("--resume: name the folder of the range test with --out")
+    if options.mpi:
+        size = Place.of(options.mpi).size
+        console.print(shared(prototxt.open_solver(solver_file), size), soft_wrap=True)
     folder = out or run_folder.default_folder(solver_file)
     go_on = continuation(None if out else folder, not options.resume, options.mpi)
     with progress(console) as shown, resumable(f"{KEPT}; {go_on}"):
@@ -52,7 +52,8 @@ def show_bounds(
             solver_file, folder, options, show, lambda warning: warn([warning], console)
         )
     picture = folder / f"range_test.{options.plot_format}"
-    _show_result(result, _title(solver_file), picture, console)
+    with after_all_ranks():
+        _show_result(result, _title(solver_file), picture, console)
     return result
 
 

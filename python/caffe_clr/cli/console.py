@@ -36,7 +36,7 @@ def resumable(remedy: str) -> Iterator[None]:
     try:
         yield
     except Interrupted as interrupted:
-        raise Interrupted(interrupted.signal_number, remedy) from None
+        raise interrupted.saying(remedy) from None
     except DiedError as error:
         raise error.saying(f"{error}\n{remedy}") from None
 

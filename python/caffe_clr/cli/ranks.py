@@ -2,7 +2,6 @@
 
 import shutil
 import socket
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,11 +26,16 @@ def follow(solver_files: Sequence[Path], options: TrainingOptions, place: Place)
     try:
         jobs.run(Job(files, folder, options, is_led=not files))
     except ClrError as error:
+        if error.is_shared:
+            shutil.rmtree(folder)
+            raise error.saying("") from None
+        if folder not in str(error):
+            shutil.rmtree(folder)
         where = f"rank {place.rank} on {socket.gethostname()}"
         raise error.saying(f"{where}: {error}") from None
     except Interrupted as interrupted:
         shutil.rmtree(folder)
-        sys.exit(interrupted.exit_status)
+        raise interrupted.saying("") from None
     shutil.rmtree(folder)
 
 

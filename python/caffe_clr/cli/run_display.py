@@ -14,14 +14,23 @@ from caffe_clr.cli.console import progress, reading, warn
 from caffe_clr.cli.ranks import follow, shared
 from caffe_clr.cli.resume_command import continuation
 from caffe_clr.cli.training_options import check_picture
-from caffe_clr.errors import AGAIN, KEPT, ClrError, DiedError, Interrupted, UsageError
+from caffe_clr.errors import (
+    AGAIN,
+    KEPT,
+    ClrError,
+    DiedError,
+    Interrupted,
+    UsageError,
+    after_all_ranks,
+)
 from caffe_clr.method import comparison, plots
-from caffe_clr.runs import event_files, jobs, metrics, planning, ranks, run_folder
+from caffe_clr.runs import event_files, jobs, metrics, planning, run_folder
 from caffe_clr.runs.history import History
 from caffe_clr.runs.jobs import Job, WorkerReport
 from caffe_clr.runs.metrics import Metric
 from caffe_clr.runs.options import PlotFormat, TrainingOptions
 from caffe_clr.runs.planning import Plan
+from caffe_clr.runs.ranks import Place
 
 _TOLD_SECONDS = 60  # from line to line where a bar cannot be redrawn
 
@@ -33,13 +42,12 @@ def show_training(
     console: Console,
 ) -> None:
     """Train in a subprocess, as training.train does, and show the progress and the result."""
-    place = ranks.Place.of(options.mpi)
+    place = Place.of(options.mpi)
     if place.rank:
         follow(solver_files, options, place)
         return
     named = out is not None
-    with ranks.ending(options.mpi):
-        planned = _planned(solver_files, out, options, console)
+    planned = _planned(solver_files, out, options, console)
     if options.mpi:
         console.print(shared(planned.solvers[0], place.size), soft_wrap=True)
     warn(planned.warnings, console)
@@ -64,7 +72,7 @@ def show_training(
             jobs.run(job, show, lambda warning: warn([warning], console))
         except Interrupted as interrupted:
             kept = KEPT if interrupted.remedy == AGAIN else interrupted.remedy
-            raise Interrupted(interrupted.signal_number, f"{kept}; {go_on}") from None
+            raise interrupted.saying(f"{kept}; {go_on}") from None
         except ClrError as error:
             has_begun = run_folder.has_begun(folder)
             if has_begun:
@@ -74,7 +82,8 @@ def show_training(
                 raise error.saying(f"{error}\n{go_on}") from None
             raise
         shown.update(task, completed=planned.stages[-1].max_iter)
-    _show_run(folder, metric, options.plot_format, console)
+    with after_all_ranks():
+        _show_run(folder, metric, options.plot_format, console)
 
 
 def _planned(

@@ -63,7 +63,7 @@ def range_test(
             not to be resumed.
         ClrError: see training.train.
     """
-    with Processes(options.mpi) as processes:
+    with Processes() as processes:
         if options.mpi and (options.jobs > 1 or options.scheduler):
             raise UsageError("--mpi trains one seed at a time; leave out --jobs and --scheduler")
         solver = prototxt.open_solver(solver_file)

@@ -83,13 +83,9 @@ class Processes:
 
     A context, at whose end the process of a rank leaves the others. It trains one job after
     another, since a rank can join the others only once.
-
-    Args:
-        mpi: whether other ranks wait for these trainings.
     """
 
-    def __init__(self, mpi: bool = False) -> None:
-        self._others_wait = mpi
+    def __init__(self) -> None:
         self._is_lost = False
         self._running: set[subprocess.Popen[str]] = set()
         self._rank: subprocess.Popen[str] | None = None
@@ -102,8 +98,8 @@ class Processes:
     def __exit__(self, type_: object, error: object, traceback: object) -> None:
         if self._rank:
             self._close(self._rank)
-        if self._others_wait and isinstance(error, ClrError):
-            error.signal_number = signal.SIGTERM
+            if isinstance(error, ClrError):
+                error.is_shared = True  # the others have ended, too
 
     def end(self, signal_number: int) -> None:
         """Ask all of them to take a snapshot and end, and start no more."""
@@ -151,9 +147,8 @@ class Processes:
             raise Interrupted(self._ended, KEPT)  # before it could listen
         try:
             _raise_failure(failure, process.returncode or 0, log, before)
-        except ClrError as error:
-            if job.options.mpi and failure.get("alone", True):
-                error.signal_number = signal.SIGTERM
+        except (ClrError, Interrupted) as error:
+            error.is_shared = not failure.get("alone", True)
             raise
 
     @contextmanager
@@ -165,7 +160,6 @@ class Processes:
             if self._is_lost:
                 raise ClrError("the ranks have ended")
             process, self._rank = self._rank or _started(job, log), None
-            self._others_wait = False
             self._running.add(process)
         try:
             _give(process, job)

@@ -11,8 +11,7 @@ import pickle
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, Self
 
@@ -22,6 +21,7 @@ from caffe_clr.errors import KEPT, ClrError, Interrupted, UsageError, counted
 
 _SPIN_SECONDS = 0.1  # how long to ask again at once, which is fastest
 _SLEEP_SECONDS = 0.001
+_LONGEST = 40  # characters of what is shown; the digest of a file is longer
 _PART = 2**18  # numbers to send at a time
 _GRACE_SECONDS = 4.0  # for the other ranks, besides two iterations, once this one is to end
 _ROLL_CALL_SECONDS = 5.0  # for them to fail as well
@@ -62,18 +62,10 @@ class Place:
             return cls()
         rank, size = _first(_RANKS), _first(_SIZES)
         if rank is None or size is None:
-            raise UsageError("--mpi: start the command with mpirun, as in `mpirun -n 4 … --mpi`")
+            error = UsageError("--mpi: start the command with mpirun, as in `mpirun -n 4 … --mpi`")
+            error.is_shared = True  # there are no others
+            raise error
         return cls(rank, size, _first(_LOCAL_RANKS) or 0, _first(_LOCAL_SIZES) or 1)
-
-
-@contextmanager
-def ending(mpi: bool) -> Iterator[None]:
-    """Have an error end the other ranks, which wait for this one."""
-    try:
-        yield
-    except ClrError as error:
-        error.signal_number = signal.SIGTERM if mpi else None
-        raise
 
 
 class Ranks:
@@ -183,10 +175,8 @@ class Ranks:
         for rank, (host, found) in enumerate(others, 1):
             for name, value in found.items():
                 if value != expected[name]:
-                    raise ClrError(
-                        f"rank {rank} on {host} has another {name} than rank 0: {value}, not"
-                        f" {expected[name]}"
-                    )
+                    both = f": {value}, not {expected[name]}" if len(value) < _LONGEST else ""
+                    raise ClrError(f"rank {rank} on {host} has another {name} than rank 0{both}")
 
     def leave(self, failed: bool) -> bool:
         """Wait for the others at the end, after a failure only for a few seconds.

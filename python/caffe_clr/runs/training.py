@@ -172,8 +172,9 @@ def _facts(planned: Plan, about: dict[str, Any]) -> dict[str, str]:
         "version of caffe-clr": metadata.version("caffe-clr"),
         "version of Caffe": str(solvers.import_caffe().__version__),
         "solver": ", ".join(stages),
-        "--snapshot-cycles": str(about["snapshot_cycles"]),
-        **{key: ", ".join(about[key]) for key in DIGESTS},
+        "value of --snapshot-cycles": str(about["snapshot_cycles"]),
+        "net": ", ".join(about["nets"]),
+        "data set": ", ".join(about["data"]),
     }
 
 

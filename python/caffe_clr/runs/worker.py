@@ -17,7 +17,7 @@ from typing import Any
 from caffe_clr.errors import ClrError, DivergedError, Interrupted, UsageError
 from caffe_clr.runs import training
 from caffe_clr.runs.jobs import LOG, Failure, Job, WorkerReport
-from caffe_clr.runs.ranks import Ranks, join
+from caffe_clr.runs.ranks import join
 from caffe_clr.runs.stage import Progress
 
 _REPORT_SECONDS = 0.1
@@ -33,8 +33,9 @@ def main() -> None:
     def note(number: int, frame: FrameType | None) -> None:
         signals.append(number)
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, note)
+    def listen(handler: Any) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, handler)
 
     def stop() -> int | None:
         return signals[0] if signals else None
@@ -46,17 +47,20 @@ def main() -> None:
             signals.append(signal.SIGHUP)
 
     given = map(Job.from_json, sys.stdin)
+    listen(signal.SIG_DFL)
     job = next(given)
     failure = None
     try:
+        join(job.options.mpi)  # during which nothing but the signal itself can end it
+        listen(note)
         if job.is_led:
             _do_led(job, given, report, stop)
         else:
             _do(job, report, stop)
     except (Exception, Interrupted) as error:
         failure = _failure(error, job)
-    ranks, together = _leave(job, failed=failure is not None)
-    if failure and (ranks.is_root or not together):
+    together = _leave(job, failed=failure is not None)
+    if failure:
         report(**failure, alone=not together)
     watch.communicate()
 
@@ -138,13 +142,13 @@ def _failure(error: BaseException, job: Job) -> WorkerReport:
     return dict(failed=Failure.ERROR, message=f"{message}\nfull log: {job.out}/{LOG}")
 
 
-def _leave(job: Job, failed: bool) -> tuple[Ranks, bool]:
-    """This rank, and whether all ranks have come to their end, for the same reason then."""
+def _leave(job: Job, failed: bool) -> bool:
+    """Whether all ranks have come to their end, for the same reason if this one failed."""
     try:
         ranks = join(job.options.mpi)
     except ClrError:
-        return Ranks(), False
-    return ranks, ranks.leave(failed)
+        return False
+    return ranks.leave(failed)
 
 
 def _start_watch() -> "subprocess.Popen[bytes]":
