@@ -1,6 +1,7 @@
 """Writes the tables of the READMEs in models/ from paper.toml and the recorded runs."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,7 +34,9 @@ def texts(root: Path) -> dict[Path, str]:
         found[file] = pattern.sub(lambda _: text, content)
 
     claims = []
-    for name, table in paper.tables(models).items():
+    found_tables = paper.tables(models)
+    numbers = Counter(_number(table) for table in found_tables.values())
+    for name, table in found_tables.items():
         if name == "digits":  # whose table is that of compare
             continue
         results = {row.name: paper.recorded(row) for row in table.rows.values()}
@@ -41,10 +44,15 @@ def texts(root: Path) -> dict[Path, str]:
         for claim in table.claims:
             sentence, *cells = paper.claim_cells(table, claim, results)
             evidence = f"[{table.folder.name}]({table.folder.name}/README.md)"
-            number = table.title.partition(":")[0]
-            claims.append([f"{number}: {sentence}", *cells, evidence])
+            number = _number(table)
+            told = number if numbers[number] == 1 else table.title.replace(":", ",")
+            claims.append([f"{told}: {sentence}", *cells, evidence])
     put(_CLAIMS, models / "README.md", _markdown([*paper.CLAIM_HEADINGS, "evidence"], claims))
     return found
+
+
+def _number(table: Table) -> str:
+    return table.title.partition(":")[0]
 
 
 def _rows(table: Table) -> str:

@@ -16,7 +16,7 @@ import pytest
 
 from benchmarks import readmes
 from caffe_clr.errors import UsageError
-from caffe_clr.experiments import cifar, paper, paper_runs
+from caffe_clr.experiments import cifar, nets, paper, paper_runs
 from caffe_clr.experiments.paper import Result
 from caffe_clr.harness.compilation import Tree
 
@@ -175,11 +175,27 @@ def test_each_seed_has_its_own_order_of_the_images(
     told: list[Path] = []
     paper_runs.prepare(table, runs, {"cifar10": tmp_path / "source"}, tmp_path, told.append)
     assert len(told) == 2
-    first, second = (records(tmp_path / f"order_{seed}") for seed in (1, 2))
+    first, second = (records(tmp_path / f"cifar10_{seed}") for seed in (1, 2))
     assert first != second
     assert sorted(first) == sorted(second)
     paper_runs.prepare(table, runs, {"cifar10": None}, tmp_path, told.append)
     assert len(told) == 2  # the data is there
+
+
+@pytest.mark.parametrize(
+    ("table", "millions", "classes"),
+    [
+        ("table-4-resnet-cifar10", "1.7", 10),
+        ("table-4-stochastic-depth-cifar10", "1.7", 10),
+        ("table-4-densenet-cifar100", "1.1", 100),
+        ("table-4-tenth", "0.3", 10),
+    ],
+)
+def test_the_nets_of_table_4(table: str, millions: str, classes: int) -> None:
+    net = paper_runs._net(paper.chosen(table))
+    assert f"{nets.count_parameters(net) / 1e6:.1f}" == millions
+    scores = next(layer for layer in net.layer if layer.type == "InnerProduct")
+    assert scores.inner_product_param.num_output == classes
 
 
 def records(root: Path) -> list[bytes]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich import box
 from rich.console import Console
+from rich.table import Column
 from rich.table import Table as Shown
 
 from caffe_clr.cli.console import progress, resumable, warn
@@ -18,13 +19,14 @@ _FIT = 6  # columns of a table in a terminal; the READMEs have all
 
 def show_tables(console: Console) -> None:
     """List the tables: their rows, how long they are, and what has been recorded."""
-    shown = _shown(None, ["table", ""], ["rows", "iterations a seed", "recorded"])
+    shown = _shown(None, [Column("table", no_wrap=True), ""], ["rows", "iterations", "recorded"])
     for table in paper.tables().values():
         rows = table.rows.values()
         runs = sum(len(row.recorded) for row in rows)
         told = counted(runs, "run") if runs else "nothing"
         total = sum(row.iterations for row in rows)
-        shown.add_row(table.name, table.title, str(len(rows)), f"{total:,}", told)
+        title = table.title.rpartition(": ")[2]
+        shown.add_row(table.name, title, str(len(rows)), f"{total:,}", told)
     console.print(shown)
 
 
@@ -115,7 +117,7 @@ def _print(
         console.print(claims)
 
 
-def _shown(title: str | None, names: Sequence[str], numbers: Sequence[str]) -> Shown:
+def _shown(title: str | None, names: Sequence[Column | str], numbers: Sequence[str]) -> Shown:
     shown = Shown(
         *names,
         title=title,

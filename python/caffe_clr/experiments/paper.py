@@ -8,7 +8,7 @@ import math
 import statistics
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,7 @@ class Table:
     Attributes:
         folder: the experiment's, in models.
         data: the data set that its nets read, a folder in data/.
-        net: file, kind and depth of the net that is to be written, if it is not there.
+        net: the name of the net's file, if it is to be written first; else empty.
     """
 
     name: str
@@ -90,7 +90,7 @@ class Table:
     data: str
     rows: Mapping[str, Row]
     claims: Sequence[Claim] = ()
-    net: Sequence[Any] = field(default=())
+    net: str = ""
 
 
 def tables(models: Path | None = None) -> dict[str, Table]:
@@ -260,7 +260,7 @@ def _table(name: str, content: dict[str, Any], models: Path) -> Table:
         Claim(claim["row"], claim["is"], claim["other"], claim.get("paper"))
         for claim in content.get("claims", ())
     ]
-    net = content.get("net", ())
+    net = content.get("net", "")
     return Table(name, content["title"], folder, content["data"], rows, claims, net)
 
 

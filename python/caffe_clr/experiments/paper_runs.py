@@ -1,7 +1,7 @@
 """Trains the rows of the paper's tables.
 
-Everything is in one folder: order_N has the models, and the data set with the training images
-in the order of seed N; TABLE/ROW/seed_N is a run.
+Everything is in one folder: DATA_N has the models, and a data set with the training images in
+the order of seed N; TABLE/ROW/seed_N is a run.
 """
 
 import shutil
@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from google.protobuf import text_format
 
@@ -101,10 +102,8 @@ def prepare(
             data.parent.mkdir(parents=True, exist_ok=True)
             datasets.write(_read(table.data, seed, sources), data)
         if table.net:
-            name, kind, depth = table.net
-            file = root / "models" / table.folder.name / f"{name}.prototxt"
-            make = {"resnet": nets.resnet}[kind]
-            nets.write(make(depth, 10, Path("data", table.data)), file)
+            file = root / "models" / table.folder.name / f"{table.net}.prototxt"
+            nets.write(_net(table), file)
 
 
 def seconds_per_iteration(table: Table, row: Row, seed: int, out: Path, options: Options) -> float:
@@ -167,6 +166,18 @@ def train(
             raise error
 
 
+def _net(table: Table) -> Any:
+    """The net of a row of Table 4."""
+    classes = 100 if table.data.startswith("cifar100") else 10
+    data = Path("data", table.data)
+    match table.folder.name:
+        case "stochastic_depth":
+            return nets.stochastic_depth(110, 0.5, classes, data)
+        case "densenet":
+            return nets.densenet(40, 12, classes, data)
+    return nets.resnet(20 if table.net == "resnet_20" else 110, classes, data)
+
+
 def _read(data: str, seed: int, sources: Mapping[str, Path | None]) -> dict[str, datasets.Split]:
     name = data.removesuffix(_PADDED)
     source = sources[name]
@@ -180,7 +191,7 @@ def _read(data: str, seed: int, sources: Mapping[str, Path | None]) -> dict[str,
 
 def _root(table: Table, seed: int, out: Path) -> Path:
     """The folder that a run's paths start from; the digits have one order."""
-    return (out / f"order_{1 if table.data == 'digits' else seed}").resolve()
+    return (out / f"{table.data}_{1 if table.data == 'digits' else seed}").resolve()
 
 
 def _run(table: Table, row: Row, seed: int, out: Path) -> Path:
