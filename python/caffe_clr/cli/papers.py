@@ -73,8 +73,9 @@ def _train(
     about = f"{counted(len(runs), 'run')} of {total:,} iterations"
     if not options.scheduler:
         seconds = paper_runs.seconds_per_iteration(table, *runs[0], out, options)
+        left = total - paper_runs.iterations_done(table, runs, out)
         console.print(
-            f"{about}, about {_duration(total * seconds / options.jobs)}: {seconds:.2g} s an"
+            f"{about}, about {_duration(left * seconds / options.jobs)}: {seconds:.2g} s an"
             " iteration on this machine",
             soft_wrap=True,
         )

@@ -68,6 +68,11 @@ def missing(table: Table, rows: Sequence[Row], seeds: int, out: Path) -> Runs:
     ]
 
 
+def iterations_done(table: Table, runs: Runs, out: Path) -> int:
+    """The iterations that runs have recorded."""
+    return sum(run_folder.last_iteration(_run(table, row, seed, out)) for row, seed in runs)
+
+
 def prepare(
     table: Table,
     runs: Runs,
@@ -145,21 +150,20 @@ def train(
     Raises:
         ClrError: see training.train. Divergence is not an error.
     """
-    folders = [_run(table, row, seed, out) for row, seed in runs]
     threads = None if options.scheduler else jobs.threads(options.jobs)
     tasks = [
         Job(
             tuple(f"models/{file.parent.name}/{file.name}" for file in row.solvers),
-            str(folder),
+            str(_run(table, row, seed, out)),
             TrainingOptions(gpu=options.gpu, seed=seed, resume=True),
             str(_root(table, seed, out)),
             threads,
         )
-        for (row, seed), folder in zip(runs, folders, strict=True)
+        for row, seed in runs
     ]
 
     def show() -> None:
-        on_progress(sum(map(run_folder.last_iteration, folders)))
+        on_progress(iterations_done(table, runs, out))
 
     for error in jobs.run_all(tasks, options.jobs, options.scheduler, show, on_warning):
         if error is not None and not isinstance(error, DivergedError):
