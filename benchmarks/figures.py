@@ -137,7 +137,7 @@ def draw(root: Path, out: Path) -> None:
     for (model, name), (title, lines) in FIGURES.items():
         folder = root / "models" / model
         picture = _new(out / "models" / model / "results" / f"{name}.png")
-        plots.plot_comparison([_entry(line, folder) for line in lines], title, picture)
+        plots.plot_comparison([entry(line, folder) for line in lines], title, picture)
         tables.console.print(f"Plot: {picture}", soft_wrap=True)
     for model, result in (("cifar10_full", _paper_test(root)), ("digits", _sweep(root))):
         picture = _new(out / "models" / model / "results" / "range_test.png")
@@ -168,7 +168,12 @@ def _sweep(root: Path) -> RangeTest:
     return RangeTest(TRAINING_LOSS, (1701, 1702, 1703), rows, rows, diverged_at, suggested)
 
 
-def _entry(line: _Line, folder: Path) -> Entry:
+def entry(line: _Line, folder: Path) -> Entry:
+    """The recorded runs of a line of a figure.
+
+    Args:
+        folder: the model's.
+    """
     rows = [read_table(folder / "results" / f"{run}.csv")[0] for run in line.runs]
     stages = schedule.read_stages([folder / f"{stage}_solver.prototxt" for stage in line.stages])
     return Entry(

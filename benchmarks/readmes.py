@@ -5,9 +5,10 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import tables
+from benchmarks import figures, tables
 from caffe_clr.experiments import paper
 from caffe_clr.experiments.paper import Row, Table
+from caffe_clr.method import comparison
 
 _CLAIMS = "claims"
 
@@ -37,7 +38,8 @@ def texts(root: Path) -> dict[Path, str]:
     found_tables = paper.tables(models)
     numbers = Counter(_number(table) for table in found_tables.values())
     for name, table in found_tables.items():
-        if name == "digits":  # whose table is that of compare
+        if name == "digits":
+            put(name, table.folder / "README.md", _compared(table.folder))
             continue
         results = {row.name: paper.recorded(row) for row in table.rows.values()}
         put(name, table.folder / "README.md", _rows(table))
@@ -62,6 +64,20 @@ def _rows(table: Table) -> str:
         _, *cells = paper.row_cells(row, paper.recorded(row))
         lines.append([row.about or row.name, *cells, _by_seed(row, table.folder), _solvers(row)])
     return _markdown([name, *headings, "by seed", "solver files"], lines)
+
+
+def _compared(folder: Path) -> str:
+    """The table of `compare`, of the digits' figure."""
+    _, lines = figures.FIGURES[folder.name, "1cycle"]
+    compared = comparison.table([figures.entry(line, folder) for line in lines])
+    rows = []
+    for line in compared:
+        cells = [
+            "{:.2f} ± {:.2f}".format(*(100 * number for number in values)) if values else ""
+            for values in (line.final, line.best)
+        ]
+        rows.append([line.name, *cells, "never" if line.reached is None else f"{line.reached:,}"])
+    return _markdown(["solver", "final", "best", "reached"], rows)
 
 
 def _by_seed(row: Row, folder: Path) -> str:
