@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated
 
@@ -45,9 +46,7 @@ def iteration(
     """Time a training iteration of this build, stock Caffe and PyTorch."""
     from benchmarks import iteration as iterations
 
-    for name in net or []:
-        if name not in nets.NETS:
-            raise UsageError(f"unknown net {name}; choose from {', '.join(nets.NETS)}")
+    _check_nets(net, nets.NETS)
     iterations.show(net or list(nets.NETS), repeats, _threads(threads))
 
 
@@ -64,9 +63,7 @@ def ranks(
     """Time an iteration on two ranks with one thread each, beside one process with two."""
     from benchmarks import ranks as many
 
-    for name in net or []:
-        if name not in nets.OF_RANKS:
-            raise UsageError(f"unknown net {name}; choose from {', '.join(nets.OF_RANKS)}")
+    _check_nets(net, nets.OF_RANKS)
     many.show(net or nets.OF_RANKS, repeats)
 
 
@@ -182,6 +179,12 @@ def figures() -> None:
     root = Path(__file__).parents[1]
     readmes.write(root)
     drawn.draw(root, root)
+
+
+def _check_nets(given: list[str] | None, known: Collection[str]) -> None:
+    for name in given or []:
+        if name not in known:
+            raise UsageError(f"unknown net {name}; choose from {', '.join(known)}")
 
 
 def _threads(given: str | None) -> list[int]:

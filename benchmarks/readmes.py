@@ -2,13 +2,14 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks import figures, tables
 from caffe_clr.experiments import paper
-from caffe_clr.experiments.paper import Row, Table
+from caffe_clr.experiments.paper import Result, Row, Table
 from caffe_clr.method import comparison
+from caffe_clr.runs import run_folder
 
 _CLAIMS = "claims"
 
@@ -42,7 +43,7 @@ def texts(root: Path) -> dict[Path, str]:
             put(name, table.folder / "README.md", _compared(table.folder))
             continue
         results = {row.name: paper.recorded(row) for row in table.rows.values()}
-        put(name, table.folder / "README.md", _rows(table))
+        put(name, table.folder / "README.md", _rows(table, results))
         for claim in table.claims:
             sentence, *cells = paper.claim_cells(table, claim, results)
             evidence = f"[{table.folder.name}]({table.folder.name}/README.md)"
@@ -57,12 +58,14 @@ def _number(table: Table) -> str:
     return table.title.partition(":")[0]
 
 
-def _rows(table: Table) -> str:
+def _rows(table: Table, results: Mapping[str, Mapping[int, Result]]) -> str:
     name, *headings = paper.HEADINGS
     lines = []
     for row in table.rows.values():
-        _, *cells = paper.row_cells(row, paper.recorded(row))
-        lines.append([row.about or row.name, *cells, _by_seed(row, table.folder), _solvers(row)])
+        found = results[row.name]
+        _, *cells = paper.row_cells(row, found)
+        solvers = " ".join(map(run_folder.solver_name, row.solvers))
+        lines.append([row.about or row.name, *cells, _by_seed(row, found, table.folder), solvers])
     return _markdown([name, *headings, "by seed", "solver files"], lines)
 
 
@@ -80,15 +83,11 @@ def _compared(folder: Path) -> str:
     return _markdown(["solver", "final", "best", "reached"], rows)
 
 
-def _by_seed(row: Row, folder: Path) -> str:
+def _by_seed(row: Row, results: Mapping[int, Result], folder: Path) -> str:
     return ", ".join(
-        f"[{result.final + 1e-9:.1f}]({row.recorded[seed - 1].relative_to(folder)})"
-        for seed, result in paper.recorded(row).items()
+        f"[{paper.shown(result.final)}]({row.recorded[seed - 1].relative_to(folder)})"
+        for seed, result in results.items()
     )
-
-
-def _solvers(row: Row) -> str:
-    return " ".join(file.stem.removesuffix("_solver") for file in row.solvers)
 
 
 def _markdown(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

@@ -104,13 +104,13 @@ def tables(models: Path | None = None) -> dict[str, Table]:
     return {name: _table(name, table, models) for name, table in content.items()}
 
 
-def chosen(name: str, models: Path | None = None) -> Table:
+def chosen(name: str) -> Table:
     """A table by its name.
 
     Raises:
         UsageError: there is none; names those that there are.
     """
-    found = tables(models)
+    found = tables()
     if name not in found:
         raise UsageError(f"the paper has no {name}; choose from {', '.join(found)}")
     return found[name]
@@ -166,20 +166,20 @@ def relation(row: Sequence[float], other: Sequence[float]) -> str:
 
 def row_cells(row: Row, results: Mapping[int, Result]) -> list[str]:
     """The cells of a row under HEADINGS: what the paper has, and what was measured."""
-    cells = [row.name, f"{row.iterations:,}", _shown(row.paper)]
+    cells = [row.name, f"{row.iterations:,}", shown(row.paper)]
     if not results:
         return [*cells, "not yet run", "", "", _rate(row), ""]
     finals = [result.final for result in results.values()]
-    mean = _shown(statistics.mean(finals))
+    mean = shown(statistics.mean(finals))
     if len(finals) > 1:
-        mean += f" ± {_shown(statistics.stdev(finals))}"
+        mean += f" ± {shown(statistics.stdev(finals))}"
     best, at = max(result.best for result in results.values())
     verdict = ""
     if row.paper is not None:
         off = statistics.mean(finals) - row.paper
         side = "above" if off > 0 else "below"
-        verdict = "agrees" if agrees(row.paper, finals) else f"{_shown(abs(off), 2)} {side}"
-    return [*cells, mean, verdict, _after(results), _rate(row), f"{_shown(best)} at {at:,}"]
+        verdict = "agrees" if agrees(row.paper, finals) else f"{shown(abs(off), 2)} {side}"
+    return [*cells, mean, verdict, _after(results), _rate(row), f"{shown(best)} at {at:,}"]
 
 
 def claim_cells(
@@ -223,7 +223,7 @@ def _after(results: Mapping[int, Result]) -> str:
         return ""
     seeds = ", ".join(map(str, later))
     some = "" if len(later) == len(results) else f" (seed{'s' * (len(later) > 1)} {seeds})"
-    return f"{_shown(statistics.mean(later.values()))}{some}"
+    return f"{shown(statistics.mean(later.values()))}{some}"
 
 
 def _rate(row: Row) -> str:
@@ -235,7 +235,7 @@ def _rate(row: Row) -> str:
     return "-".join(bounds)
 
 
-def _shown(number: float | None, digits: int = 1) -> str:
+def shown(number: float | None, digits: int = 1) -> str:
     """A number of points; a half is rounded up, as in the paper's tables."""
     return "" if number is None else f"{number + 1e-9:.{digits}f}"
 

@@ -14,10 +14,10 @@ from typing import Any
 from google.protobuf import text_format
 
 from caffe_clr import locations, prototxt
-from caffe_clr.errors import DivergedError, UsageError
+from caffe_clr.errors import UsageError
 from caffe_clr.experiments import cifar, datasets, nets, paper
 from caffe_clr.experiments.paper import Result, Row, Table
-from caffe_clr.runs import jobs, run_folder
+from caffe_clr.runs import jobs, run_folder, solvers
 from caffe_clr.runs.jobs import Job, Processes
 from caffe_clr.runs.options import TrainingOptions
 from caffe_clr.runs.status import Status
@@ -113,11 +113,10 @@ def prepare(
 
 def seconds_per_iteration(table: Table, row: Row, seed: int, out: Path, options: Options) -> float:
     """Measure an iteration of a row, by training a few."""
-    solver = prototxt.read_solver(row.solvers[0])
+    solver = solvers.without_tests(prototxt.read_solver(row.solvers[0]))
     solver.max_iter, solver.display = _WARM_UP + _TIMED, 1
     solver.snapshot, solver.snapshot_after_train = 0, False
-    for field in ("test_iter", "test_interval"):
-        solver.ClearField(field)
+    solver.ClearField("test_interval")
     with tempfile.TemporaryDirectory(dir=out, prefix="timing-") as folder:
         file = Path(folder, "solver.prototxt").resolve()
         file.write_text(text_format.MessageToString(solver))
@@ -165,9 +164,7 @@ def train(
     def show() -> None:
         on_progress(iterations_done(table, runs, out))
 
-    for error in jobs.run_all(tasks, options.jobs, options.scheduler, show, on_warning):
-        if error is not None and not isinstance(error, DivergedError):
-            raise error
+    jobs.train_all(tasks, options.jobs, options.scheduler, show, on_warning)
 
 
 def _net(table: Table) -> Any:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from caffe_clr import prototxt
-from caffe_clr.errors import ClrError, DivergedError, UsageError
+from caffe_clr.errors import ClrError, UsageError
 from caffe_clr.method import schedule
 from caffe_clr.method.results import Entry
 from caffe_clr.prototxt import SolverFile
@@ -131,9 +131,7 @@ def compare(
             done[folder.parent.name] += run_folder.last_iteration(folder)
         on_progress(done)
 
-    for error in jobs.run_all(tasks, options.jobs, options.scheduler, show, on_warning):
-        if error is not None and not isinstance(error, DivergedError):
-            raise error
+    jobs.train_all(tasks, options.jobs, options.scheduler, show, on_warning)
     return [
         _read(
             name,

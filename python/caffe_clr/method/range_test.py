@@ -10,7 +10,7 @@ from typing import Any
 from google.protobuf import text_format
 
 from caffe_clr import policies, prototxt
-from caffe_clr.errors import ClrError, DivergedError, UsageError
+from caffe_clr.errors import ClrError, UsageError
 from caffe_clr.method import new_solver, range_search, suggestions, sweeps
 from caffe_clr.method.results import RangeTest
 from caffe_clr.method.sweeps import Options, Sweep
@@ -263,10 +263,7 @@ def train(
     def show() -> None:
         on_progress(sum(map(run_folder.last_iteration, folders)))
 
-    at = (options.jobs, options.scheduler)
-    for error in jobs.run_all(tasks, *at, show, on_warning, processes):
-        if error is not None and not isinstance(error, DivergedError):
-            raise error
+    jobs.train_all(tasks, options.jobs, options.scheduler, show, on_warning, processes)
     histories = [run_folder.read_history(each) for each in folders]
     losses = _over_seeds([each.train for each in histories], "loss")
     trained = sum(map(run_folder.last_iteration, folders))

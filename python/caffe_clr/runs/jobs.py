@@ -222,6 +222,17 @@ def run_all(
     return [_failure(future) for future in done]
 
 
+def train_all(tasks: Sequence[Job], *arguments: Any, **options: Any) -> None:
+    """Train several jobs with the arguments of run_all; divergence is not an error.
+
+    Raises:
+        ClrError: the first error, when every job has ended.
+    """
+    for error in run_all(tasks, *arguments, **options):
+        if error is not None and not isinstance(error, DivergedError):
+            raise error
+
+
 def run_job(job: Job) -> None:
     """Train in a subprocess; Dask workers call this."""
     Processes().run(job)
