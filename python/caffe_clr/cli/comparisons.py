@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from caffe_clr.cli.console import progress, reading, resumable, warn
+from caffe_clr.cli.console import progress, reading, resumable, table, warn
 from caffe_clr.cli.resume_command import continuation
 from caffe_clr.errors import KEPT
 from caffe_clr.method import comparison, plots
@@ -55,19 +54,15 @@ def show_comparison(
 def _comparison_table(lines: Sequence[TableLine], metric: Metric) -> Table:
     seeds = f"{lines[0].seeds} seeds" if lines[0].seeds > 1 else "one seed"
     net = f" of test net #{metric.net}" if metric.net else ""
-    table = Table(
-        "solver",
-        title=f"{metric.label[:1].upper()}{metric.label[1:]}{net}, {seeds}",
-        title_justify="left",
+    shown = table(
+        f"{metric.label[:1].upper()}{metric.label[1:]}{net}, {seeds}",
+        ["solver"],
+        ["iterations", "final", "best", "reached", "ratio"],
         caption=_caption(lines, metric),
         caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
     )
-    for heading in ("iterations", "final", "best", "reached", "ratio"):
-        table.add_column(heading, justify="right", no_wrap=True)
     for line in lines:
-        table.add_row(
+        shown.add_row(
             line.name,
             f"{line.iterations:,}",
             _spread(line.final, line, metric),
@@ -75,7 +70,7 @@ def _comparison_table(lines: Sequence[TableLine], metric: Metric) -> Table:
             "never" if line.reached is None else f"{line.reached:,}",
             "" if line.ratio is None else f"{line.ratio:.2f}",
         )
-    return table
+    return shown
 
 
 def _caption(lines: Sequence[TableLine], metric: Metric) -> str:
