@@ -14,7 +14,7 @@ from caffe_clr.errors import AGAIN, KEPT, UsageError, counted
 from caffe_clr.experiments import paper, paper_data, paper_figures, paper_runs, verdicts
 from caffe_clr.experiments.paper import Row, Table
 from caffe_clr.experiments.paper_data import Sources
-from caffe_clr.experiments.paper_runs import Options, Runs
+from caffe_clr.experiments.paper_runs import Options, Runs, Speed
 from caffe_clr.experiments.verdicts import Results
 from caffe_clr.method import curves, plots
 from caffe_clr.method.range_test import range_test
@@ -36,13 +36,13 @@ def show_tables(console: Console) -> None:
 def show_times_of_tables(options: Options, console: Console) -> None:
     """Say how long the tables take on this machine, with one seed."""
     shown = table(None, ["table"], ["iterations", "s an iteration", "one seed"])
-    seconds: dict[tuple[Path, str], float] = {}
+    speeds: dict[tuple[Path, str], Speed] = {}
     for each in paper.tables().values():
         net = (each.folder, each.net)
-        if net not in seconds:
-            seconds[net] = _seconds(each, options, console)
-        taken = _duration(each.iterations * seconds[net])
-        shown.add_row(each.name, f"{each.iterations:,}", f"{seconds[net]:.2g}", taken)
+        if net not in speeds:
+            speeds[net] = _speed(each, options, console)
+        taken = _duration(speeds[net].seconds(each.iterations, len(each.rows)))
+        shown.add_row(each.name, f"{each.iterations:,}", f"{speeds[net].iteration:.2g}", taken)
     console.print(shown)
 
 
@@ -50,12 +50,12 @@ def show_times(name: str, chosen: Sequence[str], options: Options, console: Cons
     """Say how long the rows of a table take on this machine."""
     from_paper = paper.chosen(name)
     rows = _rows(from_paper, chosen)
-    seconds = _seconds(from_paper, options, console)
+    speed = _speed(from_paper, options, console)
     shown = table(from_paper.title, [""], ["iterations", "one seed"])
     for row in rows:
-        shown.add_row(row.name, f"{row.iterations:,}", _duration(row.iterations * seconds))
+        shown.add_row(row.name, f"{row.iterations:,}", _duration(speed.seconds(row.iterations)))
     console.print(shown)
-    console.print(f"{seconds:.2g} s an iteration on this machine")
+    console.print(f"{speed.iteration:.2g} s an iteration on this machine")
 
 
 def show_recorded(name: str, chosen: Sequence[str], console: Console) -> None:
@@ -108,12 +108,11 @@ def _train(
     total = sum(row.iterations for row, _ in runs)
     about = f"{counted(len(runs), 'run')} of {total:,} iterations"
     if not options.scheduler:
-        seconds = paper_runs.seconds_per_iteration(from_paper, *runs[0], out, options)
+        with console.status("measuring an iteration"):
+            speed = paper_runs.speed(from_paper, *runs[0], out, options)
         left = total - paper_runs.iterations_done(runs, out)
-        about += (
-            f", about {_duration(left * seconds / options.jobs)}: {seconds:.2g} s an iteration"
-            " on this machine"
-        )
+        duration = _duration(speed.seconds(left, len(runs)) / options.jobs)
+        about += f", about {duration}: {speed.iteration:.2g} s an iteration on this machine"
     console.print(about, soft_wrap=True)
     with progress(console) as shown:
         task = shown.add_task(from_paper.name, total=total)
@@ -136,13 +135,13 @@ def _train(
         paper_runs.train(from_paper, runs, out, options, show, tell_of)
 
 
-def _seconds(from_paper: Table, options: Options, console: Console) -> float:
-    """The time of an iteration of a table's net on this machine, with random images."""
+def _speed(from_paper: Table, options: Options, console: Console) -> Speed:
+    """How fast a table's net trains on this machine, with random images."""
     row = next(iter(from_paper.rows.values()))
     with console.status(f"measuring {from_paper.name}"), tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
         paper_data.prepare_random(from_paper, out)
-        return paper_runs.seconds_per_iteration(from_paper, row, 1, out, options)
+        return paper_runs.speed(from_paper, row, 1, out, options)
 
 
 def _rows(from_paper: Table, chosen: Sequence[str]) -> list[Row]:

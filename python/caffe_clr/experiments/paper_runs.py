@@ -4,6 +4,7 @@ TABLE/ROW/seed_N is the run of a row, beside the folders of Table.root.
 """
 
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,17 +70,27 @@ def iterations_done(runs: Runs, out: Path) -> int:
     return sum(_iterations_done(row, seed, out) for row, seed in runs)
 
 
-def seconds_per_iteration(table: Table, row: Row, seed: int, out: Path, options: Options) -> float:
-    """Measure an iteration of a row whose data is there, by training a few."""
+@dataclass(frozen=True)
+class Speed:
+    """The seconds that a run takes to start, and for each iteration."""
+
+    start: float
+    iteration: float
+
+    def seconds(self, iterations: int, runs: int = 1) -> float:
+        """How long runs with so many iterations in all take, one after another."""
+        return runs * self.start + iterations * self.iteration
+
+
+def speed(table: Table, row: Row, seed: int, out: Path, options: Options) -> Speed:
+    """Measure how fast a row trains whose data is there, by training a little."""
     solver = solvers.without_tests(prototxt.read_solver(row.solvers[0]))
     solver.display, solver.snapshot, solver.snapshot_after_train = 1, 0, False
     solver.ClearField("test_interval")
-    if options.gpu is None:
-        solver.solver_mode = solver.CPU
     root, threads = table.root(seed, out), jobs.threads(options.jobs)
-    seconds = 0.0
+    found = Speed(0, 0)
     for warm_up, timed in (_ROUGHLY, _CLOSELY):
-        if seconds > _LONG:
+        if found.iteration > _LONG:
             break
         solver.max_iter = warm_up + timed
         with tempfile.TemporaryDirectory(dir=out, prefix="timing-") as folder:
@@ -87,10 +98,13 @@ def seconds_per_iteration(table: Table, row: Row, seed: int, out: Path, options:
             file.write_text(text_format.MessageToString(solver))
             training = TrainingOptions(gpu=options.gpu, seed=seed)
             job = Job((str(file),), str(file.parent / "run"), training, str(root), threads)
+            begun = time.monotonic()
             Processes().run(job)
+            taken = time.monotonic() - begun
             times = [each["seconds"] for each in run_folder.read_history(Path(job.out)).train]
-        seconds = (times[-1] - times[warm_up]) / (len(times) - 1 - warm_up)
-    return seconds
+        iteration = (times[-1] - times[warm_up]) / (len(times) - 1 - warm_up)
+        found = Speed(max(0, taken - solver.max_iter * iteration), iteration)
+    return found
 
 
 def train(
