@@ -188,6 +188,19 @@ def test_clr_installs_nothing_for_a_command_that_does_not_compile(
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_clr_refuses_an_old_python_before_it_installs_anything(
+    copied_clr: Path, programs: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = programs("sh", "sed", "cat", "cksum", "dirname", "date", "readlink")
+    stub(path, "dpkg-query", "")
+    stub(path, "old", 'if [ "$1" = --version ]; then echo Python 3.10.12; else exit 1; fi')
+    monkeypatch.setenv("PYTHON", f"{path}/old")
+    for arguments in (["build"], ["--version"]):
+        done = run_clr(copied_clr, path, *arguments)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "error: Python 3.10.12 is too old, caffe-clr needs 3.11 or later: " in done.stderr
+
+
 def test_clr_through_a_link(root: Path, tmp_path: Path) -> None:
     (tmp_path / "clr").symlink_to(root / "clr")
     done = subprocess.run([tmp_path / "clr", "--help"], capture_output=True, text=True)
