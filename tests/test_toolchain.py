@@ -112,6 +112,20 @@ def test_a_python_without_boost_python_is_told_which_have_it(
     assert f"this is Python 3.99, but Boost.Python here is built for {dotted}: use that" in message
 
 
+@pytest.mark.parametrize(("machine", "wants"), [("x86_64", True), ("aarch64", False)])
+def test_onednn_is_needed_where_it_is_fast(
+    machine: str, wants: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(toolchain, "_is_met", lambda requirement: False)
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    for problems, expected in (
+        (toolchain.problems(), wants),
+        (toolchain.problems(onednn=True), True),
+        (toolchain.problems(onednn=False), False),
+    ):
+        assert (" libdnnl-dev" in problems[0] or "library dnnl" in problems[0]) == expected
+
+
 def run_clr(root: Path, path: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [root / "clr", *(arguments or ["build"])]
     return subprocess.run(command, env={**os.environ, "PATH": path}, capture_output=True, text=True)
