@@ -19,7 +19,7 @@ from rich.console import Console
 
 from benchmarks import readmes
 from caffe_clr.cli import papers
-from caffe_clr.errors import UsageError
+from caffe_clr.errors import ClrError, UsageError
 from caffe_clr.experiments import cifar, nets, paper, paper_data, paper_runs, verdicts
 from caffe_clr.experiments.verdicts import Result
 from caffe_clr.harness.compilation import Tree
@@ -113,7 +113,7 @@ def test_a_claim_may_be_about_an_earlier_iteration_or_an_accuracy() -> None:
     }
     sentence, _, measured, verdict = verdicts.claim_cells(sooner, results)
     assert sentence == "triangular2 (25,000) is at 80 % sooner than fixed (70,000)"
-    assert measured == "at 500 to 1,000; at 60,500, 1 seed never"
+    assert measured == "at 500 to 1,000; the other at 60,500, 1 seed never"
     assert verdict == "holds"
     results["fixed"][2] = Result({1000: 80.0})
     assert verdicts.claim_cells(sooner, results)[3] == "does not hold"
@@ -124,6 +124,22 @@ def test_a_claim_may_be_about_an_earlier_iteration_or_an_accuracy() -> None:
 )
 def test_which_bounds_agree(measured: list[float], agrees: bool) -> None:
     assert verdicts.bound_agrees(0.001, measured) == agrees
+
+
+def test_a_row_that_diverged_says_so() -> None:
+    row = paper.chosen("table-1").rows["exp"]
+    assert verdicts.row_cells(row, {}, [1, 2])[3] == "diverged"
+    results = {seed: Result({70000: 79.0 + seed}) for seed in (1, 3)}
+    assert verdicts.row_cells(row, results, [2])[3] == "81.0 ± 1.4, 1 diverged"
+
+
+def test_tests_that_are_cut_short_are_refused(tmp_path: Path) -> None:
+    row = paper.chosen("digits").rows["fixed"]
+    file = tmp_path / "test.csv"
+    for content in ("iteration,lr,accuracy,loss\n", "iteration,lr,accuracy,loss\n30,0.1,0.5,1\n"):
+        file.write_text(content)
+        with pytest.raises(ClrError, match=r"no accuracy at iteration 1,200; .* remove "):
+            verdicts.results(row, {1: file})
 
 
 def test_what_is_recorded_is_printed(run_cli: Run) -> None:
@@ -146,6 +162,8 @@ def test_what_is_recorded_is_printed(run_cli: Run) -> None:
         ("table-2 --recorded", "the paper has no table-2; choose from table-1, "),
         ("table-1 --recorded --rows fixed,none", "table-1 has no row none; choose from fixed, "),
         ("--recorded", "name the table"),
+        ("table-1 --recorded --times", "leave out --times"),
+        ("table-1 --recorded --rows=", "table-1 has no row ; choose from fixed, "),
         ("table-1", "--cifar10 is missing: name the archive of https://"),
         ("table-1 --cifar10 none.tar.gz", "none.tar.gz: no such file or folder"),
         ("section-4.2-alexnet", "--imagenet is missing: name a folder with ilsvrc12_train_lmdb, "),
@@ -164,21 +182,21 @@ def test_what_cannot_be_shown_or_trained(
 def test_a_table_is_trained_interrupted_and_continued(
     run_cli: Run, tree: Tree, tmp_path: Path
 ) -> None:
-    arguments = ["paper", "digits", "--rows", "fixed,1cycle", "--seeds", "2"]
+    arguments = ["paper", "digits", "--rows", "fixed, suggested", "--seeds", "2"]
     whole = run_cli(*arguments, "--out", "whole")
     assert whole.returncode == 0, whole.stderr
     assert "4 runs of 4,800 iterations, about " in whole.stdout
     assert "s an iteration on this machine" in whole.stdout
     table = whole.stdout[whole.stdout.index("The digits") :].replace("whole", "parts")
-    assert "Plot: parts/digits/1cycle.png\nRuns: parts\n" in table
-    assert (tmp_path / "whole/digits/1cycle.png").is_file()
+    assert "Plot: parts/digits/comparison.png\nRuns: parts\n" in table
+    assert (tmp_path / "whole/digits/comparison.png").is_file()
 
     command = [str(Path(sys.executable).with_name("caffe-clr")), *arguments, "--out", "parts"]
     variables = {**os.environ, "PYTHONPATH": str(tree.python)}
     process = subprocess.Popen(
         command, cwd=tmp_path, env=variables, stderr=subprocess.PIPE, text=True
     )
-    rows = tmp_path / "parts/digits/1cycle/seed_1/train.csv"
+    rows = tmp_path / "parts/digits/suggested/seed_1/train.csv"
     while not rows.exists():
         assert process.poll() is None
         time.sleep(0.02)
@@ -223,6 +241,32 @@ def test_a_range_test_of_a_table_is_trained_and_judged(
     assert printed.count("1 run of 150 iterations") == 1
     assert printed.count("A test, bounds") == 2
     assert re.search(r"max_lr +0\.12 +0\.\d+ +agrees", printed)
+
+
+def test_a_diverged_row_does_not_stop_the_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shutil.copytree(ROOT / "models/digits", tmp_path / "models/digits")
+    solver = (ROOT / "models/digits/fixed_solver.prototxt").read_text()
+    models = tmp_path / "models/digits"
+    for name, rate in (("lost", "1e8"), ("short", "0.01")):
+        text = re.sub(r"base_lr: \S+", f"base_lr: {rate}", solver)
+        text = re.sub(r"max_iter: \d+", "max_iter: 60", text)
+        (models / f"{name}_solver.prototxt").write_text(text)
+    rows = (f'[test.rows.{name}]\nsolvers = ["{name}"]\n' for name in ("lost", "short"))
+    head = '[test]\ntitle = "A test"\nfolder = "digits"\ndata = "digits"\n'
+    (tmp_path / "models/paper.toml").write_text(head + "".join(rows))
+    found = paper.tables(tmp_path / "models")
+    monkeypatch.setattr(paper, "tables", lambda: found)
+    monkeypatch.setattr("caffe_clr.locations.shipped", lambda name: tmp_path / name)
+    console = Console(file=io.StringIO(), width=80)
+    for _ in range(2):
+        options = paper_runs.Options(seeds=1)
+        papers.show_training("test", [], {}, tmp_path / "out", options, console)
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert printed.count("2 runs of 120 iterations") == 1
+    assert len(re.findall(r"lost +60 +diverged", printed)) == 2
+    assert len(re.findall(r"short +60 +\d\d\.\d", printed)) == 2
 
 
 def test_the_times_of_rows_need_no_data(run_cli: Run) -> None:

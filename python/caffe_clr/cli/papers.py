@@ -10,9 +10,9 @@ from rich.table import Column
 from rich.table import Table as Shown
 
 from caffe_clr.cli.console import progress, resumable, table, warn
-from caffe_clr.errors import AGAIN, KEPT, UsageError, counted
+from caffe_clr.errors import AGAIN, KEPT, ClrError, UsageError, counted
 from caffe_clr.experiments import paper, paper_data, paper_figures, paper_runs, verdicts
-from caffe_clr.experiments.paper import Row, Table
+from caffe_clr.experiments.paper import Claim, Row, Table
 from caffe_clr.experiments.paper_data import Sources
 from caffe_clr.experiments.paper_runs import Options, Runs, Speed
 from caffe_clr.experiments.verdicts import Results
@@ -24,7 +24,7 @@ _FIT = 6  # columns of a table in a terminal; the READMEs have all
 
 def show_tables(console: Console) -> None:
     """List the tables, how long they are, and what has been recorded."""
-    shown = table(None, [Column("table", no_wrap=True), ""], ["iterations", "recorded"])
+    shown = table(None, [Column("table", no_wrap=True), ""], ["iterations a seed", "recorded"])
     for each in paper.tables().values():
         runs = sum(len(row.recorded) for row in each.rows.values())
         title = each.title.rpartition(": ")[2]
@@ -40,7 +40,11 @@ def show_times_of_tables(options: Options, console: Console) -> None:
     for each in paper.tables().values():
         net = (each.folder, each.net)
         if net not in speeds:
-            speeds[net] = _speed(each, options, console)
+            try:
+                speeds[net] = _speed(each, options, console)
+            except ClrError as error:
+                warn([f"{each.name} is left out: {error}"], console)
+                continue
         taken = _duration(speeds[net].seconds(each.iterations, len(each.rows)))
         shown.add_row(each.name, f"{each.iterations:,}", f"{speeds[net].iteration:.2g}", taken)
     console.print(shown)
@@ -81,11 +85,12 @@ def show_training(
         if runs:
             _train(from_paper, runs, sources, out.resolve(), options, console)
     found = {row.name: paper_runs.recorded(row, options.seeds, out) for row in rows}
-    _print(from_paper, rows, found, console)
+    lost = {row.name: paper_runs.diverged(row, options.seeds, out) for row in rows}
+    _print(from_paper, rows, found, console, lost)
     folder = out / name
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for figure in from_paper.figures:
-        if any(found.get(row.name) for row in figure.lines.values()):
+        if all(found.get(row.name) for row in figure.lines.values()):
             picture = folder / f"{figure.name}.png"
             plots.plot_comparison(paper_figures.entries(figure, found), figure.title, picture)
             console.print(f"Plot: {picture}", soft_wrap=True)
@@ -103,8 +108,9 @@ def _train(
     def tell(folder: Path) -> None:
         console.print(f"Data: {folder}", soft_wrap=True)
 
-    for seed in sorted({seed for _, seed in runs}):
-        paper_data.prepare(from_paper, seed, sources, out, tell)
+    with console.status("writing data"):
+        for seed in sorted({seed for _, seed in runs}):
+            paper_data.prepare(from_paper, seed, sources, out, tell)
     total = sum(row.iterations for row, _ in runs)
     about = f"{counted(len(runs), 'run')} of {total:,} iterations"
     if not options.scheduler:
@@ -157,6 +163,7 @@ def _print(
     rows: Sequence[Row],
     tests: Mapping[str, Mapping[int, Path]],
     console: Console,
+    diverged: Mapping[str, Sequence[int]] | None = None,
 ) -> None:
     trained = [row for row in rows if not row.sweep]
     results = {row.name: verdicts.results(row, tests[row.name]) for row in trained}
@@ -164,9 +171,13 @@ def _print(
         if row.sweep:
             console.print(_bounds_table(from_paper.title, row, tests[row.name]))
     if trained:
-        console.print(_accuracy_table(from_paper.title, trained, results))
-    if from_paper.claims:
-        console.print(_claims_table(from_paper, results))
+        console.print(_accuracy_table(from_paper.title, trained, results, diverged or {}))
+        for row in trained:
+            if row.about:
+                console.print(f"{row.name}: {row.about}")
+    claims = [claim for claim in from_paper.claims if {*claim.rows()} <= results.keys()]
+    if claims:
+        console.print(_claims_table(claims, results))
 
 
 def _bounds_table(title: str, row: Row, tests: Mapping[int, Path]) -> Shown:
@@ -178,22 +189,25 @@ def _bounds_table(title: str, row: Row, tests: Mapping[int, Path]) -> Shown:
     return shown
 
 
-def _accuracy_table(title: str, rows: Sequence[Row], results: Results) -> Shown:
-    lines = [verdicts.row_cells(row, results[row.name]) for row in rows]
+def _accuracy_table(
+    title: str, rows: Sequence[Row], results: Results, diverged: Mapping[str, Sequence[int]]
+) -> Shown:
+    lines = [verdicts.row_cells(row, results[row.name], diverged.get(row.name, ())) for row in rows]
     kept = [number for number in range(1, _FIT) if any(line[number] for line in lines)]
     headings = [verdicts.HEADINGS[number] for number in kept]
-    shown = table(f"{title}, accuracy in percent", [""], headings)
+    names = Column("", min_width=max(len(row.name) for row in rows))
+    shown = table(f"{title}, accuracy in percent", [names], headings)
     for line in lines:
         shown.add_row(line[0], *(line[number] for number in kept))
     return shown
 
 
-def _claims_table(from_paper: Table, results: Results) -> Shown:
+def _claims_table(claims: Sequence[Claim], results: Results) -> Shown:
     name, stated, measured, verdict = verdicts.CLAIM_HEADINGS
-    shown = table("Claims, difference in points", [name], [stated])
+    shown = table("Claims; differences are in points", [Column(name, overflow="fold")], [stated])
     shown.add_column(measured, justify="right")
     shown.add_column(verdict)
-    for claim in from_paper.claims:
+    for claim in claims:
         shown.add_row(*verdicts.claim_cells(claim, results))
     return shown
 

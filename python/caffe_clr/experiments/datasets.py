@@ -171,10 +171,13 @@ def write_lmdb(
         images: N x channels x height x width.
         labels: N.
         on_image: called after each image.
+
+    Raises:
+        ClrError: it cannot be written.
     """
     datum_type = prototxt.caffe_pb2().Datum
     _, channels, height, width = images.shape
-    with replacing(path) as partial:
+    with _failure_told(path), replacing(path) as partial:
         partial.mkdir(parents=True)
         with (
             lmdb.open(str(partial), map_size=_MAP_BYTES) as database,
@@ -186,3 +189,12 @@ def write_lmdb(
                 )
                 transaction.put(f"{index:08}".encode(), datum.SerializeToString())
                 on_image()
+
+
+@contextmanager
+def _failure_told(path: Path) -> Iterator[None]:
+    """Say which LMDB could not be written; its error is no OSError."""
+    try:
+        yield
+    except lmdb.Error as error:
+        raise ClrError(f"{path}: cannot be written: {error}; is the disk full?") from None

@@ -35,6 +35,7 @@ class Row:
 
     Attributes:
         path: the table that the row is from, and its name.
+        run: the same of the row whose runs it shares; its own, unless that is in another table.
         solvers: the solver files of its stages.
         iterations: the length of the whole run.
         paper: the accuracy in the paper in percent; None where it has none.
@@ -45,6 +46,7 @@ class Row:
     """
 
     path: str
+    run: str
     solvers: Sequence[Path]
     iterations: int
     paper: float | None
@@ -78,6 +80,10 @@ class Claim:
     paper: float | None = None
     at: int | None = None
     accuracy: float | None = None
+
+    def rows(self) -> list[str]:
+        """The names of the rows that it is about."""
+        return [self.row.name, *(row.name for row in self.others)]
 
 
 @dataclass(frozen=True)
@@ -184,7 +190,9 @@ def _rows(name: str, content: dict[str, Any], models: Path) -> Iterator[Row]:
         iterations = row.get("iterations") or int(prototxt.read_solver(solvers[-1]).max_iter)
         about, paper = row.get("about", ""), row.get("paper")
         metric = content.get("metric", "accuracy")
-        yield Row(f"{name}/{key}", solvers, iterations, paper, recorded, about, sweep, metric)
+        path = f"{name}/{key}"
+        run = row.get("same_as", path)
+        yield Row(path, run, solvers, iterations, paper, recorded, about, sweep, metric)
 
 
 def _claim(content: dict[str, Any], rows: Mapping[str, Row]) -> Claim:

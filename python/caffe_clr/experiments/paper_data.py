@@ -40,7 +40,7 @@ def prepare(
 
     Args:
         sources: the archive or folder of each data set, where it is given.
-        on_data: called with the folder of a data set before it is written.
+        on_data: called with the folder of a data set when it has been written.
 
     Raises:
         UsageError: a source is needed and missing.
@@ -49,13 +49,13 @@ def prepare(
     folder = table.root(seed, out)
     if table.data == "imagenet":
         _link_imagenet(table, _given("imagenet", _IMAGENET_FOLDER, sources), folder)
-    elif table.data != "digits" and not datasets.existing(folder / "data" / table.data):
+    elif table.data != "digits" and not _is_written(folder / "data" / table.data):
         data = folder / "data" / table.data
         name = table.data.removesuffix(_PADDED)
         source = _given(name, f"the archive of {CIFAR[name].archive}, or its folder", sources)
-        on_data(data)
         order = None if seed == 1 else seed
         _write(cifar.read(source, CIFAR[name], order, pad=_pad(table)), data)
+        on_data(data)
     _write_models(table, folder)
 
 
@@ -88,6 +88,10 @@ def _pad(table: Table) -> int:
     return _PIXELS if table.data.endswith(_PADDED) else 0
 
 
+def _is_written(data: Path) -> bool:
+    return all(path.is_dir() for path in datasets.lmdbs(data))
+
+
 def _write(splits: dict[str, Split], data: Path) -> None:
     data.parent.mkdir(parents=True, exist_ok=True)
     datasets.write(splits, data)
@@ -115,7 +119,9 @@ def _given(name: str, what: str, sources: Sources) -> Path:
 
 def _write_models(table: Table, folder: Path) -> None:
     models = folder / "models"
-    shutil.copytree(locations.shipped("models"), models, ignore=_not_needed, dirs_exist_ok=True)
+    for file in sorted(locations.shipped("models").glob("*/*.prototxt")):
+        (models / file.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, models / file.parent.name)
     if table.data == "digits":
         datasets.write_digits(models / "digits")
     if table.data == "imagenet":
@@ -149,10 +155,3 @@ def net(table: Table) -> Any:
         case "densenet":
             return nets.densenet(table.depth, 12, classes, data)
     return nets.resnet(table.depth, classes, data)
-
-
-def _not_needed(folder: str, names: list[str]) -> list[str]:
-    """All but the folders in models, and the prototxt files in those."""
-    if Path(folder) == locations.shipped("models"):
-        return [name for name in names if Path(folder, name).is_file()]
-    return [name for name in names if not name.endswith(".prototxt")]

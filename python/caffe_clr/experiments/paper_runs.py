@@ -15,12 +15,13 @@ from caffe_clr import prototxt
 from caffe_clr.experiments.paper import Row, Sweep, Table
 from caffe_clr.method import sweeps
 from caffe_clr.runs import jobs, run_folder, solvers
-from caffe_clr.runs.jobs import Job, Processes
+from caffe_clr.runs.jobs import Job
 from caffe_clr.runs.options import TrainingOptions
 from caffe_clr.runs.status import Status
 
 _ROUGHLY = (1, 2)  # iterations to warm up, and to time
 _CLOSELY = (5, 20)
+_SAFE_LR = 1e-6  # nothing diverges while it is timed
 _LONG = 1  # seconds; a longer iteration is measured roughly
 _BOUNDS = "range_test.json"  # is written last
 
@@ -55,13 +56,18 @@ def recorded(row: Row, seeds: int, out: Path) -> dict[int, Path]:
     }
 
 
+def diverged(row: Row, seeds: int, out: Path) -> list[int]:
+    """The seeds that diverged."""
+    return [seed for seed in range(1, seeds + 1) if _diverged(row, _run(row, seed, out))]
+
+
 def missing(rows: Sequence[Row], seeds: int, out: Path) -> Runs:
-    """The rows and seeds that have not been trained to the end."""
+    """The rows and seeds that have not been trained to the end, nor diverged."""
     return [
         (row, seed)
         for row in rows
         for seed in range(1, seeds + 1)
-        if not _is_finished(row, _run(row, seed, out))
+        if not _is_finished(row, _run(row, seed, out)) and not _diverged(row, _run(row, seed, out))
     ]
 
 
@@ -86,7 +92,9 @@ def speed(table: Table, row: Row, seed: int, out: Path, options: Options) -> Spe
     """Measure how fast a row trains whose data is there, by training a little."""
     solver = solvers.without_tests(prototxt.read_solver(row.solvers[0]))
     solver.display, solver.snapshot, solver.snapshot_after_train = 1, 0, False
-    solver.ClearField("test_interval")
+    for field in ("test_interval", "cyclical_momentum"):
+        solver.ClearField(field)
+    solver.lr_policy, solver.base_lr = "fixed", _SAFE_LR
     root, threads = table.root(seed, out), jobs.threads(options.jobs)
     found = Speed(0, 0)
     for warm_up, timed in (_ROUGHLY, _CLOSELY):
@@ -99,7 +107,7 @@ def speed(table: Table, row: Row, seed: int, out: Path, options: Options) -> Spe
             training = TrainingOptions(gpu=options.gpu, seed=seed)
             job = Job((str(file),), str(file.parent / "run"), training, str(root), threads)
             begun = time.monotonic()
-            Processes().run(job)
+            jobs.run(job)
             taken = time.monotonic() - begun
             times = [each["seconds"] for each in run_folder.read_history(Path(job.out)).train]
         iteration = (times[-1] - times[warm_up]) / (len(times) - 1 - warm_up)
@@ -164,8 +172,12 @@ def _in_root(solver: Path) -> str:
     return f"models/{solver.parent.name}/{solver.name}"
 
 
+def _diverged(row: Row, folder: Path) -> bool:
+    return not row.sweep and run_folder.begun(folder).get("status") == Status.DIVERGED
+
+
 def _run(row: Row, seed: int, out: Path) -> Path:
-    return (out / row.path / f"seed_{seed}").resolve()
+    return (out / row.run / f"seed_{seed}").resolve()
 
 
 def _iterations_done(row: Row, seed: int, out: Path) -> int:

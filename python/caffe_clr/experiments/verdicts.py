@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from caffe_clr import policies, prototxt
-from caffe_clr.errors import counted
+from caffe_clr.errors import ClrError, counted
 from caffe_clr.experiments.paper import Claim, Row
 from caffe_clr.method.suggestions import Suggestions
 from caffe_clr.runs.history import read_table
@@ -59,24 +59,36 @@ def results(row: Row, tests: Mapping[int, Path]) -> dict[int, Result]:
     Args:
         tests: a CSV of the tests by seed. Those over one more epoch are in a file of the same
             name in the folder within_epoch beside it, if there are some.
+
+    Raises:
+        ClrError: a CSV lacks the test at the end.
     """
-    return {
-        seed: _result(row.metric, file, file.parent / "within_epoch" / file.name)
-        for seed, file in tests.items()
-    }
+    return {seed: _result(row, file) for seed, file in tests.items()}
 
 
-def _result(metric: str, tests: Path, within_epoch: Path) -> Result:
-    accuracies = {
-        int(row["iteration"]): 100 * row[metric]
-        for row in read_table(tests)[0]
-        if not math.isnan(row.get(metric, math.nan))
-    }
+def _result(row: Row, file: Path) -> Result:
+    tests = _accuracies(file, row.metric)
+    if row.iterations not in tests:
+        raise ClrError(
+            f"{file}: there is no {row.metric} at iteration {row.iterations:,}; to train it again,"
+            f" remove {file.parent}"
+        )
+    within_epoch = file.parent / "within_epoch" / file.name
     after = None
     if within_epoch.is_file():
-        _, *later = read_table(within_epoch)[0]  # the first is the end of the training
-        after = 100 * statistics.mean(row[metric] for row in later)
-    return Result(accuracies, after)
+        _, *later = _accuracies(within_epoch, row.metric).values()  # the first is the end
+        after = statistics.mean(later)
+    return Result(tests, after)
+
+
+def _accuracies(file: Path, metric: str) -> dict[int, float]:
+    """Those of a CSV in percent, by iteration; empty if it is missing."""
+    rows = read_table(file)[0] if file.is_file() else []
+    return {
+        int(row["iteration"]): 100 * row[metric]
+        for row in rows
+        if not math.isnan(row.get(metric, math.nan))
+    }
 
 
 def agrees(paper: float, finals: Sequence[float]) -> bool:
@@ -108,15 +120,21 @@ def bound_agrees(paper: float, measured: Sequence[float]) -> bool:
     return 1 / FACTOR <= ratio <= FACTOR
 
 
-def row_cells(row: Row, results: Mapping[int, Result]) -> list[str]:
-    """The cells of a training under HEADINGS: what the paper has, and what was measured."""
+def row_cells(row: Row, results: Mapping[int, Result], diverged: Sequence[int] = ()) -> list[str]:
+    """The cells of a training under HEADINGS: what the paper has, and what was measured.
+
+    Args:
+        diverged: the seeds that have no result because they diverged.
+    """
     cells = [row.name, f"{row.iterations:,}", shown(row.paper)]
     if not results:
-        return [*cells, "not yet run", "", "", _rate(row), ""]
+        return [*cells, "diverged" if diverged else "not yet run", "", "", _rate(row), ""]
     finals = _finals(results)
     mean = shown(statistics.mean(finals))
     if len(finals) > 1:
         mean += f" ± {shown(statistics.stdev(finals))}"
+    if diverged:
+        mean += f", {len(diverged)} diverged"
     best, at = max(result.best for result in results.values())
     verdict = ""
     if row.paper is not None:
@@ -169,7 +187,9 @@ def _by_accuracy(
     """What was measured, and the verdict."""
     ahead, finals = _finals(row), _finals(other)
     if claim.at is not None:
-        ahead = [result.tests[claim.at] for result in row.values()]
+        ahead = [result.tests.get(claim.at, math.nan) for result in row.values()]
+        if any(map(math.isnan, ahead)):
+            return f"no test at {claim.at:,}", ""
     found = relation(ahead, finals)
     measured = _difference(ahead, finals)
     later = any(each.after is not None for each in (*row.values(), *other.values()))
@@ -188,7 +208,7 @@ def _by_iterations(
     reached = [result.reached(accuracy) for result in row.values()]
     others = [result.reached(accuracy) for result in other.values()]
     sooner = max(each or math.inf for each in reached) < min(each or math.inf for each in others)
-    return f"{_span(reached)}; {_span(others)}", "holds" if sooner else "does not hold"
+    return f"{_span(reached)}; the other {_span(others)}", "holds" if sooner else "does not hold"
 
 
 def _span(iterations: Sequence[int | None]) -> str:

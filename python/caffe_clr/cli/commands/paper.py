@@ -57,7 +57,9 @@ def paper(
     )
     from caffe_clr.experiments.paper_runs import Options
 
-    chosen = rows.split(",") if rows else []
+    chosen = [] if rows is None else [name.strip() for name in rows.split(",")]
+    if recorded and times:
+        raise UsageError("--recorded trains nothing; leave out --times")
     options = Options(seeds=seeds, jobs=jobs, scheduler=scheduler, gpu=gpu)
     if table is None:
         if recorded or chosen:
