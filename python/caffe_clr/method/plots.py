@@ -10,14 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caffe_clr import policies
-from caffe_clr.method import drawing
-from caffe_clr.method.drawing import GREY, HUES, literal
 from caffe_clr.method.results import Entry, RangeTest
-from caffe_clr.runs import metrics
+from caffe_clr.runs import drawing, output_kinds
+from caffe_clr.runs.drawing import GREY, HUES, literal
 from caffe_clr.runs.history import OWN_COLUMNS, History, Phase, Row
+from caffe_clr.system import files
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _NO_CURVES = (*OWN_COLUMNS, "output loss")  # of which "loss" is the mean
 _MOST_NAMES = 60  # characters of the names in a title
@@ -56,7 +57,7 @@ def plot_policies(shown: Mapping[str, Mapping[str, float]], path: Path) -> None:
         drawing.plain(axes)
     figure.supxlabel("iteration", fontsize=10)
     figure.supylabel("learning rate", fontsize=10)
-    drawing.save(figure, path)
+    _save(figure, path)
 
 
 def compared(entries: Sequence[Entry], net: str = "") -> str:
@@ -113,7 +114,7 @@ def plot_comparison(entries: Sequence[Entry], title: str, path: Path) -> None:
     drawing.title(upper, title, _of_seeds(entries))
     drawing.key(figure, dict(zip(map(_label, entries), lines, strict=True)))
     figure.align_ylabels()
-    drawing.save(figure, path)
+    _save(figure, path)
 
 
 def plot_range_test(result: RangeTest, title: str, path: Path) -> None:
@@ -163,7 +164,7 @@ def plot_range_test(result: RangeTest, title: str, path: Path) -> None:
     band = ", band: lowest to highest" if has_band else ""
     drawing.title(upper, title, mean + band, pad=8 + 14 * levels)
     figure.align_ylabels()
-    drawing.save(figure, path)
+    _save(figure, path)
 
 
 def _mark_rates(result: RangeTest, panels: Sequence["Axes"]) -> int:
@@ -310,7 +311,7 @@ def plot_log(history: History, title: str, path: Path) -> None:
         drawing.plain(axes)
     drawing.title(grid[0], title)
     figure.align_ylabels()
-    drawing.save(figure, path)
+    _save(figure, path)
 
 
 def plot_schedule(
@@ -350,7 +351,7 @@ def plot_schedule(
     drawing.over_iterations([axes, *lower][-1])
     drawing.title(axes, title)
     figure.align_ylabels()
-    drawing.save(figure, path)
+    _save(figure, path)
 
 
 def _plot_stages(axes: "Axes", rows: Sequence[Mapping[str, Any]], name: str) -> None:
@@ -371,8 +372,8 @@ def _curves(history: History) -> tuple[dict[str, Points], dict[str, Points]]:
             for name, value in row.items():
                 if name in _NO_CURVES:
                     continue
-                curves = losses if metrics.is_loss(name, history.losses) else others
-                known = curves is losses or metrics.has_scores(row, name, history.losses)
+                curves = losses if output_kinds.is_loss(name, history.losses) else others
+                known = curves is losses or output_kinds.has_scores(row, name, history.losses)
                 curve = curves.setdefault(f"{phase} {name}", {})
                 curve[row["iteration"]] = value if known else math.nan
     shares = {
@@ -381,3 +382,12 @@ def _curves(history: History) -> tuple[dict[str, Points], dict[str, Points]]:
         if not any(value < 0 or value > 1 for value in curve.values())
     }
     return losses, shares
+
+
+def _save(drawn: "Figure", path: Path) -> None:
+    """Write a figure completely or not at all, in the format that the suffix of `path` names."""
+    try:
+        with files.replacing(path) as partial:
+            drawn.savefig(partial, format=path.suffix[1:], dpi=150)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None

@@ -1,16 +1,13 @@
-"""How every plot looks: hues and styles of lines, axes, titles and keys; and how it is saved."""
+"""How every plot looks: hues and styles of lines, axes, titles and keys."""
 
 import itertools
 import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from caffe_clr.system import files
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,15 +35,6 @@ def figure(width: float, height: float) -> "Figure":
     drawn = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(drawn)
     return drawn
-
-
-def save(drawn: "Figure", path: Path) -> None:
-    """Write a figure completely or not at all, in the format that the suffix of `path` names."""
-    try:
-        with files.replacing(path) as partial:
-            drawn.savefig(partial, format=path.suffix[1:], dpi=150)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def literal(text: str, width: int = _KEY, lines: int | None = None) -> str:
