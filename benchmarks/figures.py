@@ -7,7 +7,8 @@ from pathlib import Path
 from benchmarks import tables
 from caffe_clr import prototxt
 from caffe_clr.method import curves, plots, schedule, suggestions
-from caffe_clr.method.results import Entry, RangeTest
+from caffe_clr.method.range_test_result import RangeTest
+from caffe_clr.method.results import Entry
 from caffe_clr.runs.history import History, read_table
 from caffe_clr.runs.metrics import TRAINING_LOSS, Metric
 

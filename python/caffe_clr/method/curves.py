@@ -14,12 +14,13 @@ import numpy as np
 from caffe_clr.caffe_log import reader
 from caffe_clr.errors import ClrError, UsageError
 from caffe_clr.method import suggestions, tables
-from caffe_clr.method.results import RangeTest
+from caffe_clr.method.range_test_result import RangeTest
 from caffe_clr.method.suggestions import Suggestions
 from caffe_clr.runs import history, metrics, output_kinds, run_folder
 from caffe_clr.runs.history import OWN_COLUMNS, History, Row
 from caffe_clr.runs.metrics import Metric
 from caffe_clr.runs.status import Status
+from caffe_clr.system.files import StrPath
 
 # words of a table's columns: those of training, and of what counts
 _OF_TRAINING = {"train", "training", "trn", "batch"}
@@ -51,7 +52,7 @@ class _Recorded:
 
 
 def read(
-    path: Path,
+    path: StrPath,
     output: str | None = None,
     *,
     lower_is_better: bool = False,
@@ -75,6 +76,7 @@ def read(
             output tells whether higher or lower is better.
         ClrError: the file cannot be read, or has no rates.
     """
+    path = Path(path)
     recorded = _read(path, on_warning)
     test = _rising(recorded.test)
     train = _rising([row for row in recorded.train if "loss" in row])
