@@ -41,15 +41,15 @@ def figure(width: float, height: float) -> "Figure":
 
 @cache
 def _figure_class() -> "type[Figure]":
-    from matplotlib.figure import Figure
+    from matplotlib import figure
 
-    class Shown(Figure):
+    class Figure(figure.Figure):
         """A figure that a notebook shows although pyplot, which would, does not know it."""
 
         def _repr_png_(self) -> bytes:
             return png(self)
 
-    return Shown
+    return Figure
 
 
 def png(drawn: "Figure") -> bytes:

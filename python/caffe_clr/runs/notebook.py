@@ -23,7 +23,8 @@ def table(
     ]
     body = "".join(f"<tr>{line}</tr>" for line in lines)
     below = "".join(f"<div>{escape(note)}</div>" for note in notes)
-    return f"<table><caption>{escape(caption)}</caption>{body}</table>{below}"
+    above = f"<caption>{escape(caption)}</caption>" if caption else ""
+    return f"<table>{above}{body}</table>{below}"
 
 
 class Bars:
