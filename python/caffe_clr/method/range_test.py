@@ -13,7 +13,8 @@ from caffe_clr import policies, prototxt
 from caffe_clr.errors import ClrError, UsageError
 from caffe_clr.method import new_solver, range_search, suggestions, sweeps
 from caffe_clr.method.range_test_result import RangeTest
-from caffe_clr.method.sweeps import Options, Sweep
+from caffe_clr.method.sweeps import Options as Options  # its users look for it here
+from caffe_clr.method.sweeps import Sweep
 from caffe_clr.policies import Policy
 from caffe_clr.preflight import checks, epochs
 from caffe_clr.prototxt import SolverFile
