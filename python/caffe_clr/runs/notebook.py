@@ -37,6 +37,7 @@ class Bars:
     def __init__(self) -> None:
         self._started = time.monotonic()
         self._shown = -_SHOWN_SECONDS
+        self._begun: int | None = None  # the iterations that were done before
         self._html = ""
         self._output: Any = None
         self._is_here = is_here()
@@ -64,15 +65,17 @@ class Bars:
             for name, (iterations, total) in done.items()
         )
         self._html = f"<table>{rows}</table>"
+        trained = sum(iterations for iterations, _ in done.values())
+        if self._begun is None:
+            self._begun = trained
         if self._seconds - self._shown < _SHOWN_SECONDS:
             return
         self._shown = self._seconds
-        trained = sum(iterations for iterations, _ in done.values())
         left = sum(total for _, total in done.values()) - trained
         told = [note] if note else []
         told.append(f"{_clock(self._seconds)} elapsed")
-        if left > 0 and trained:
-            told.append(f"about {_clock(self._seconds * left / trained)} left")
+        if left > 0 and trained > self._begun:
+            told.append(f"about {_clock(self._seconds * left / (trained - self._begun))} left")
         self._display(f"{self._html}<div>{escape(', '.join(told))}</div>")
 
     @property
