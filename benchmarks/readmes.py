@@ -5,13 +5,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import figures, tables
-from caffe_clr.experiments import paper
-from caffe_clr.experiments.paper import Result, Row, Table
-from caffe_clr.method import comparison
+from benchmarks import tables
+from caffe_clr.experiments import paper, paper_figures, verdicts
+from caffe_clr.experiments.paper import Row, Table
+from caffe_clr.experiments.paper_figures import Tests
+from caffe_clr.experiments.verdicts import Result, Results
+from caffe_clr.method import comparison, curves
 from caffe_clr.runs import run_folder
 
 _CLAIMS = "claims"
+_COMPARED = "digits"  # has the table of `compare`
 
 
 def write(root: Path) -> None:
@@ -37,20 +40,27 @@ def texts(root: Path) -> dict[Path, str]:
 
     claims = []
     found_tables = paper.tables(models)
-    numbers = Counter(_number(table) for table in found_tables.values())
+    numbers = Counter(map(_number, found_tables.values()))
     for name, table in found_tables.items():
-        if name == "digits":
-            put(name, table.folder / "README.md", _compared(table.folder))
+        readme = table.folder / "README.md"
+        tests = {row.name: paper.recorded(row) for row in table.rows.values()}
+        trained = [row for row in table.rows.values() if not row.sweep]
+        results = {row.name: verdicts.results(row, tests[row.name]) for row in trained}
+        for row in table.rows.values():
+            if row.sweep:
+                put(f"{name}-bounds", readme, _bounds(row))
+        if name == _COMPARED:
+            put(name, readme, _compared(table, tests))
             continue
-        results = {row.name: paper.recorded(row) for row in table.rows.values()}
-        put(name, table.folder / "README.md", _rows(table, results))
+        if any(row.path == f"{name}/{row.name}" for row in trained):
+            put(name, readme, _rows(table, trained, results))
         for claim in table.claims:
-            sentence, *cells = paper.claim_cells(table, claim, results)
+            sentence, *cells = verdicts.claim_cells(claim, results)
             evidence = f"[{table.folder.name}]({table.folder.name}/README.md)"
             number = _number(table)
             told = number if numbers[number] == 1 else table.title.replace(":", ",")
             claims.append([f"{told}: {sentence}", *cells, evidence])
-    put(_CLAIMS, models / "README.md", _markdown([*paper.CLAIM_HEADINGS, "evidence"], claims))
+    put(_CLAIMS, models / "README.md", _markdown([*verdicts.CLAIM_HEADINGS, "evidence"], claims))
     return found
 
 
@@ -58,21 +68,26 @@ def _number(table: Table) -> str:
     return table.title.partition(":")[0]
 
 
-def _rows(table: Table, results: Mapping[str, Mapping[int, Result]]) -> str:
-    name, *headings = paper.HEADINGS
+def _rows(table: Table, rows: Sequence[Row], results: Results) -> str:
+    name, *headings = (heading.replace("\n", " ") for heading in verdicts.HEADINGS)
     lines = []
-    for row in table.rows.values():
+    for row in rows:
         found = results[row.name]
-        _, *cells = paper.row_cells(row, found)
+        _, *cells = verdicts.row_cells(row, found)
         solvers = " ".join(map(run_folder.solver_name, row.solvers))
         lines.append([row.about or row.name, *cells, _by_seed(row, found, table.folder), solvers])
     return _markdown([name, *headings, "by seed", "solver files"], lines)
 
 
-def _compared(folder: Path) -> str:
-    """The table of `compare`, of the digits' figure."""
-    _, lines = figures.FIGURES[folder.name, "1cycle"]
-    compared = comparison.table([figures.entry(line, folder) for line in lines])
+def _bounds(row: Row) -> str:
+    suggestions = [curves.read(file).suggestions for file in row.recorded]
+    return _markdown(verdicts.BOUND_HEADINGS, verdicts.bound_cells(row, suggestions))
+
+
+def _compared(table: Table, tests: Tests) -> str:
+    """The table of `compare`, of a figure."""
+    figure = next(figure for figure in table.figures if figure.name == "1cycle")
+    compared = comparison.table(paper_figures.entries(figure, tests))
     rows = []
     for line in compared:
         cells = [
@@ -85,7 +100,7 @@ def _compared(folder: Path) -> str:
 
 def _by_seed(row: Row, results: Mapping[int, Result], folder: Path) -> str:
     return ", ".join(
-        f"[{paper.shown(result.final)}]({row.recorded[seed - 1].relative_to(folder)})"
+        f"[{verdicts.shown(result.final)}]({row.recorded[seed - 1].relative_to(folder)})"
         for seed, result in results.items()
     )
 

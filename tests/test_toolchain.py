@@ -112,6 +112,20 @@ def test_a_python_without_boost_python_is_told_which_have_it(
     assert f"this is Python 3.99, but Boost.Python here is built for {dotted}: use that" in message
 
 
+@pytest.mark.parametrize(("machine", "wants"), [("x86_64", True), ("aarch64", False)])
+def test_onednn_is_needed_where_it_is_fast(
+    machine: str, wants: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(toolchain, "_is_met", lambda requirement: False)
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    for problems, expected in (
+        (toolchain.problems(), wants),
+        (toolchain.problems(onednn=True), True),
+        (toolchain.problems(onednn=False), False),
+    ):
+        assert (" libdnnl-dev" in problems[0] or "library dnnl" in problems[0]) == expected
+
+
 def run_clr(root: Path, path: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [root / "clr", *(arguments or ["build"])]
     return subprocess.run(command, env={**os.environ, "PATH": path}, capture_output=True, text=True)
@@ -186,6 +200,19 @@ def test_clr_installs_nothing_for_a_command_that_does_not_compile(
     assert "missing: program g++, " in done.stdout + done.stderr
     done = run_clr(root, path, "--help")
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_clr_refuses_an_old_python_before_it_installs_anything(
+    copied_clr: Path, programs: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = programs("sh", "sed", "cat", "cksum", "dirname", "date", "readlink")
+    stub(path, "dpkg-query", "")
+    stub(path, "old", 'if [ "$1" = --version ]; then echo Python 3.10.12; else exit 1; fi')
+    monkeypatch.setenv("PYTHON", f"{path}/old")
+    for arguments in (["build"], ["--version"]):
+        done = run_clr(copied_clr, path, *arguments)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "error: Python 3.10.12 is too old, caffe-clr needs 3.11 or later: " in done.stderr
 
 
 def test_clr_through_a_link(root: Path, tmp_path: Path) -> None:

@@ -4,12 +4,11 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from caffe_clr import prototxt
-from caffe_clr.cli.console import progress, resumable, warn
+from caffe_clr.cli.console import progress, resumable, table, warn
 from caffe_clr.cli.ranks import shared
 from caffe_clr.cli.resume_command import continuation
 from caffe_clr.errors import KEPT, ClrError, UsageError, after_all_ranks
@@ -131,17 +130,10 @@ def _judged_by(result: RangeTest) -> str:
 
 def _steps_table(result: RangeTest) -> Table:
     """The tests by which the range was found, and what they cost."""
-    table = Table(
-        "test",
-        title=f"Range found in {result.iterations:,} iterations",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
-    for heading in ("from", "to", "iterations"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("outcome")
+    title = f"Range found in {result.iterations:,} iterations"
+    shown = table(title, ["test"], ["from", "to", "iterations"])
+    shown.add_column("outcome")
     for step in result.steps:
         rates = (f"{step.min_lr:.2g}", f"{step.max_lr:.2g}")
-        table.add_row(step.name, *rates, f"{step.iterations:,}", step.outcome)
-    return table
+        shown.add_row(step.name, *rates, f"{step.iterations:,}", step.outcome)
+    return shown

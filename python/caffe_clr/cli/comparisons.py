@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from caffe_clr.cli.console import progress, reading, resumable, warn
+from caffe_clr.cli.console import progress, reading, resumable, table, warn
 from caffe_clr.cli.resume_command import continuation
 from caffe_clr.errors import KEPT
 from caffe_clr.method import comparison, plots, results
@@ -52,18 +51,13 @@ def show_comparison(
 
 def _comparison_table(entries: Comparison) -> Table:
     lines = entries.table()
-    table = Table(
-        title=entries.title,
-        title_justify="left",
+    shown = table(
+        entries.title,
+        HEADING[:1],
+        HEADING[1:],
         caption="\n".join(entries.notes(lines)),
         caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
     )
-    solver, *numbers = HEADING
-    table.add_column(solver)
-    for heading in numbers:
-        table.add_column(heading, justify="right", no_wrap=True)
     for line in lines:
-        table.add_row(*entries.cells(line))
-    return table
+        shown.add_row(*entries.cells(line))
+    return shown

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -12,6 +14,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.status import Status
+from rich.table import Column, Table
 
 from caffe_clr.errors import DiedError, Interrupted
 
@@ -23,6 +26,27 @@ def warn(warnings: Sequence[str], console: Console) -> None:
     for warning in warnings:
         console.print("warning:", end=" ", style="yellow")
         console.print(warning, soft_wrap=True)
+
+
+def table(
+    title: str | None, names: Sequence[Column | str], numbers: Sequence[str], **options: Any
+) -> Table:
+    """A table whose first columns are words, and whose next are numbers.
+
+    Args:
+        options: of Table.
+    """
+    shown = Table(
+        *names,
+        title=title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        **options,
+    )
+    for heading in numbers:
+        shown.add_column(heading, justify="right", no_wrap=True)
+    return shown
 
 
 def reading(console: Console) -> Status:

@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from caffe_clr.caffe_log import reader
-from caffe_clr.cli.console import warn
+from caffe_clr.cli.console import table, warn
 from caffe_clr.method import plots, schedule
 from caffe_clr.method.schedule import Stage
 from caffe_clr.preflight import advice
@@ -60,25 +59,18 @@ def show_schedule(
 
 
 def _table(stages: list[Stage], rows: list[dict[str, Any]]) -> Table:
-    table = Table(
-        *("stage", "policy"),
-        title="Learning rate",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
     moving = "momentum" in rows[0]
-    for heading in ("iterations", "cycles", "first", "highest", "lowest", "last"):
-        table.add_column(heading, justify="right")
+    headings = ["iterations", "cycles", "first", "highest", "lowest", "last"]
     if moving:
-        table.add_column("momentum", justify="right", no_wrap=True)
+        headings.append("momentum")
+    shown = table("Learning rate", ["stage", "policy"], headings)
     for stage in stages:
         rates = [row["lr"] for row in rows if row["stage"] == stage.number]
         finite = [rate for rate in rates if math.isfinite(rate)] or [math.nan]
         cycles = ""
         if stage.has_cycles:
             cycles = f"{round(stage.cycles(stage.last + 1) - stage.cycles(stage.first), 2):g}"
-        table.add_row(
+        shown.add_row(
             str(stage.number),
             stage.solver.lr_policy,
             f"{stage.first:,} to {stage.last:,}",
@@ -86,7 +78,7 @@ def _table(stages: list[Stage], rows: list[dict[str, Any]]) -> Table:
             *(f"{rate:.6g}" for rate in (rates[0], max(finite), min(finite), rates[-1])),
             *([_momenta(rows, stage)] if moving else []),
         )
-    return table
+    return shown
 
 
 def _momenta(rows: list[dict[str, Any]], stage: Stage) -> str:

@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from caffe_clr.errors import ClrError
+from caffe_clr.experiments import datasets
 from caffe_clr.experiments.datasets import Split
 from caffe_clr.system import archives
 
-_SIDE = 32
-_SHAPE = (3, _SIDE, _SIDE)  # red, green, blue
-_PIXELS = 3 * _SIDE * _SIDE
+SIDE = 32
+_SHAPE = (3, SIDE, SIDE)  # red, green, blue
+_PIXELS = 3 * SIDE * SIDE
 _CLASSES_NAMED = 12  # in a message
 _FOLDER_ORDER = 0
 
@@ -79,6 +80,7 @@ def read(
     data_set: DataSet,
     order: int | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
+    pad: int = 0,
 ) -> dict[str, Split]:
     """Read a data set by phase.
 
@@ -91,6 +93,7 @@ def read(
         data_set: CIFAR10 or CIFAR100.
         order: a seed with which to shuffle the training images.
         on_progress: called with the number of files read and the total.
+        pad: by how many pixels to pad the training images; see datasets.padded.
 
     Raises:
         ClrError: the source is missing, truncated or of another format, or does not have
@@ -120,7 +123,7 @@ def read(
             rows = np.random.RandomState(seed).permutation(len(images))
             images, labels = images[rows], labels[rows]
         splits[phase] = Split(images, labels)
-    return splits
+    return datasets.padded(splits, pad) if pad else splits
 
 
 @dataclass(frozen=True)
@@ -250,9 +253,9 @@ class _Unpickler(pickle.Unpickler):
 def _read_image(where: str, label: int, content: bytes) -> Split:
     try:
         with Image.open(io.BytesIO(content)) as image:
-            if image.size != (_SIDE, _SIDE):
+            if image.size != (SIDE, SIDE):
                 raise ClrError(
-                    f"{where} is {image.width}x{image.height}; all must be {_SIDE}x{_SIDE}"
+                    f"{where} is {image.width}x{image.height}; all must be {SIDE}x{SIDE}"
                 )
             pixels = np.asarray(image.convert("RGB"))
     except UnidentifiedImageError:

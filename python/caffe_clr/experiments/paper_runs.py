@@ -1,31 +1,28 @@
 """Trains the rows of the paper's tables.
 
-Everything is in one folder: DATA_N has the models, and a data set with the training images in
-the order of seed N; TABLE/ROW/seed_N is a run.
+TABLE/ROW/seed_N is the run of a row, beside the folders of Table.root.
 """
 
-import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from google.protobuf import text_format
 
-from caffe_clr import locations, prototxt
-from caffe_clr.errors import UsageError
-from caffe_clr.experiments import cifar, datasets, nets, paper
-from caffe_clr.experiments.paper import Result, Row, Table
+from caffe_clr import prototxt
+from caffe_clr.experiments.paper import Row, Sweep, Table
+from caffe_clr.method import sweeps
 from caffe_clr.runs import jobs, run_folder, solvers
 from caffe_clr.runs.jobs import Job, Processes
 from caffe_clr.runs.options import TrainingOptions
 from caffe_clr.runs.status import Status
 
-_ARCHIVES = {"cifar10": cifar.CIFAR10, "cifar100": cifar.CIFAR100}
-_PADDED = "_padded"
-_PIXELS = 4  # by which images are padded
-_WARM_UP, _TIMED = 5, 20  # iterations
+_ROUGHLY = (1, 2)  # iterations to warm up, and to time
+_CLOSELY = (5, 20)
+_LONG = 1  # seconds; a longer iteration is measured roughly
+_BOUNDS = "range_test.json"  # is written last
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,88 +45,66 @@ class Options:
 Runs = list[tuple[Row, int]]
 
 
-def results(table: Table, row: Row, seeds: int, out: Path) -> dict[int, Result]:
-    """The results of the seeds that have been trained to the end."""
-    folders = {seed: _run(table, row, seed, out) for seed in range(1, seeds + 1)}
+def recorded(row: Row, seeds: int, out: Path) -> dict[int, Path]:
+    """The tests of the seeds that have been trained to the end, or their range tests."""
+    folders = {seed: _run(row, seed, out) for seed in range(1, seeds + 1)}
     return {
-        seed: paper.result(folder / "test.csv")
+        seed: folder if row.sweep else folder / "test.csv"
         for seed, folder in folders.items()
-        if _is_finished(folder)
+        if _is_finished(row, folder)
     }
 
 
-def missing(table: Table, rows: Sequence[Row], seeds: int, out: Path) -> Runs:
+def missing(rows: Sequence[Row], seeds: int, out: Path) -> Runs:
     """The rows and seeds that have not been trained to the end."""
     return [
         (row, seed)
         for row in rows
         for seed in range(1, seeds + 1)
-        if not _is_finished(_run(table, row, seed, out))
+        if not _is_finished(row, _run(row, seed, out))
     ]
 
 
-def iterations_done(table: Table, runs: Runs, out: Path) -> int:
+def iterations_done(runs: Runs, out: Path) -> int:
     """The iterations that runs have recorded."""
-    return sum(run_folder.last_iteration(_run(table, row, seed, out)) for row, seed in runs)
+    return sum(_iterations_done(row, seed, out) for row, seed in runs)
 
 
-def prepare(
-    table: Table,
-    runs: Runs,
-    sources: Mapping[str, Path | None],
-    out: Path,
-    on_data: Callable[[Path], None] = lambda folder: None,
-) -> None:
-    """Write the models and the data that runs need, unless they are there.
+@dataclass(frozen=True)
+class Speed:
+    """The seconds that a run takes to start, and for each iteration."""
 
-    Args:
-        sources: the archive or folder of cifar10 and of cifar100, where it is given.
-        on_data: called with the folder of a data set before it is written.
+    start: float
+    iteration: float
 
-    Raises:
-        UsageError: a source is needed and missing.
-        ClrError: see cifar.read.
-    """
-    for seed in sorted({seed for _, seed in runs}):
-        root = _root(table, seed, out)
-        models = locations.shipped("models")
-        shutil.copytree(
-            models,
-            root / "models",
-            ignore=_not_needed,
-            dirs_exist_ok=True,
-        )
-        data = root / "data" / table.data
-        if table.data == "digits":
-            datasets.write_digits(root / "models/digits")
-        elif not datasets.existing(data):
-            on_data(data)
-            data.parent.mkdir(parents=True, exist_ok=True)
-            datasets.write(_read(table.data, seed, sources), data)
-        if table.net:
-            file = root / "models" / table.folder.name / f"{table.net}.prototxt"
-            nets.write(_net(table), file)
+    def seconds(self, iterations: int, runs: int = 1) -> float:
+        """How long runs with so many iterations in all take, one after another."""
+        return runs * self.start + iterations * self.iteration
 
 
-def seconds_per_iteration(table: Table, row: Row, seed: int, out: Path, options: Options) -> float:
-    """Measure an iteration of a row, by training a few."""
+def speed(table: Table, row: Row, seed: int, out: Path, options: Options) -> Speed:
+    """Measure how fast a row trains whose data is there, by training a little."""
     solver = solvers.without_tests(prototxt.read_solver(row.solvers[0]))
-    solver.max_iter, solver.display = _WARM_UP + _TIMED, 1
-    solver.snapshot, solver.snapshot_after_train = 0, False
+    solver.display, solver.snapshot, solver.snapshot_after_train = 1, 0, False
     solver.ClearField("test_interval")
-    with tempfile.TemporaryDirectory(dir=out, prefix="timing-") as folder:
-        file = Path(folder, "solver.prototxt").resolve()
-        file.write_text(text_format.MessageToString(solver))
-        job = Job(
-            (str(file),),
-            str(file.parent / "run"),
-            TrainingOptions(gpu=options.gpu, seed=seed),
-            str(_root(table, seed, out)),
-            jobs.threads(options.jobs),
-        )
-        Processes().run(job)
-        times = [each["seconds"] for each in run_folder.read_history(Path(job.out)).train]
-    return (times[-1] - times[_WARM_UP]) / (len(times) - 1 - _WARM_UP)
+    root, threads = table.root(seed, out), jobs.threads(options.jobs)
+    found = Speed(0, 0)
+    for warm_up, timed in (_ROUGHLY, _CLOSELY):
+        if found.iteration > _LONG:
+            break
+        solver.max_iter = warm_up + timed
+        with tempfile.TemporaryDirectory(dir=out, prefix="timing-") as folder:
+            file = Path(folder, "solver.prototxt").resolve()
+            file.write_text(text_format.MessageToString(solver))
+            training = TrainingOptions(gpu=options.gpu, seed=seed)
+            job = Job((str(file),), str(file.parent / "run"), training, str(root), threads)
+            begun = time.monotonic()
+            Processes().run(job)
+            taken = time.monotonic() - begun
+            times = [each["seconds"] for each in run_folder.read_history(Path(job.out)).train]
+        iteration = (times[-1] - times[warm_up]) / (len(times) - 1 - warm_up)
+        found = Speed(max(0, taken - solver.max_iter * iteration), iteration)
+    return found
 
 
 def train(
@@ -140,7 +115,7 @@ def train(
     on_progress: Callable[[int], None] = lambda done: None,
     on_warning: Callable[[str], None] = lambda warning: None,
 ) -> None:
-    """Train runs, or continue those that were interrupted.
+    """Train runs but for range tests, or continue those that were interrupted.
 
     Args:
         on_progress: called a few times a second with the iterations done, over all runs.
@@ -149,62 +124,56 @@ def train(
     Raises:
         ClrError: see training.train. Divergence is not an error.
     """
+
     threads = None if options.scheduler else jobs.threads(options.jobs)
     tasks = [
         Job(
-            tuple(f"models/{file.parent.name}/{file.name}" for file in row.solvers),
-            str(_run(table, row, seed, out)),
+            tuple(map(_in_root, row.solvers)),
+            str(_run(row, seed, out)),
             TrainingOptions(gpu=options.gpu, seed=seed, resume=True),
-            str(_root(table, seed, out)),
+            str(table.root(seed, out)),
             threads,
         )
         for row, seed in runs
+        if not row.sweep
     ]
 
     def show() -> None:
-        on_progress(iterations_done(table, runs, out))
+        on_progress(iterations_done(runs, out))
 
     jobs.train_all(tasks, options.jobs, options.scheduler, show, on_warning)
 
 
-def _net(table: Table) -> Any:
-    """The net of a row of Table 4."""
-    classes = 100 if table.data.startswith("cifar100") else 10
-    data = Path("data", table.data)
-    match table.folder.name:
-        case "stochastic_depth":
-            return nets.stochastic_depth(110, 0.5, classes, data)
-        case "densenet":
-            return nets.densenet(40, 12, classes, data)
-    return nets.resnet(20 if table.net == "resnet_20" else 110, classes, data)
+def range_test(
+    row: Row, sweep: Sweep, seed: int, out: Path, options: Options
+) -> tuple[Path, Path, sweeps.Options]:
+    """The arguments of range_test.range_test, which is to run in the table's root."""
+    test = sweeps.Options(
+        min_lr=sweep.min_lr,
+        max_lr=sweep.max_lr,
+        iterations=row.iterations,
+        seed=seed,
+        resume=True,
+        gpu=options.gpu,
+        scheduler=options.scheduler,
+    )
+    return Path(_in_root(row.solvers[0])), _run(row, seed, out), test
 
 
-def _read(data: str, seed: int, sources: Mapping[str, Path | None]) -> dict[str, datasets.Split]:
-    name = data.removesuffix(_PADDED)
-    source = sources[name]
-    if source is None:
-        raise UsageError(
-            f"--{name} is missing: name the archive of {_ARCHIVES[name].archive}, or its folder"
-        )
-    splits = cifar.read(source, _ARCHIVES[name], None if seed == 1 else seed)
-    return datasets.padded(splits, _PIXELS) if data.endswith(_PADDED) else splits
+def _in_root(solver: Path) -> str:
+    return f"models/{solver.parent.name}/{solver.name}"
 
 
-def _root(table: Table, seed: int, out: Path) -> Path:
-    """The folder that a run's paths start from; the digits have one order."""
-    return (out / f"{table.data}_{1 if table.data == 'digits' else seed}").resolve()
+def _run(row: Row, seed: int, out: Path) -> Path:
+    return (out / row.path / f"seed_{seed}").resolve()
 
 
-def _run(table: Table, row: Row, seed: int, out: Path) -> Path:
-    return (out / table.name / row.name / f"seed_{seed}").resolve()
+def _iterations_done(row: Row, seed: int, out: Path) -> int:
+    folder = _run(row, seed, out)
+    return run_folder.last_iteration(folder / f"seed_{seed}" if row.sweep else folder)
 
 
-def _is_finished(folder: Path) -> bool:
+def _is_finished(row: Row, folder: Path) -> bool:
+    if row.sweep:
+        return (folder / _BOUNDS).is_file()
     return run_folder.begun(folder).get("status") == Status.FINISHED
-
-
-def _not_needed(folder: str, names: list[str]) -> list[str]:
-    """All but the folders in models, and the prototxt files in those."""
-    if Path(folder) == locations.shipped("models"):
-        return [name for name in names if Path(folder, name).is_file()]
-    return [name for name in names if not name.endswith(".prototxt")]

@@ -21,7 +21,10 @@ _OPTIONS = {
         "opencv_core",
         "ImageData and WindowData are missing; Data reads no encoded images",
     ),
-    "oneDNN": ("dnnl", "layers on the CPU are computed as in stock Caffe, which is slower"),
+    "oneDNN": (
+        "dnnl",
+        "layers on the CPU are computed as in stock Caffe, which is slower on x86-64",
+    ),
 }
 
 _PROBE = """

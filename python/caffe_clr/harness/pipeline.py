@@ -49,7 +49,7 @@ class Options:
         jobs: how many compilers run at once; where None, one on each processor.
         gtests: also build and run Caffe's C++ tests.
         opencv: build with OpenCV; where None, if its development files are there.
-        onednn: compute layers on the CPU with oneDNN.
+        onednn: compute layers on the CPU with oneDNN; None where it is fast.
         cuda: build for NVIDIA's GPUs.
         cuda_architectures: which GPUs; where None, one of each generation.
         cudnn: build with cuDNN; where None, if it is found.
@@ -64,7 +64,7 @@ class Options:
     jobs: int | None = None
     gtests: bool = False
     opencv: bool | None = None
-    onednn: bool = True
+    onednn: bool | None = None
     cuda: bool = False
     cuda_architectures: str | None = None
     cudnn: bool | None = None
@@ -90,7 +90,8 @@ def build(options: Options, report: Report) -> compilation.Tree:
     build_record.check_prefix(options.prefix)
     work = options.work or locations.build()
     _check_writable(work, options.prefix)
-    toolchain.check(onednn=options.onednn)
+    onednn = toolchain.has_fast_onednn() if options.onednn is None else options.onednn
+    toolchain.check(onednn)
     has_opencv = toolchain.has_opencv()
     opencv = has_opencv if options.opencv is None else options.opencv
     if opencv and not has_opencv:
@@ -102,14 +103,14 @@ def build(options: Options, report: Report) -> compilation.Tree:
     report.line(
         "with",
         f"Python {python}, g++ {toolchain.version('g++')}, CMake {cmake},"
-        f" {'with' if options.onednn else 'no'} oneDNN, {'with' if opencv else 'no'} OpenCV,"
+        f" {'with' if onednn else 'no'} oneDNN, {'with' if opencv else 'no'} OpenCV,"
         f" {f'{cuda}, ' if cuda else ''}{counted(jobs, 'job')}",
     )
     with _locked(work):
         state = _State(work / "state.json")
         _prepare_source(tree, options, state, report)
         entries = compilation.definitions(
-            tree.prefix, opencv, options.onednn, cuda, unity=not state["other"]
+            tree.prefix, opencv, onednn, cuda, unity=not state["other"]
         )
         configured = _digest(
             entries, state["source"], python, cmake, os.environ.get("CXX"), cuda and cuda.version

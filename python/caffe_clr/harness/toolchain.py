@@ -7,6 +7,7 @@ compiler or library from another source than Debian counts as well.
 import contextlib
 import importlib.util
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -46,13 +47,27 @@ def requirements(*extras: str) -> list[Requirement]:
     return listed
 
 
-def missing(onednn: bool = True) -> list[Requirement]:
+def has_fast_onednn() -> bool:
+    """Whether oneDNN, as distributions build it, has fast code for this machine's processor.
+
+    Theirs has none for ARM without SVE: it lacks the Arm Compute Library.
+    """
+    return platform.machine() == "x86_64"
+
+
+def missing(onednn: bool) -> list[Requirement]:
     """The requirements that this machine does not meet; oneDNN is one where it is wanted."""
     return [r for r in requirements() if not _is_met(r) and (onednn or r.name != "dnnl")]
 
 
-def problems(onednn: bool = True) -> list[str]:
-    """What keeps this machine from building Caffe, a sentence each; empty where nothing does."""
+def problems(onednn: bool | None = None) -> list[str]:
+    """What keeps this machine from building Caffe, a sentence each; empty where nothing does.
+
+    Args:
+        onednn: whether to build with oneDNN. Default: where it is fast.
+    """
+    if onednn is None:
+        onednn = has_fast_onednn()
     lacking = missing(onednn)
     found = [_remedy(lacking)] if lacking else []
     if any(r.package == "libboost-python-dev" for r in lacking):
@@ -70,7 +85,7 @@ def problems(onednn: bool = True) -> list[str]:
     return found
 
 
-def check(onednn: bool = True) -> None:
+def check(onednn: bool | None = None) -> None:
     """Raise ClrError where this machine cannot build Caffe, naming all that is missing."""
     found = problems(onednn)
     if found:

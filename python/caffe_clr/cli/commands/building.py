@@ -53,12 +53,13 @@ def build(
         ),
     ] = None,
     onednn: Annotated[
-        bool,
+        bool | None,
         typer.Option(
             "--onednn/--no-onednn",
-            help="Compute layers on the CPU with oneDNN, or as stock Caffe does.",
+            help="Compute layers on the CPU with oneDNN, or as stock Caffe does. Default: on for"
+            " x86-64.",
         ),
-    ] = True,
+    ] = None,
     cuda: Annotated[
         bool, typer.Option("--cuda", help="Build for NVIDIA GPUs: CUDA 11.8 to 13, nvcc on PATH.")
     ] = False,

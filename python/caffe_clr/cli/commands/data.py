@@ -98,11 +98,10 @@ def _cifar(
     data_set: "DataSet", source: Path, out: Path, pad: int, order: int | None, force: bool
 ) -> None:
     from caffe_clr.cli.data_sets import write_data
-    from caffe_clr.experiments import cifar, datasets
+    from caffe_clr.experiments import cifar
 
     def read(on_progress: Callable[[int, int], None]) -> "dict[str, Split]":
-        splits = cifar.read(source, data_set, order, on_progress)
-        return datasets.padded(splits, pad) if pad else splits
+        return cifar.read(source, data_set, order, on_progress, pad)
 
     write_data(read, out, force, console)
     if pad:
