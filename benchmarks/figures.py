@@ -6,7 +6,7 @@ from pathlib import Path
 from benchmarks import tables
 from caffe_clr.experiments import paper, paper_figures
 from caffe_clr.method import curves, plots, suggestions
-from caffe_clr.method.results import RangeTest
+from caffe_clr.method.range_test_result import RangeTest
 from caffe_clr.runs.history import read_table
 from caffe_clr.runs.metrics import TRAINING_LOSS
 

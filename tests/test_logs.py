@@ -22,7 +22,7 @@ from caffe_clr.cli.log_summary import default_folder, show_log
 from caffe_clr.errors import ClrError
 from caffe_clr.harness.compilation import Tree
 from caffe_clr.method import plots
-from caffe_clr.runs import metrics
+from caffe_clr.runs import output_kinds
 from caffe_clr.runs.history import History
 from caffe_clr.system import installed_caffe
 
@@ -795,7 +795,7 @@ def test_a_plot_is_drawn_of_any_log(tmp_path: Path) -> None:
     [("loss", True), ("loss3/loss3#1", True), ("loss3/top-1", False), ("accuracy", False)],
 )
 def test_losses_are_told_by_their_name(output: str, loss: bool) -> None:
-    assert metrics.is_loss(output) == loss
+    assert output_kinds.is_loss(output) == loss
 
 
 def test_six_digits_agree_with_the_float_that_caffe_printed() -> None:

@@ -8,7 +8,7 @@ from google.protobuf import text_format
 
 from caffe_clr import prototxt
 from caffe_clr.harness.compilation import Tree
-from caffe_clr.runs import metrics
+from caffe_clr.runs import metrics, output_kinds
 
 pytestmark = pytest.mark.usefixtures("tree")  # for its messages
 
@@ -179,7 +179,7 @@ def test_an_accuracy_is_of_scores_unless_all_losses_of_its_net_are_lost(
     row = {"accuracy": 0.9} | {
         name: lost if value == "lost" else value for name, value in others.items()
     }
-    assert metrics.has_scores(row, "accuracy", {"entropy"}) == has_scores
+    assert output_kinds.has_scores(row, "accuracy", {"entropy"}) == has_scores
 
 
 @pytest.mark.parametrize(

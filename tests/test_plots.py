@@ -16,8 +16,9 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from caffe_clr import policies
-from caffe_clr.method import plots, suggestions
-from caffe_clr.method.results import Entry, RangeTest
+from caffe_clr.method import plots, results, suggestions
+from caffe_clr.method.range_test_result import RangeTest
+from caffe_clr.method.results import Entry
 from caffe_clr.runs.history import History
 from caffe_clr.runs.metrics import TRAINING_LOSS, Metric
 
@@ -208,9 +209,9 @@ def test_a_test_that_suggests_nothing_is_drawn(tmp_path: Path, figures: list[Fig
 
 def test_a_comparison_says_what_is_compared(tmp_path: Path, figures: list[Figure]) -> None:
     solvers = [entry("fixed", "fixed", {"base_lr": 0.01}, seeds=3), entry("1cycle", seeds=3)]
-    assert plots.compared(solvers, "digits") == "digits: fixed and 1cycle"
-    assert plots.compared([*solvers, entry("exp")]) == "fixed, 1cycle and exp"
-    assert plots.compared([entry(LONG.format(i)) for i in range(8)], "digits") == (
+    assert results.compared(solvers, "digits") == "digits: fixed and 1cycle"
+    assert results.compared([*solvers, entry("exp")]) == "fixed, 1cycle and exp"
+    assert results.compared([entry(LONG.format(i)) for i in range(8)], "digits") == (
         "digits: 8 solvers"
     )
     single = [entry("a"), entry("b")]
@@ -228,7 +229,7 @@ def test_a_comparison_says_what_is_compared(tmp_path: Path, figures: list[Figure
 def test_a_comparison_is_readable(count: int, tmp_path: Path, figures: list[Figure]) -> None:
     names = [LONG.format(i) if count == 8 else f"solver {i}" for i in range(count)]
     entries = [entry(name, top=0.6 + i / 40, seeds=2) for i, name in enumerate(names)]
-    plots.plot_comparison(entries, plots.compared(entries, "net"), tmp_path / "plot.png")
+    plots.plot_comparison(entries, results.compared(entries, "net"), tmp_path / "plot.png")
     (figure,) = figures
     check_readable(figure)
     upper, rates = figure.axes

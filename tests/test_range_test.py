@@ -16,7 +16,7 @@ from caffe_clr import policies, prototxt
 from caffe_clr.errors import ClrError, UsageError
 from caffe_clr.method import comparison, curves
 from caffe_clr.method.range_test import range_test
-from caffe_clr.method.results import RangeTest
+from caffe_clr.method.range_test_result import RangeTest
 from caffe_clr.method.sweeps import Options
 from caffe_clr.runs import run_folder, training
 from caffe_clr.runs.history import read_table

@@ -12,7 +12,7 @@ import pytest
 import caffe_clr
 
 PACKAGE = Path(caffe_clr.__file__).parent
-SLOW = ("matplotlib", "sklearn", "PIL", "h5py", "distributed", "caffe")
+SLOW = ("matplotlib", "sklearn", "PIL", "h5py", "distributed", "caffe", "IPython", "pandas")
 
 
 def imported(file: Path) -> Iterator[str]:

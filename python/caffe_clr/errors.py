@@ -2,6 +2,7 @@
 
 import copy
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Self
@@ -76,6 +77,9 @@ class Interrupted(BaseException):
         self.signal_number = signal_number
         self.exit_status = 128 + signal_number
         self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"ended by {signal.Signals(self.signal_number).name}; {self.remedy}"
 
     def saying(self, remedy: str) -> Self:
         """The same interruption with another remedy."""

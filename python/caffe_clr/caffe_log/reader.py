@@ -26,6 +26,7 @@ from caffe_clr.errors import ClrError
 from caffe_clr.runs import history
 from caffe_clr.runs.history import History, Phase, Row
 from caffe_clr.system import installed_caffe
+from caffe_clr.system.files import StrPath
 
 _HALF_A_YEAR = timedelta(days=180)
 _LONGEST_EXAMPLE = 100
@@ -46,7 +47,7 @@ class Printed:
     nets: list[list[str]] = field(default_factory=list)
 
 
-@dataclass
+@dataclass(repr=False)
 class Log(History):
     """The records in a log, and what was skipped.
 
@@ -181,7 +182,7 @@ class _Part:
         return overlap >= 0 and 2 * overlap >= shorter
 
 
-def read_log(path: Path) -> Log:
+def read_log(path: StrPath) -> Log:
     """Read a log of `caffe train`, which may still be growing.
 
     Rows are ordered by iteration, with one row per iteration. Each has `iteration`, `lr`,
@@ -204,7 +205,7 @@ def read_log(path: Path) -> Log:
         ClrError: the file cannot be read or has no result of `caffe train`, or a rate has
             to be computed and there is no Caffe.
     """
-    log, parts = _read_parts(path)
+    log, parts = _read_parts(Path(path))
     log.printed = parts[-1].printed if parts else log.printed
     found = [_rates(part, log) for part in parts]
     is_any_computed = any(is_computed for rates in found for _, is_computed in rates.values())

@@ -14,7 +14,7 @@ from caffe_clr.cli.resume_command import continuation
 from caffe_clr.errors import KEPT, ClrError, UsageError, after_all_ranks
 from caffe_clr.method import curves, new_solver, plots
 from caffe_clr.method.range_test import range_test
-from caffe_clr.method.results import RangeTest
+from caffe_clr.method.range_test_result import RangeTest
 from caffe_clr.method.sweeps import Options
 from caffe_clr.runs import run_folder
 from caffe_clr.runs.ranks import Place

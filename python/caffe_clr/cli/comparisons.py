@@ -9,16 +9,15 @@ from rich.table import Table
 from caffe_clr.cli.console import progress, reading, resumable, table, warn
 from caffe_clr.cli.resume_command import continuation
 from caffe_clr.errors import KEPT
-from caffe_clr.method import comparison, plots
-from caffe_clr.method.comparison import Options, TableLine
-from caffe_clr.method.results import Entry
+from caffe_clr.method import comparison, plots, results
+from caffe_clr.method.comparison import Options
+from caffe_clr.method.results import HEADING, Comparison
 from caffe_clr.runs import planning
-from caffe_clr.runs.metrics import Metric
 
 
 def show_comparison(
     solver_files: Sequence[Path], out: Path | None, options: Options, console: Console
-) -> list[Entry]:
+) -> Comparison:
     """Compare solvers, and show the progress and the results."""
     folder = out or comparison.default_folder(solver_files)
     with reading(console):
@@ -38,12 +37,11 @@ def show_comparison(
         entries = comparison.compare(
             solver_files, folder, options, show, lambda warning: warn([warning], console)
         )
-    lines = comparison.table(entries)
-    comparison.write(entries, lines, folder)
+    comparison.write(entries, entries.table(), folder)
     picture = folder / f"comparison.{options.plot_format}"
     net = plans[0].solvers[0].train_net.parameter.name
-    plots.plot_comparison(entries, plots.compared(entries, net), picture)
-    console.print(_comparison_table(lines, entries[0].metric))
+    plots.plot_comparison(entries, results.compared(entries, net), picture)
+    console.print(_comparison_table(entries))
     for entry in entries:
         for seed, message in entry.diverged.items():
             console.print(f"{entry.name}, seed {seed}: {message}", soft_wrap=True)
@@ -51,45 +49,15 @@ def show_comparison(
     return entries
 
 
-def _comparison_table(lines: Sequence[TableLine], metric: Metric) -> Table:
-    seeds = f"{lines[0].seeds} seeds" if lines[0].seeds > 1 else "one seed"
-    net = f" of test net #{metric.net}" if metric.net else ""
+def _comparison_table(entries: Comparison) -> Table:
+    lines = entries.table()
     shown = table(
-        f"{metric.label[:1].upper()}{metric.label[1:]}{net}, {seeds}",
-        ["solver"],
-        ["iterations", "final", "best", "reached", "ratio"],
-        caption=_caption(lines, metric),
+        entries.title,
+        HEADING[:1],
+        HEADING[1:],
+        caption="\n".join(entries.notes(lines)),
         caption_justify="left",
     )
     for line in lines:
-        shown.add_row(
-            line.name,
-            f"{line.iterations:,}",
-            _spread(line.final, line, metric),
-            _spread(line.best, line, metric),
-            "never" if line.reached is None else f"{line.reached:,}",
-            "" if line.ratio is None else f"{line.ratio:.2f}",
-        )
+        shown.add_row(*entries.cells(line))
     return shown
-
-
-def _caption(lines: Sequence[TableLine], metric: Metric) -> str:
-    first = lines[0]
-    run = "the mean of the seeds" if first.seeds > 1 else "a run"
-    notes = [
-        f"reached: iterations until {run} is as good as {first.name} at its end,"
-        f" in two {'tests' if metric.of_test else 'displays'} in a row",
-        f"ratio: reached, divided by that of {first.name}",
-    ]
-    return "\n".join(["±: standard deviation over the seeds", *notes][first.seeds == 1 :])
-
-
-def _spread(values: tuple[float, float] | None, line: TableLine, metric: Metric) -> str:
-    if values is None:
-        return "diverged" if line.diverged == line.seeds else "no result"
-    mean, deviation = values
-    scale = metric.scale(mean)
-    shown = f"{scale * mean:.2f}" if metric.is_accuracy else f"{mean:.4g}"
-    if line.seeds == 1:
-        return shown
-    return f"{shown} ± {scale * deviation:.2{'f' if metric.is_accuracy else 'g'}}"

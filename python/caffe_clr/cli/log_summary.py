@@ -10,7 +10,7 @@ from rich.table import Table
 from caffe_clr.caffe_log import reader
 from caffe_clr.cli.console import warn
 from caffe_clr.method import plots
-from caffe_clr.runs import metrics, run_folder
+from caffe_clr.runs import output_kinds, run_folder
 from caffe_clr.runs.history import OWN_COLUMNS, History, Phase, Row, write_csv
 from caffe_clr.runs.metrics import Metric
 from caffe_clr.runs.options import PlotFormat
@@ -75,8 +75,8 @@ def _first_lost(history: History) -> list[tuple[float, Row]]:
         for row in history.rows(phase):
             iteration = row["iteration"]
             for name, value in row.items():
-                if metrics.is_loss(name, history.losses):
-                    if metrics.is_lost(value):
+                if output_kinds.is_loss(name, history.losses):
+                    if output_kinds.is_lost(value):
                         losses.setdefault(iteration, {})[name] = value
                 elif name in OWN_COLUMNS or name.endswith("]"):
                     continue
@@ -96,7 +96,7 @@ def _test_table(history: History) -> Table:
         if name in OWN_COLUMNS:
             continue
         tested = [row for row in rows if name in row]
-        is_loss = metrics.is_loss(name, history.losses)
+        is_loss = output_kinds.is_loss(name, history.losses)
         known = Metric(name, of_test=True, is_accuracy=not is_loss).rows(history)
         choose, kind = (min, "lowest") if is_loss else (max, "highest")
         best = choose(known, key=lambda row: row[name]) if known else None

@@ -23,7 +23,7 @@ from caffe_clr.errors import (
     UsageError,
     after_all_ranks,
 )
-from caffe_clr.method import comparison, plots
+from caffe_clr.method import comparison, plots, results
 from caffe_clr.runs import event_files, jobs, metrics, planning, run_folder
 from caffe_clr.runs.history import History
 from caffe_clr.runs.jobs import Job, WorkerReport
@@ -111,7 +111,7 @@ def plot_runs(
     if together:
         warn([problem for folder in folders for problem in run_folder.damage(folder)], console)
         entries = comparison.of_runs(folders)
-        plots.plot_comparison(entries, plots.compared(entries), together)
+        plots.plot_comparison(entries, results.compared(entries), together)
         console.print(f"Plot: {together}", soft_wrap=True)
         return
     for folder in folders:

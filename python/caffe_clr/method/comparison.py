@@ -1,8 +1,6 @@
 """Compares solvers that train the same net with the same seeds (paper, section 4)."""
 
-import math
 import re
-import statistics
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -12,14 +10,15 @@ from typing import Any
 from caffe_clr import prototxt
 from caffe_clr.errors import ClrError, UsageError
 from caffe_clr.method import schedule
-from caffe_clr.method.results import Entry
+from caffe_clr.method.results import Comparison, Entry, TableLine
 from caffe_clr.prototxt import SolverFile
-from caffe_clr.runs import begun_solvers, jobs, metrics, run_folder
+from caffe_clr.runs import begun_solvers, jobs, metrics, notebook, run_folder
 from caffe_clr.runs.history import write_csv
 from caffe_clr.runs.jobs import Job
 from caffe_clr.runs.metrics import Metric
 from caffe_clr.runs.options import TrainingOptions
 from caffe_clr.runs.status import Status
+from caffe_clr.system.files import StrPath, paths
 
 _UNNAMED = "solver"  # a solver file that its folder names
 _STAGE = re.compile(r"solver_\d+\.prototxt")  # of a run
@@ -42,27 +41,7 @@ class Options(TrainingOptions):
     scheduler: str | None = None
 
 
-@dataclass(frozen=True)
-class TableLine:
-    """One line of the comparison table.
-
-    Attributes:
-        final: mean and standard deviation over the seeds; None if no seed has a result.
-        best: the same for the best value of each seed.
-        reached: iterations until the mean over the seeds is as good as that of the first
-            solver at its end, in two tests in a row (see Entry.reached); None if it never is.
-            The first solver gets there at its end at the latest.
-        ratio: `reached` divided by that of the first solver.
-    """
-
-    name: str
-    seeds: int
-    diverged: int
-    iterations: int
-    final: tuple[float, float] | None
-    best: tuple[float, float] | None
-    reached: int | None
-    ratio: float | None
+DEFAULTS = Options()
 
 
 def default_folder(solver_files: Sequence[Path]) -> Path:
@@ -71,12 +50,12 @@ def default_folder(solver_files: Sequence[Path]) -> Path:
 
 
 def compare(
-    solver_files: Sequence[Path],
-    out: Path,
-    options: Options,
-    on_progress: Callable[[dict[str, int]], None] = lambda done: None,
+    solver_files: StrPath | Sequence[StrPath],
+    out: StrPath | None = None,
+    options: Options = DEFAULTS,
+    on_progress: Callable[[dict[str, int]], None] | None = None,
     on_warning: Callable[[str], None] = lambda warning: None,
-) -> list[Entry]:
+) -> Comparison:
     """Train each solver with the seeds 1 to `options.seeds`, and return the results.
 
     Each run has its own folder, out/<solver name>/seed_<n>. Finished runs are not
@@ -84,10 +63,10 @@ def compare(
 
     Args:
         solver_files: the solver prototxts; the first is the baseline.
-        out: the folder of the comparison.
+        out: the folder of the comparison; by default runs/compare-<names>.
         options: see Options.
         on_progress: called a few times a second with the number of iterations done, by
-            solver name, summed over the seeds.
+            solver name, summed over the seeds; by default, a notebook shows bars.
         on_warning: see training.train.
 
     Returns:
@@ -102,6 +81,8 @@ def compare(
     """
     if options.seeds < 1:
         raise UsageError(f"--seeds {options.seeds}: give 1 or more")
+    solver_files = paths(solver_files)
+    out = Path(out) if out else default_folder(solver_files)
     folders = run_folders(solver_files, out, options.seeds)
     solvers = {file: prototxt.open_solver(file) for file in solver_files}
     by = _metrics(list(solvers.values()))
@@ -125,14 +106,23 @@ def compare(
     if not options.scheduler:
         _check([job for job in tasks if job.options.seed == 1])
 
+    total = {
+        name: options.seeds * solvers[file].parameter.max_iter
+        for name, file in zip(names(solver_files), solver_files, strict=True)
+    }
+
     def show() -> None:
         done = dict.fromkeys((folder.parent.name for _, folder, _ in folders), 0)
         for _, folder, _ in folders:
             done[folder.parent.name] += run_folder.last_iteration(folder)
-        on_progress(done)
+        if on_progress:
+            on_progress(done)
+        else:
+            bars.show({name: (iterations, total[name]) for name, iterations in done.items()})
 
-    jobs.train_all(tasks, options.jobs, options.scheduler, show, on_warning)
-    return [
+    with notebook.Bars() as bars:
+        jobs.train_all(tasks, options.jobs, options.scheduler, show, on_warning)
+    return Comparison(
         _read(
             name,
             file,
@@ -141,7 +131,7 @@ def compare(
             {seed: folder for other, folder, seed in folders if other == file},
         )
         for name, file in zip(names(solver_files), solver_files, strict=True)
-    ]
+    )
 
 
 def _check(tasks: Sequence[Job]) -> None:
@@ -195,38 +185,12 @@ def run_folders(
 
 def table(entries: Sequence[Entry]) -> list[TableLine]:
     """The lines of the comparison table; the first solver is the baseline."""
-    finals = entries[0].finals()
-    goal = statistics.fmean(finals) if finals else None
-    reached = [None if goal is None else entry.reached(goal) for entry in entries]
-    return [
-        TableLine(
-            name=entry.name,
-            seeds=len(entry.histories),
-            diverged=len(entry.diverged),
-            iterations=entry.max_iter,
-            final=_mean_and_spread(entry.finals()),
-            best=_mean_and_spread(entry.bests()),
-            reached=iterations,
-            ratio=iterations / reached[0] if iterations is not None and reached[0] else None,
-        )
-        for entry, iterations in zip(entries, reached, strict=True)
-    ]
+    return Comparison(entries).table()
 
 
 def write(entries: Sequence[Entry], lines: Sequence[TableLine], out: Path) -> None:
     """Write the table as comparison.csv, and each solver's curve over the seeds as <name>.csv."""
-    rows = [
-        {
-            **{key: value for key, value in vars(line).items() if key not in ("final", "best")},
-            **{
-                f"{key}_{part}": value
-                for key, values in (("final", line.final), ("best", line.best))
-                for part, value in zip(("mean", "deviation"), values or ("", ""), strict=True)
-            },
-        }
-        for line in lines
-    ]
-    write_csv(rows, out / "comparison.csv")
+    write_csv([line.row() for line in lines], out / "comparison.csv")
     for entry in entries:
         write_csv(entry.curve(), out / f"{entry.name}.csv")
 
@@ -330,11 +294,3 @@ def _read(name: str, file: Path, metric: Metric, solver: Any, folders: dict[int,
         schedule=schedule.schedule([file]),
         solver_type=prototxt.solver_type(solver),
     )
-
-
-def _mean_and_spread(values: Sequence[float]) -> tuple[float, float] | None:
-    if not values:
-        return None
-    if not all(map(math.isfinite, values)):  # as a test's loss may be
-        return statistics.fmean(values), math.nan
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0

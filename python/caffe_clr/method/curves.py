@@ -14,12 +14,13 @@ import numpy as np
 from caffe_clr.caffe_log import reader
 from caffe_clr.errors import ClrError, UsageError
 from caffe_clr.method import suggestions, tables
-from caffe_clr.method.results import RangeTest
+from caffe_clr.method.range_test_result import RangeTest
 from caffe_clr.method.suggestions import Suggestions
-from caffe_clr.runs import history, metrics, run_folder
+from caffe_clr.runs import history, metrics, output_kinds, run_folder
 from caffe_clr.runs.history import OWN_COLUMNS, History, Row
 from caffe_clr.runs.metrics import Metric
 from caffe_clr.runs.status import Status
+from caffe_clr.system.files import StrPath
 
 # words of a table's columns: those of training, and of what counts
 _OF_TRAINING = {"train", "training", "trn", "batch"}
@@ -51,7 +52,7 @@ class _Recorded:
 
 
 def read(
-    path: Path,
+    path: StrPath,
     output: str | None = None,
     *,
     lower_is_better: bool = False,
@@ -75,6 +76,7 @@ def read(
             output tells whether higher or lower is better.
         ClrError: the file cannot be read, or has no rates.
     """
+    path = Path(path)
     recorded = _read(path, on_warning)
     test = _rising(recorded.test)
     train = _rising([row for row in recorded.train if "loss" in row])
@@ -89,7 +91,7 @@ def read(
             f"{path}: the rate also falls, as in cycles or between stages; only"
             f" {_span(test + train)} is judged. To judge another rise, give only its lines"
         )
-    lost = [row["lr"] for row in train if metrics.is_lost(row["loss"])]
+    lost = [row["lr"] for row in train if output_kinds.is_lost(row["loss"])]
     diverged_at = min(lost, default=recorded.diverged_at)
     if lost:
         test, train = ([row for row in rows if row["lr"] < min(lost)] for rows in (test, train))
@@ -264,7 +266,7 @@ def _is_of_training(column: str) -> bool:
 
 
 def _is_training_loss(column: str) -> bool:
-    return _words(column) in _LOSSES or (_is_of_training(column) and metrics.is_loss(column))
+    return _words(column) in _LOSSES or (_is_of_training(column) and output_kinds.is_loss(column))
 
 
 def _rising(rows: Sequence[Row]) -> list[Row]:
@@ -297,7 +299,7 @@ def _named(
 ) -> Metric:
     """The output of a name."""
     if name in outputs:
-        is_loss = lower_is_better or metrics.is_loss(name, recorded.losses)
+        is_loss = lower_is_better or output_kinds.is_loss(name, recorded.losses)
         return Metric(name, of_test=True, is_accuracy=not is_loss)
     if _is_training_loss(name) and recorded.train:
         return metrics.TRAINING_LOSS
@@ -313,7 +315,7 @@ def _found(path: Path, rows: Sequence[Row], outputs: list[str], recorded: _Recor
         name
         for name in outputs
         if not _is_of_training(name)
-        and (not metrics.is_accuracy(name, recorded.losses) or _are_shares(rows, name))
+        and (not output_kinds.is_accuracy(name, recorded.losses) or _are_shares(rows, name))
     ]
     metric = metrics.metric_of_outputs(possible, recorded.losses)
     if metric is None and outputs and not recorded.train:
@@ -346,6 +348,8 @@ def _with_middle_rates(log: History, window: int) -> list[Row]:
     at = [row["iteration"] - half for row, half in zip(log.train, before, strict=True)]
     middle = np.interp(at, list(rates), list(rates.values()))
     return [
-        row if math.isnan(row["lr"]) or metrics.is_lost(row["loss"]) else {**row, "lr": float(rate)}
+        row
+        if math.isnan(row["lr"]) or output_kinds.is_lost(row["loss"])
+        else {**row, "lr": float(rate)}
         for row, rate in zip(log.train, middle, strict=True)
     ]

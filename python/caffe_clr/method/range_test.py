@@ -12,17 +12,19 @@ from google.protobuf import text_format
 from caffe_clr import policies, prototxt
 from caffe_clr.errors import ClrError, UsageError
 from caffe_clr.method import new_solver, range_search, suggestions, sweeps
-from caffe_clr.method.results import RangeTest
-from caffe_clr.method.sweeps import Options, Sweep
+from caffe_clr.method.range_test_result import RangeTest
+from caffe_clr.method.sweeps import Options as Options  # its users look for it here
+from caffe_clr.method.sweeps import Sweep
 from caffe_clr.policies import Policy
 from caffe_clr.preflight import checks, epochs
 from caffe_clr.prototxt import SolverFile
-from caffe_clr.runs import jobs, metrics, run_folder
+from caffe_clr.runs import jobs, metrics, notebook, run_folder
 from caffe_clr.runs.history import Row, outputs, write_csv
 from caffe_clr.runs.jobs import Job, Processes
 from caffe_clr.runs.options import TrainingOptions
 from caffe_clr.runs.ranks import Place
 from caffe_clr.runs.status import Status
+from caffe_clr.system.files import StrPath
 
 _MAX_ITER = 2**31 - 1
 _TESTS = 50
@@ -33,10 +35,10 @@ _CHANGED = (
 
 
 def range_test(
-    solver_file: Path,
-    out: Path,
-    options: Options,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    solver_file: StrPath,
+    out: StrPath | None = None,
+    options: Options = sweeps.DEFAULTS,
+    on_progress: Callable[[int, int], None] | None = None,
     on_warning: Callable[[str], None] = lambda warning: None,
 ) -> RangeTest:
     """Suggest bounds by training while the rate rises, and write a solver with them.
@@ -52,10 +54,10 @@ def range_test(
 
     Args:
         solver_file: a solver prototxt; its policy and snapshot are ignored.
-        out: the folder to write into.
+        out: the folder to write into; by default runs/<solver name>-<time>.
         options: see Options.
         on_progress: called a few times a second with the number of iterations done and
-            the total, over all seeds.
+            the total, over all seeds; by default, a notebook shows a bar.
         on_warning: see training.train.
 
     Raises:
@@ -63,7 +65,10 @@ def range_test(
             not to be resumed.
         ClrError: see training.train.
     """
-    with Processes() as processes:
+    solver_file = Path(solver_file)
+    out = Path(out) if out else run_folder.default_folder(solver_file)
+    with Processes() as processes, notebook.Bars() as bars:
+        show = on_progress or (lambda done, total: bars.show({"range test": (done, total)}))
         if options.mpi and (options.jobs > 1 or options.scheduler):
             raise UsageError("--mpi trains one seed at a time; leave out --jobs and --scheduler")
         solver = prototxt.open_solver(solver_file)
@@ -71,9 +76,9 @@ def range_test(
         _check_folder(out, plan.policy, options.resume)
         if options.min_lr is None and options.max_lr is None:
             length = plan.max_iter
-            result = _searched(solver, length, out, options, processes, on_progress, on_warning)
+            result = _searched(solver, length, out, options, processes, show, on_warning)
         else:
-            result = _tested(solver, out, options, processes, on_progress, on_warning)
+            result = _tested(solver, out, options, processes, show, on_warning)
     files = new_solver.write(solver, plan, result.suggestions, out, options.images, on_warning)
     result.solvers.extend(files)
     write_csv(result.rows, out / "range_test.csv")

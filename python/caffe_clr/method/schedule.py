@@ -13,6 +13,7 @@ from caffe_clr import policies, prototxt
 from caffe_clr.errors import ClrError
 from caffe_clr.policies import Policy
 from caffe_clr.preflight import solver_checks
+from caffe_clr.system.files import StrPath, paths
 
 Iterations = NDArray[np.int64]
 
@@ -52,7 +53,7 @@ class Stage:
         return min(self.policy.cycles, elapsed / (2 * int(self.solver.stepsize)))
 
 
-def schedule(solver_files: Sequence[Path]) -> list[dict[str, Any]]:
+def schedule(solver_files: StrPath | Sequence[StrPath]) -> list[dict[str, Any]]:
     """Compute the learning rate and the momentum over a run from its solvers.
 
     Several solvers are the stages of one run (the paper's Table 2): each continues from
@@ -70,7 +71,7 @@ def schedule(solver_files: Sequence[Path]) -> list[dict[str, Any]]:
     Raises:
         ClrError: a solver file cannot be used, or a stage has no iterations.
     """
-    return rows(read_stages(solver_files))
+    return rows(read_stages(paths(solver_files)))
 
 
 def read_stages(solver_files: Sequence[Path]) -> list[Stage]:

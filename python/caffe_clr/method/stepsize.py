@@ -13,12 +13,13 @@ from caffe_clr import prototxt
 from caffe_clr.errors import UsageError
 from caffe_clr.preflight import checks
 from caffe_clr.preflight.epochs import CYCLES, epoch
+from caffe_clr.system.files import StrPath
 
 _MAX_ITER = 2**31 - 1  # an int32 in caffe.proto
 
 
 def stepsize(
-    solver_file: Path, epochs: float = 4, *, images: int | None = None, ranks: int = 1
+    solver_file: StrPath, epochs: float = 4, *, images: int | None = None, ranks: int = 1
 ) -> dict[str, Any]:
     """Convert epochs into a stepsize, and list where whole cycles end.
 
@@ -45,7 +46,7 @@ def stepsize(
     """
     if not 0 < epochs < math.inf:
         raise UsageError(f"--epochs {epochs:g}: give a number above 0")
-    solver = prototxt.open_solver(solver_file)
+    solver = prototxt.open_solver(Path(solver_file))
     checks.check_unfinished(solver)
     one = epoch(solver, images=images, ranks=ranks)
     half = max(1, math.floor(Fraction(str(epochs)) * one.iterations + Fraction(1, 2)))

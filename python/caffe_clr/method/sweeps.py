@@ -51,6 +51,9 @@ class Options(TrainingOptions):
     stop_early: bool = True
 
 
+DEFAULTS = Options()
+
+
 @dataclass(frozen=True)
 class Sweep:
     """What a sweep over the rate recorded.

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from caffe_clr.runs import metrics
+from caffe_clr.runs import output_kinds
 
 _RISE = 4  # times the largest early loss is "risen"
 _EARLY = 10  # one part in so many of a run is early
@@ -58,7 +58,7 @@ def lost(loss: float, softmax: Iterable[float]) -> str | None:
     Args:
         softmax: the outputs of SoftmaxWithLoss.
     """
-    found = [value for value in softmax if metrics.is_lost(value)]
+    found = [value for value in softmax if output_kinds.is_lost(value)]
     if not math.isfinite(loss):
         found.append(loss)
     return f"the loss is {found[0]:.6g}" if found else None

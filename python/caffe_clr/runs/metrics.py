@@ -5,24 +5,12 @@ import re
 import statistics
 from collections.abc import Callable, Container, Iterable, KeysView, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
-import numpy as np
-
 from caffe_clr.prototxt import SolverFile
+from caffe_clr.runs import output_kinds
 from caffe_clr.runs.history import History, Row, column
 
-# what SoftmaxWithLoss gives where a probability is 0 or NaN: 87.3365
-_SOFTMAX_LOST = -math.log(float(np.finfo(np.float32).tiny))
-_DIGITS = 1e-3  # as logs print it and batches average it
-_LOSS = re.compile(r"(?i)loss|error|perplexity|entropy|distance|deviance")
-_LOSS_WORDS = {"err", "mae", "mse", "rmse", "epe", "wer", "cer", "ppl", "nll", "dist", "cost"}
-_ACCURACY = re.compile(
-    r"(?i:accura|precision|recall|iou|\bf1|_f1|psnr|ssim|\bdice|detection_eval|^map$)|m?AP(?![a-z])"
-)
-_ACCURACY_WORDS = {"acc", "top", "rank", "prec", "hit", "ap", "iu", "auc"}
-_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")  # of valAcc, testMAE, top1err
 _GUESSES = re.compile(r"(?:top|rank|hit|@|acc|accuracy|prec|precision)[-_ @]*(\d+|k(?![a-z]))")
 _PART = re.compile(r"recall|(?<!average.)(?<!mean.)precision|per.?class|class.?\d")
 _SCORES = "score[0]"  # of early 2014, when outputs had no names: the accuracy, then the loss
@@ -55,7 +43,7 @@ class Metric:
             row
             for row in rows
             if not math.isnan(row.get(self.name, math.nan))
-            and (not self.is_accuracy or has_scores(row, self.name, history.losses))
+            and (not self.is_accuracy or output_kinds.has_scores(row, self.name, history.losses))
         ]
 
     def shown(self, value: float) -> str:
@@ -161,7 +149,7 @@ def metric_of_outputs(names: Sequence[str], weighted: Container[str] = ()) -> Me
         own = [name for name in names if _net_number(name) == number]
         if accuracy := _best_accuracy(own, weighted):
             return Metric(accuracy, of_test=True, is_accuracy=True)
-        losses = [name for name in own if is_loss(name, weighted)]
+        losses = [name for name in own if output_kinds.is_loss(name, weighted)]
         if losses:
             return Metric(losses[-1], of_test=True, is_accuracy=False)
     return None
@@ -180,7 +168,7 @@ def _best_accuracy(names: Iterable[str], weighted: Container[str]) -> str | None
     accuracies = [
         name
         for name in names
-        if name == _SCORES or ("[" not in name and is_accuracy(name, weighted))
+        if name == _SCORES or ("[" not in name and output_kinds.is_accuracy(name, weighted))
     ]
     whole = [name for name in accuracies if not _is_of_part(name)]
     return next(reversed(whole or accuracies), None)
@@ -301,50 +289,3 @@ def over_seeds(seeds: Sequence[list[Row]], name: str) -> list[Row]:
         band = {"low": min(values), "high": max(values)}
         rows.append({**row, "mean": statistics.fmean(values), **band})
     return rows
-
-
-def is_lost(loss: float) -> bool:
-    """Whether a loss comes from lost scores: nan, inf, or SoftmaxWithLoss's 87.3365."""
-    return not math.isfinite(loss) or abs(loss - _SOFTMAX_LOST) < _DIGITS
-
-
-def has_scores(row: Row, accuracy: str, weighted: Container[str] = ()) -> bool:
-    """Whether an accuracy comes from finite scores: some loss of its test net is not lost.
-
-    Caffe's Accuracy layer counts nan as correct: a ResNet before its first iteration has
-    an accuracy of 1.
-
-    Args:
-        weighted: outputs that are known to be losses.
-    """
-    losses = [
-        value
-        for name, value in row.items()
-        if is_loss(name, weighted) and name.partition("#")[2] == accuracy.partition("#")[2]
-    ]
-    return not losses or not all(map(is_lost, losses))
-
-
-def is_loss(output: str, weighted: Container[str] = ()) -> bool:
-    """Whether lower values of an output are better, judged by its weight or its name.
-
-    In loss3/top-1 the last part decides; in loss/test it does not tell, so the whole does.
-    """
-    return output in weighted or _kind(output) is _LOSS
-
-
-def is_accuracy(output: str, weighted: Container[str] = ()) -> bool:
-    """Whether higher values of an output are better, as far as its name tells."""
-    return output not in weighted and _kind(output) is _ACCURACY
-
-
-@cache
-def _kind(output: str) -> re.Pattern[str] | None:
-    """Whether a name is one of a loss or of an accuracy, if it is either."""
-    for name in (output.rpartition("/")[2], output):
-        words = {word.lower() for word in _WORD.findall(name)}
-        if _LOSS.search(name) or words & _LOSS_WORDS:
-            return _LOSS
-        if _ACCURACY.search(name) or words & _ACCURACY_WORDS:
-            return _ACCURACY
-    return None

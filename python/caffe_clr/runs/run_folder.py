@@ -26,6 +26,7 @@ from caffe_clr.errors import ClrError, UsageError
 from caffe_clr.runs import begun_solvers, records, snapshots, status
 from caffe_clr.runs.history import History, Phase, whole_lines
 from caffe_clr.runs.options import PlotFormat
+from caffe_clr.system.files import StrPath
 
 PLOT = "training"  # its file without the suffix
 PLOTS = f"({'|'.join(PlotFormat)})"  # a regular expression for their suffixes
@@ -158,8 +159,9 @@ def is_own_table(path: Path) -> bool:
         return file.read(len(first)) == first
 
 
-def read_history(folder: Path) -> History:
+def read_history(folder: StrPath) -> History:
     """The records of the run in a folder so far; lines that cannot be read are skipped."""
+    folder = Path(folder)
     return History(records.read(folder, Phase.TRAIN)[0], records.read(folder, Phase.TEST)[0])
 
 

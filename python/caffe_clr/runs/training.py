@@ -12,7 +12,7 @@ from typing import Any
 from caffe_clr.errors import ClrError, DivergedError, counted
 from caffe_clr.preflight import data_layers
 from caffe_clr.prototxt import Net
-from caffe_clr.runs import event_files, metrics, planning, run_writer, solvers
+from caffe_clr.runs import event_files, metrics, notebook, planning, run_writer, solvers
 from caffe_clr.runs.history import History
 from caffe_clr.runs.options import DEFAULTS, TrainingOptions
 from caffe_clr.runs.planning import Plan
@@ -21,14 +21,15 @@ from caffe_clr.runs.run_writer import RunWriter
 from caffe_clr.runs.snapshots import Snapshot
 from caffe_clr.runs.stage import Progress, Stage, check_labels
 from caffe_clr.runs.status import DIGESTS, Status
+from caffe_clr.system.files import StrPath, paths
 
 
 def train(
-    solver_files: Path | Sequence[Path],
-    out: Path | None = None,
+    solver_files: StrPath | Sequence[StrPath],
+    out: StrPath | None = None,
     options: TrainingOptions = DEFAULTS,
     *,
-    on_iteration: Callable[[Progress], None] = lambda progress: None,
+    on_iteration: Callable[[Progress], None] | None = None,
     on_warning: Callable[[str], None] = lambda warning: None,
     stop: Callable[[], int | None] = lambda: None,
 ) -> History:
@@ -43,7 +44,7 @@ def train(
         solver_files: a solver prototxt, or one for each stage.
         out: the run folder; by default runs/<solver name>-<time>.
         options: the seed, the GPU, whether to resume, …
-        on_iteration: called after each iteration.
+        on_iteration: called after each iteration; by default, a notebook shows a bar.
         on_warning: called with a message for each damaged file in the folder, and for
             each way in which a resumed run differs from an uninterrupted one.
         stop: called after each iteration; if it returns the number of a signal, the run
@@ -56,13 +57,14 @@ def train(
         DivergedError: the loss diverged; earlier records and snapshots stay in the folder.
         ClrError: a solver, net, data set or the folder cannot be used.
     """
-    files = [solver_files] if isinstance(solver_files, Path) else list(solver_files)
+    files = paths(solver_files)
+    folder = None if out is None else Path(out)
     if options.tensorboard:
         event_files.check()
     ranks = join(options.mpi)
     ranks.stop = stop
     options = _on_this_rank(options)
-    planned = ranks.together(lambda: _checked_plan(files, out, options))
+    planned = ranks.together(lambda: _checked_plan(files, folder, options))
     about = _about(files, planned, options, ranks)
     if options.mpi:
         ranks.check_same(_facts(planned, about))
@@ -86,8 +88,19 @@ def train(
 
         is_finished, snapshot = ranks.from_root(begin)
         if not is_finished:
+            bars = opened.enter_context(notebook.Bars())
+            on_iteration = on_iteration or _shown(bars, planned)
             _train_stages(planned, run, snapshot, options, ranks, on_iteration, on_warning, stop)
         return run.history if run else History()
+
+
+def _shown(bars: notebook.Bars, planned: Plan) -> Callable[[Progress], None]:
+    total = planned.solvers[-1].parameter.max_iter
+
+    def show(progress: Progress) -> None:
+        bars.show({"training": (progress.iteration, total)}, f"lr {progress.lr:.3g}")
+
+    return show
 
 
 def _on_this_rank(options: TrainingOptions) -> TrainingOptions:

@@ -1,16 +1,16 @@
-"""How every plot looks: hues and styles of lines, axes, titles and keys; and how it is saved."""
+"""How every plot looks: hues and styles of lines, axes, titles and keys."""
 
+import base64
+import io
 import itertools
 import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from caffe_clr.system import files
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,22 +31,36 @@ Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 def figure(width: float, height: float) -> "Figure":
-    """An empty figure, in inches; here, since it is slow, Matplotlib is imported."""
+    """An empty figure, in inches, which a notebook shows; Matplotlib is imported here."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
-    drawn = Figure(figsize=(width, height), layout="constrained")
+    drawn = _figure_class()(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(drawn)
     return drawn
 
 
-def save(drawn: "Figure", path: Path) -> None:
-    """Write a figure completely or not at all, in the format that the suffix of `path` names."""
-    try:
-        with files.replacing(path) as partial:
-            drawn.savefig(partial, format=path.suffix[1:], dpi=150)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from None
+@cache
+def _figure_class() -> "type[Figure]":
+    from matplotlib import figure
+
+    class Figure(figure.Figure):
+        """A figure that a notebook shows although pyplot, which would, does not know it."""
+
+        def _repr_png_(self) -> bytes:
+            return png(self)
+
+    return Figure
+
+
+def png(drawn: "Figure") -> bytes:
+    content = io.BytesIO()
+    drawn.savefig(content, format="png")
+    return content.getvalue()
+
+
+def html(drawn: "Figure") -> str:
+    """A figure as an HTML image."""
+    return f'<img src="data:image/png;base64,{base64.b64encode(png(drawn)).decode()}">'
 
 
 def literal(text: str, width: int = _KEY, lines: int | None = None) -> str:
@@ -194,6 +208,10 @@ def _is_on(lower: Curve, upper: Curve) -> NDArray[np.float64]:
         segments = np.flatnonzero(same[1:] & same[:-1])
         covered[segments] = covered[segments + 1] = 1
     return covered
+
+
+def as_curve(points: Points) -> Curve:
+    return np.array(list(points), np.float64), np.array(list(points.values()), np.float64)
 
 
 def stepped(points: Points) -> Curve:
