@@ -1,10 +1,11 @@
 """Errors that end a command with one message instead of a traceback."""
 
+from __future__ import annotations
+
 import copy
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Self
 
 AGAIN = "run the same command again"
 KEPT = "records and snapshots are kept"
@@ -41,7 +42,7 @@ class ClrError(Exception):
     exit_status = 1
     is_shared = False
 
-    def saying(self, message: str) -> Self:
+    def saying(self, message: str) -> ClrError:
         """The same error with another message."""
         same = copy.copy(self)
         same.args = (message,)
@@ -77,7 +78,7 @@ class Interrupted(BaseException):
         self.exit_status = 128 + signal_number
         self.remedy = remedy
 
-    def saying(self, remedy: str) -> Self:
+    def saying(self, remedy: str) -> Interrupted:
         """The same interruption with another remedy."""
         same = copy.copy(self)
         same.remedy = remedy
