@@ -17,7 +17,14 @@ LISTED = subprocess.run(
     ["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=True
 )
 DOCUMENTS = [ROOT / name for name in LISTED.stdout.split()]
-PROGRAMS = ("./clr", "caffe-clr", "~/caffe-clr/clr", ".venv/bin/caffe-clr", "~/clr/bin/caffe-clr")
+PROGRAMS = (
+    "./clr",
+    "caffe-clr",
+    "~/caffe-clr/clr",
+    ".venv/bin/caffe-clr",
+    "~/clr/bin/caffe-clr",
+    "~/caffe-clr.pyz",
+)
 LINK = re.compile(r"\]\(([^)#\s]*)(#[^)]*)?\)")
 NAME = re.compile(r"`((?:caffe_patch|python|tests|docker|models|benchmarks)/[^`\s…*<{]*)`")
 MADE = (  # by commands, or in Caffe's own tree
@@ -50,6 +57,8 @@ def commands(document: Path) -> Iterator[list[str]]:
             except ValueError:  # prose, or output
                 continue
             while words and re.fullmatch(r"\w+=\S*", words[0]):
+                del words[0]
+            if words[:1] == ["python3"] and words[1:2] and words[1].endswith("caffe-clr.pyz"):
                 del words[0]
             if words and words[0] in PROGRAMS:
                 yield words[1:]

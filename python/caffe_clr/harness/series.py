@@ -22,7 +22,7 @@ PROTO = "src/caffe/proto/caffe.proto"  # by which Caffe's source is known
 CHANGED = re.compile(r"^diff --git a/\S+ b/(\S+)$", re.MULTILINE)
 
 FEATURE = "cyclical-learning-rates"  # the patch that all the rest is for
-_SOLVER = "triangular.prototxt"  # beside the patches
+SOLVER = "triangular.prototxt"  # beside the patches; shows whether a Caffe has them
 
 ALREADY_APPLIED = placing.APPLIED
 _NAMES_SHOWN = 3  # in a verdict
@@ -326,17 +326,24 @@ def needs(patch: Patch) -> list[str]:
     return rules.get(patch.name, "").split()
 
 
-def next_steps(tree: Path, patches: Sequence[Patch]) -> list[str]:
-    """What to do after patches with policies were applied, as lines to print."""
-    shown = [p.folder / _SOLVER for p in patches if is_placeable(p)]
+def next_steps(tree: Path, patches: Sequence[Patch], printing: str | None = None) -> list[str]:
+    """What to do after patches with policies were applied, as lines to print.
+
+    Args:
+        printing: the command that prints the solver for a test; None names its file.
+    """
+    shown = [p.folder / SOLVER for p in patches if is_placeable(p)]
     if not shown:
         return []
     ways = {"Makefile": f"make -j4 -C {tree}", "CMakeLists.txt": f"cmake --build {tree}/build"}
     build = " or ".join(way for file, way in ways.items() if (tree / file).is_file())
+    train, solver = f"{tree}/build/tools/caffe train", shown[0]
+    if printing:
+        train, solver = f"{printing} | {train}", Path("/dev/stdin")
     return [
         f"Next, build it as usual: {build or 'its libraries and tools'}",
         "To test it, run a solver that needs no data:",
-        f'    {tree}/build/tools/caffe train --solver={shown[0]} 2>&1 | grep "lr ="',
+        f'    {train} --solver={solver} 2>&1 | grep "lr ="',
         "It must log the rates 1, 2, 3, 4, 5, 4, 3, 2, 1.",
     ]
 
