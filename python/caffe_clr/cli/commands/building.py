@@ -260,7 +260,7 @@ def patch_pack(
     root = locations.checkout()
     if root is None:
         raise ClrError(
-            "the file is packed from the project's checkout, not from an installed package"
+            "run this in the project's checkout; it cannot pack an installed package"
         )
     _print_lines(pack_patches(root, out))
 
