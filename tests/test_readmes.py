@@ -1,4 +1,4 @@
-"""The READMEs: each command is one that the command line takes, and each file is there."""
+"""The READMEs and workflows: the command line takes each command, and each file is there."""
 
 import re
 import shlex
@@ -14,7 +14,11 @@ from caffe_clr.cli.app import app
 
 ROOT = Path(__file__).resolve().parent.parent
 LISTED = subprocess.run(
-    ["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=True
+    ["git", "ls-files", "*.md", ".github/*.yml"],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=True,
 )
 DOCUMENTS = [ROOT / name for name in LISTED.stdout.split()]
 PROGRAMS = (
@@ -40,7 +44,10 @@ MADE = (  # by commands, or in Caffe's own tree
 
 
 def code(document: Path) -> Iterator[str]:
-    """The lines of a document that are to be typed."""
+    """The lines of a document that are to be typed, or those that a workflow runs."""
+    if document.suffix == ".yml":
+        yield from re.findall(r"run: (.+)", document.read_text())
+        return
     for line in document.read_text().splitlines():
         if line.startswith("    "):
             yield line.strip()

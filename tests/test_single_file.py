@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,10 @@ from pathlib import Path
 import pytest
 from forks import contents
 
+from caffe_clr import locations
+from caffe_clr.cli.commands import building
 from caffe_clr.cli.patching import apply_patches
+from caffe_clr.errors import ClrError
 from caffe_clr.harness import removal, series, single_file
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -159,6 +163,17 @@ def test_it_holds_the_files_of_the_checkout(
 def test_its_modules_are_of_the_syntax_of_python_3_8(root: Path) -> None:
     for name in single_file.modules(root / "python"):
         ast.parse((root / "python" / name).read_text(), feature_version=(3, 8))
+
+
+def test_the_command_packs_a_checkout(
+    file: Path, run_cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = run_cli("patch", "pack", "out")
+    assert re.fullmatch(r"out/caffe-clr\.pyz, 1\d\d KB\n", done.stdout), done.stderr
+    assert (tmp_path / "out/caffe-clr.pyz").read_bytes() == file.read_bytes()
+    monkeypatch.setattr(locations, "checkout", lambda: None)
+    with pytest.raises(ClrError, match="it cannot pack an installed package"):
+        building.patch_pack(tmp_path)
 
 
 def test_an_older_python_is_told(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -259,9 +259,7 @@ def patch_pack(
     """
     root = locations.checkout()
     if root is None:
-        raise ClrError(
-            "run this in the project's checkout; it cannot pack an installed package"
-        )
+        raise ClrError("run this in the project's checkout; it cannot pack an installed package")
     _print_lines(pack_patches(root, out))
 
 
