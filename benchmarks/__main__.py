@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from benchmarks import nets
-from caffe_clr import cli
+from caffe_clr.cli import entry
 from caffe_clr.errors import ClrError, UsageError
 
 app = typer.Typer(
@@ -200,8 +200,8 @@ def main() -> None:
     try:
         app(prog_name="python -m benchmarks")
     except ClrError as error:
-        cli.errors.print("error:", end=" ", style="bold red")
-        cli.errors.print(str(error), markup=False, soft_wrap=True)
+        entry.errors.print("error:", end=" ", style="bold red")
+        entry.errors.print(str(error), markup=False, soft_wrap=True)
         sys.exit(error.exit_status)
 
 

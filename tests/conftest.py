@@ -59,6 +59,12 @@ _CAFFE = {
 }  # the fixtures that the mark is for
 
 
+def pytest_configure() -> None:
+    """Have nobody print colours, which Rich and Typer do where one of these is set."""
+    for name in ("FORCE_COLOR", "GITHUB_ACTIONS", "PY_COLORS", "TTY_COMPATIBLE"):
+        os.environ.pop(name, None)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if _CAFFE.intersection(getattr(item, "fixturenames", ())):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import caffe_clr
-from caffe_clr import cli
+from caffe_clr.cli import entry
 
 PROGRAM = Path(caffe_clr.__file__).with_name("__main__.py")
 
@@ -77,7 +77,7 @@ def _run(request: dict[str, Any]) -> NoReturn:
     os.chdir(request["folder"])
     sys.argv = [str(PROGRAM), *request["arguments"]]
     try:
-        cli.main()
+        entry.main()
         status = 0
     except SystemExit as end:
         status = int(end.code or 0)

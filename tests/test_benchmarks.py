@@ -104,6 +104,7 @@ def test_the_commands_are_listed(root: Path) -> None:
         assert f" {command} " in done.stdout
 
 
+@pytest.mark.usefixtures("tree")
 def test_the_figures_are_drawn_from_what_is_recorded(root: Path, tmp_path: Path) -> None:
     figures.draw(root, tmp_path)
     shipped = [root / "caffe_patch" / "policies.png", *root.glob("models/*/results/*.png")]

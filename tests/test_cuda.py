@@ -64,6 +64,7 @@ def configure(tree: Tree, binary: Path, **entries: str) -> str:
     return " ".join(done.stderr.split())
 
 
+@pytest.mark.caffe
 @pytest.mark.usefixtures("without_nvcc")
 def test_no_nvcc(run_cli: Cli) -> None:
     done = run_cli("build", "--cuda", PATH=os.environ["PATH"])

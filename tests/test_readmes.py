@@ -1,4 +1,4 @@
-"""The READMEs: each command is one that the command line takes, and each file is there."""
+"""The READMEs and workflows: the command line takes each command, and each file is there."""
 
 import re
 import shlex
@@ -14,10 +14,21 @@ from caffe_clr.cli.app import app
 
 ROOT = Path(__file__).resolve().parent.parent
 LISTED = subprocess.run(
-    ["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=True
+    ["git", "ls-files", "*.md", ".github/*.yml"],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=True,
 )
 DOCUMENTS = [ROOT / name for name in LISTED.stdout.split()]
-PROGRAMS = ("./clr", "caffe-clr", "~/caffe-clr/clr", ".venv/bin/caffe-clr", "~/clr/bin/caffe-clr")
+PROGRAMS = (
+    "./clr",
+    "caffe-clr",
+    "~/caffe-clr/clr",
+    ".venv/bin/caffe-clr",
+    "~/clr/bin/caffe-clr",
+    "~/caffe-clr.pyz",
+)
 LINK = re.compile(r"\]\(([^)#\s]*)(#[^)]*)?\)")
 NAME = re.compile(r"`((?:caffe_patch|python|tests|docker|models|benchmarks)/[^`\s…*<{]*)`")
 MADE = (  # by commands, or in Caffe's own tree
@@ -33,7 +44,10 @@ MADE = (  # by commands, or in Caffe's own tree
 
 
 def code(document: Path) -> Iterator[str]:
-    """The lines of a document that are to be typed."""
+    """The lines of a document that are to be typed, or those that a workflow runs."""
+    if document.suffix == ".yml":
+        yield from re.findall(r"run: (.+)", document.read_text())
+        return
     for line in document.read_text().splitlines():
         if line.startswith("    "):
             yield line.strip()
@@ -50,6 +64,8 @@ def commands(document: Path) -> Iterator[list[str]]:
             except ValueError:  # prose, or output
                 continue
             while words and re.fullmatch(r"\w+=\S*", words[0]):
+                del words[0]
+            if words[:1] == ["python3"] and words[1:2] and words[1].endswith("caffe-clr.pyz"):
                 del words[0]
             if words and words[0] in PROGRAMS:
                 yield words[1:]

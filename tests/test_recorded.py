@@ -360,6 +360,7 @@ layer {
     return path
 
 
+@pytest.mark.usefixtures("tree")
 def test_the_net_in_a_log_tells_what_to_judge_by(tmp_path: Path) -> None:
     found = read(top_k_log(tmp_path / "train.log", shows_nets=True))
     assert found.metric.name == "first_acc"
@@ -368,6 +369,7 @@ def test_the_net_in_a_log_tells_what_to_judge_by(tmp_path: Path) -> None:
     assert headless.metric.name == "second_acc"
 
 
+@pytest.mark.usefixtures("tree")
 def test_a_logged_loss_is_of_the_middle_of_average_loss(tmp_path: Path) -> None:
     """The loss falls at once where the rate is 0.025; a mean of 100 iterations is late by 50."""
     head = "I1125 10:00:00.000000 77 solver.cpp:45] Initializing solver from parameters: \n"
@@ -401,6 +403,7 @@ def test_the_folder_of_a_range_test_has_all_outputs(
         assert read(tmp_path / "found", other).metric.name == other
 
 
+@pytest.mark.usefixtures("tree")
 def test_the_net_within_a_recurrent_layer_is_no_test_net(tmp_path: Path) -> None:
     unrolled = """I1125 10:00:00.000000 77 net.cpp:53] Initializing net from parameters: 
 name: "lstm_unrolled"

@@ -333,6 +333,7 @@ def test_a_stage_without_iterations_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("tree")
 def test_a_max_iter_that_is_left_to_a_script_is_not_set(tmp_path: Path) -> None:
     (tmp_path / "solver.prototxt").write_text('lr_policy: "fixed" base_lr: 0.001')
     with pytest.raises(ClrError, match="max_iter is not set; set it to the iteration at which"):

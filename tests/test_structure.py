@@ -71,7 +71,14 @@ def test_only_the_command_line_prints() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["cli", "cli.schedules", "cli.run_display", "cli.bounds", "cli.comparisons", "cli.log_summary"],
+    [
+        "cli.entry",
+        "cli.schedules",
+        "cli.run_display",
+        "cli.bounds",
+        "cli.comparisons",
+        "cli.log_summary",
+    ],
 )
 def test_what_is_slow_to_import_waits_until_it_is_needed(module: str) -> None:
     code = f"import sys, caffe_clr.{module}; print(*{{name.split('.')[0] for name in sys.modules}})"

@@ -1,11 +1,12 @@
 """Errors that end a command with one message instead of a traceback."""
 
+from __future__ import annotations
+
 import copy
 import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Self
 
 AGAIN = "run the same command again"
 KEPT = "records and snapshots are kept"
@@ -42,7 +43,7 @@ class ClrError(Exception):
     exit_status = 1
     is_shared = False
 
-    def saying(self, message: str) -> Self:
+    def saying(self, message: str) -> ClrError:
         """The same error with another message."""
         same = copy.copy(self)
         same.args = (message,)
@@ -81,7 +82,7 @@ class Interrupted(BaseException):
     def __str__(self) -> str:
         return f"ended by {signal.Signals(self.signal_number).name}; {self.remedy}"
 
-    def saying(self, remedy: str) -> Self:
+    def saying(self, remedy: str) -> Interrupted:
         """The same interruption with another remedy."""
         same = copy.copy(self)
         same.remedy = remedy

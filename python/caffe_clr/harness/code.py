@@ -1,9 +1,12 @@
 """Finds functions, classes, `else` and fields in C++ and protobuf sources."""
 
+from __future__ import annotations
+
 import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Tuple
 
 _COMMENTS_STRINGS = re.compile(
     r"//[^\n]*|/\*.*?\*/|\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'", re.DOTALL
@@ -13,8 +16,8 @@ _ONEOF_FIELD = re.compile(r"([\w.]+)\s+(\w+)\s*=\s*(\d+)")
 _RESERVED = re.compile(r"\b(?:reserved|extensions)\s+([^;]+);")
 _HIGHEST_NUMBER = 2**29 - 1
 
-Lines = tuple[str, ...]
-Sought = tuple[Lines, Lines, Lines]  # before a place, in it, and behind it
+Lines = Tuple[str, ...]
+Sought = Tuple[Lines, Lines, Lines]  # before a place, in it, and behind it
 
 
 class Text:
@@ -26,7 +29,7 @@ class Text:
         self._lines = re.findall(r"[^\n]*\n|[^\n]+$", text)
 
     @classmethod
-    def read(cls, path: Path) -> "Text":
+    def read(cls, path: Path) -> Text:
         return cls(path.read_bytes())
 
     def encoded(self) -> bytes:
@@ -143,7 +146,7 @@ def _definitions(text: str, owner: str, member: str) -> list[Function]:
     ends = [_closing(code, brace) for _, brace in spans]
     return [
         Function(start, brace, end, text[start:end])
-        for (start, brace), end in zip(spans, ends, strict=True)
+        for (start, brace), end in zip(spans, ends)
         if end is not None
     ]
 

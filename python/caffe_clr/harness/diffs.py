@@ -1,11 +1,14 @@
 """Reads a patch as runs of changed lines, each with its context."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import groupby
+from typing import Tuple
 
-Name = tuple[str, str]  # a class and its member function
+Name = Tuple[str, str]  # a class and its member function
 
 _FILE = re.compile(r"^diff --git a/\S+ b/(\S+)$", re.M)
 _HUNK = re.compile(r"^@@ -\d+(?:,(\d+))? \+\d+(?:,(\d+))? @@ ?(.*)$")
@@ -97,8 +100,7 @@ def parse(patch: str) -> list[FileDiff]:
     starts = [*_FILE.finditer(patch)]
     ends = [match.start() for match in starts[1:]] + [len(patch)]
     return [
-        _file(match[1], patch[match.end() : end].split("\n"))
-        for match, end in zip(starts, ends, strict=True)
+        _file(match[1], patch[match.end() : end].split("\n")) for match, end in zip(starts, ends)
     ]
 
 
@@ -156,7 +158,7 @@ def _joined_comments(
 ) -> list[tuple[int, int]]:
     """The spans, with those in one comment made one, since they speak of each other."""
     joined = spans[:1]
-    for (start, _), (next_start, next_end) in pairwise(spans):
+    for (start, _), (next_start, next_end) in zip(spans, spans[1:]):
         if all(line.lstrip().startswith("//") for _, line in hunk[start:next_end]):
             joined[-1] = (joined[-1][0], next_end)
         else:

@@ -1,5 +1,7 @@
 """Takes back an earlier change of a file that may have been edited since."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 

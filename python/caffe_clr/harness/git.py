@@ -1,5 +1,7 @@
 """Runs git, whatever repository and variables surround it."""
 
+from __future__ import annotations
+
 import os
 import subprocess
 from pathlib import Path
@@ -7,7 +9,7 @@ from pathlib import Path
 from caffe_clr.errors import ClrError
 
 
-def apply(tree: Path, patch: Path, *options: str) -> "subprocess.CompletedProcess[bytes]":
+def apply(tree: Path, patch: Path, *options: str) -> subprocess.CompletedProcess[bytes]:
     """Apply a patch to a folder; a failure is for the caller to judge."""
     # In a folder of some repository, git apply would take paths from that
     # repository's root and silently skip all of them.
@@ -29,7 +31,7 @@ def run(repository: Path, *arguments: str) -> bytes:
 
 def _run(
     folder: Path, variables: dict[str, str], *arguments: str
-) -> "subprocess.CompletedProcess[bytes]":
+) -> subprocess.CompletedProcess[bytes]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
         return subprocess.run(

@@ -5,11 +5,14 @@ difference is taken back from the file as it is now, so that what its user has
 changed since stays.
 """
 
+from __future__ import annotations
+
 import json
 import lzma
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Dict
 
 from caffe_clr.errors import ClrError
 from caffe_clr.harness import edits, git, placing, series, writing
@@ -17,7 +20,7 @@ from caffe_clr.harness.series import Changes, FileCheck, Patch
 
 RECORD = ".caffe-clr-record"
 
-_Record = dict[str, Changes]  # by patch, in the order in which they were applied
+_Record = Dict[str, Changes]  # by patch, in the order in which they were applied
 
 
 @dataclass
@@ -46,7 +49,7 @@ def apply(tree: Path, patches: Sequence[Patch], in_detail: bool = True) -> list[
     trial = series.fitting(tree, patches, in_detail)
     if trial.changes:
         kept = {n: changes for n, changes in _read(tree).items() if n not in trial.changes}
-        writing.write(tree, {**trial.contents, RECORD: _encoded(kept | trial.changes)})
+        writing.write(tree, {**trial.contents, RECORD: _encoded({**kept, **trial.changes})})
     return trial.checks
 
 

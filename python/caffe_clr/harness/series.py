@@ -4,12 +4,14 @@ A patch is one serialised commit (`git format-patch`). The file `series` lists
 the patches in order; the folder of a patch says what it is for.
 """
 
+from __future__ import annotations
+
 import hashlib
 import re
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Dict, Optional, Tuple
 
 from caffe_clr.errors import ClrError, UsageError, counted
 from caffe_clr.harness import diffs, git, placing, writing
@@ -20,12 +22,13 @@ PROTO = "src/caffe/proto/caffe.proto"  # by which Caffe's source is known
 CHANGED = re.compile(r"^diff --git a/\S+ b/(\S+)$", re.MULTILINE)
 
 FEATURE = "cyclical-learning-rates"  # the patch that all the rest is for
-_SOLVER = "triangular.prototxt"  # beside the patches
+SOLVER = "triangular.prototxt"  # beside the patches; shows whether a Caffe has them
 
 ALREADY_APPLIED = placing.APPLIED
 _NAMES_SHOWN = 3  # in a verdict
 
-Changes = dict[str, tuple[bytes | None, bytes]]  # before and after, by file; None where it is new
+# before and after, by file; None where it is new
+Changes = Dict[str, Tuple[Optional[bytes], bytes]]
 
 
 @dataclass(frozen=True)
@@ -120,13 +123,11 @@ def load(folder: Path) -> list[Patch]:
 
 def select(patches: Sequence[Patch], names: Sequence[str]) -> list[Patch]:
     """The named patches in the order of the series, or all of them where none is named."""
-    known = {patch.name for patch in patches}
-    for name in names:
-        if name.removesuffix(".patch") not in known:
-            raise UsageError(
-                f"no patch {name}; the series has {', '.join(p.name for p in patches)}"
-            )
-    wanted = {name.removesuffix(".patch") for name in names} or known
+    known = [patch.name for patch in patches]
+    wanted = [re.sub(r"\.patch$", "", name) for name in names] or known
+    for name in wanted:
+        if name not in known:
+            raise UsageError(f"no patch {name}; the series has {', '.join(known)}")
     return [patch for patch in patches if patch.name in wanted]
 
 
@@ -319,22 +320,30 @@ def is_placeable(patch: Patch) -> bool:
 
 
 def needs(patch: Patch) -> list[str]:
-    """The patches that another one builds on, as needs.toml beside `series` has it."""
-    needs: dict[str, list[str]] = tomllib.loads((patch.folder / "needs.toml").read_text())
-    return needs.get(patch.name, [])
+    """The patches that another one builds on, as `needs` beside `series` has it."""
+    lines = (patch.folder / "needs").read_text().splitlines()
+    rules = dict(line.split(":") for line in lines if line and not line.startswith("#"))
+    return rules.get(patch.name, "").split()
 
 
-def next_steps(tree: Path, patches: Sequence[Patch]) -> list[str]:
-    """What to do after patches with policies were applied, as lines to print."""
-    shown = [p.folder / _SOLVER for p in patches if is_placeable(p)]
+def next_steps(tree: Path, patches: Sequence[Patch], printing: str | None = None) -> list[str]:
+    """What to do after patches with policies were applied, as lines to print.
+
+    Args:
+        printing: the command that prints the solver for a test; None names its file.
+    """
+    shown = [p.folder / SOLVER for p in patches if is_placeable(p)]
     if not shown:
         return []
     ways = {"Makefile": f"make -j4 -C {tree}", "CMakeLists.txt": f"cmake --build {tree}/build"}
     build = " or ".join(way for file, way in ways.items() if (tree / file).is_file())
+    train, solver = f"{tree}/build/tools/caffe train", shown[0]
+    if printing:
+        train, solver = f"{printing} | {train}", Path("/dev/stdin")
     return [
         f"Next, build it as usual: {build or 'its libraries and tools'}",
         "To test it, run a solver that needs no data:",
-        f'    {tree}/build/tools/caffe train --solver={shown[0]} 2>&1 | grep "lr ="',
+        f'    {train} --solver={solver} 2>&1 | grep "lr ="',
         "It must log the rates 1, 2, 3, 4, 5, 4, 3, 2, 1.",
     ]
 

@@ -1,5 +1,7 @@
 """Writes files into a folder: all of them, or none. Copies some to try things on."""
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import os

@@ -1,5 +1,7 @@
 """Names files, and writes files and folders completely or not at all."""
 
+from __future__ import annotations
+
 import os
 import shutil
 from collections.abc import Iterator, Sequence

@@ -11,9 +11,10 @@ import typer
 from caffe_clr import locations
 from caffe_clr.cli.app import BUILDING, app
 from caffe_clr.cli.console import console, resumable
+from caffe_clr.cli.patching import apply_patches, check_patches, pack_patches, remove_patches
 from caffe_clr.cli.report import ConsoleReport
-from caffe_clr.errors import AGAIN, ClrError, UsageError, command
-from caffe_clr.harness import build_record, exporting, pipeline, removal, series, toolchain
+from caffe_clr.errors import AGAIN, ClrError, UsageError
+from caffe_clr.harness import build_record, exporting, pipeline, toolchain
 from caffe_clr.system import processors
 
 patch_app = typer.Typer(no_args_is_help=True, help="Apply the patch series to a Caffe of your own.")
@@ -216,13 +217,7 @@ def patch_check(tree: Tree, names: Names = None) -> None:
 
     Example: caffe-clr patch check ~/src/caffe
     """
-    patches = _patches(names)
-    checks = series.check(tree, patches)
-    if series.refused(checks):
-        raise ClrError(f"{tree}: {series.refusal(tree, patches, checks, bool(names))}")
-    console.print(series.verdict(checks), soft_wrap=True)
-    if not series.is_applied(checks):
-        _print_lines(series.details(checks) if names else series.summary(checks))
+    _print_lines(check_patches(_series(), tree, names or []))
 
 
 @patch_app.command("apply")
@@ -235,13 +230,7 @@ def patch_apply(tree: Tree, names: Names = None) -> None:
 
     Example: caffe-clr patch apply ~/src/caffe cyclical-learning-rates
     """
-    patches = _patches(names)
-    checks = removal.apply(tree, patches, bool(names))
-    console.print(series.verdict(checks, "Applied"), soft_wrap=True)
-    if not series.is_applied(checks):
-        shown = series.details if names else series.summary
-        _print_lines([*shown(checks, "applied"), *series.next_steps(tree, patches)])
-        console.print(f"{command(f'patch remove {tree}')} takes it back.", soft_wrap=True)
+    _print_lines(apply_patches(_series(), tree, names or []))
 
 
 @patch_app.command("remove")
@@ -253,11 +242,26 @@ def patch_remove(tree: Tree, names: Names = None) -> None:
 
     Example: caffe-clr patch remove ~/src/caffe
     """
-    removed = removal.remove(tree, _patches(names), bool(names))
-    told = "None of these patches is applied. There is nothing to do."
-    if removed.names:
-        told = f"Removed: {', '.join(removed.names)}."
-    _print_lines([told, *removed.notes])
+    _print_lines(remove_patches(_series(), tree, names or []))
+
+
+@patch_app.command("pack")
+def patch_pack(
+    out: Annotated[Path, typer.Argument(metavar="[OUT]", help="The folder for the file.")] = (
+        Path("dist")
+    ),
+) -> None:
+    """Pack `patch check`, `apply` and `remove` into one file, caffe-clr.pyz.
+
+    The file needs only git and Python 3.8 or later. Run it as in
+    "python3 caffe-clr.pyz patch apply ~/src/caffe".
+
+    Example: caffe-clr patch pack dist
+    """
+    root = locations.checkout()
+    if root is None:
+        raise ClrError("run this in the project's checkout; it cannot pack an installed package")
+    _print_lines(pack_patches(root, out))
 
 
 @patch_app.command("refresh")
@@ -280,7 +284,7 @@ def patch_refresh(
 
     Example: caffe-clr patch refresh ~/src/caffe-series
     """
-    folder = locations.shipped("caffe_patch")
+    folder = _series()
     changed = exporting.changes(folder, exporting.export(repository, folder))
     told = [f"{_became(folder / file, content)} {file}" for file, content in changed.items()]
     if check and changed:
@@ -293,8 +297,8 @@ def _became(path: Path, content: bytes | None) -> str:
     return "removed" if content is None else "changed" if path.exists() else "added"
 
 
-def _patches(names: list[str] | None) -> list[series.Patch]:
-    return series.select(series.load(locations.shipped("caffe_patch")), names or [])
+def _series() -> Path:
+    return locations.shipped("caffe_patch")
 
 
 def _print_lines(lines: Iterable[str]) -> None:

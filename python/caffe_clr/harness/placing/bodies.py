@@ -1,5 +1,7 @@
 """Places lines in functions: branches, checks, added lines and replaced lines."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -162,7 +164,7 @@ def _exchange(text: Text, exchanged: tuple[str, str], scope: range) -> bool:
     old, new = exchanged
     found = text.ending(old, scope)
     for at in found:
-        text.replace(at, 1, [text.lines[at].removesuffix(old) + new])
+        text.replace(at, 1, [text.lines[at][: -len(old)] + new])
     return bool(found)
 
 

@@ -1,5 +1,7 @@
 """Places fields in SolverParameter, each with a free number."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterable
 

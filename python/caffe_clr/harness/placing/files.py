@@ -1,5 +1,7 @@
 """Places a patch file by file on copies of a tree's files. Nothing is written here."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """Finds the files of a tree that a patch may change, whatever their names."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterable
 from pathlib import Path

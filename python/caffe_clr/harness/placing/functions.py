@@ -1,5 +1,7 @@
 """Places whole functions, their declarations, and includes."""
 
+from __future__ import annotations
+
 import re
 
 from caffe_clr.harness import code, diffs

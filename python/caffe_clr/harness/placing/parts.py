@@ -1,5 +1,7 @@
 """The result of placing a patch on a tree, part by part."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
 
 # the states of a part, and of a patch

@@ -1,5 +1,7 @@
 """The state that the parts of a patch share while it is placed on a tree."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
