@@ -657,11 +657,8 @@ def test_a_log_with_its_solver_is_read_without_a_caffe(
     monkeypatch.setattr(installed_caffe, "package", lambda: None)
     found = read(LINES)
     assert column(found.train, "lr") == [0, 0.0599999]
-    assert math.isnan(found.test[0]["lr"])
-    assert found.warnings() == [
-        "rows without a rate (not logged, and there is no Caffe here to read the solver in the"
-        " log): 1"
-    ]
+    assert column(found.test, "lr") == [0.075]
+    assert found.warnings() == []
 
 
 @pytest.mark.usefixtures("tree")

@@ -25,7 +25,6 @@ from caffe_clr.caffe_log.log_lines import Closing, Iteration, Message, NetStart,
 from caffe_clr.errors import ClrError
 from caffe_clr.runs import history
 from caffe_clr.runs.history import History, Phase, Row
-from caffe_clr.system import installed_caffe
 from caffe_clr.system.files import StrPath
 
 _HALF_A_YEAR = timedelta(days=180)
@@ -80,7 +79,7 @@ class Log(History):
         none.
 
         Raises:
-            ClrError: there is no Caffe.
+            ClrError: the Caffe here lacks the first patch.
         """
         return _read_solver(self.printed)[0] if self.printed.solver else None
 
@@ -497,8 +496,6 @@ def _computed(part: _Part, iterations: list[int]) -> tuple[list[float], str]:
     unknown = [math.nan] * len(iterations)
     if not part.printed.solver:
         return unknown, "not logged, and the log has no solver parameters"
-    if installed_caffe.package() is None:
-        return unknown, "not logged, and there is no Caffe here to read the solver in the log"
     solver, left_out = _read_solver(part.printed)
     logged = dict(sorted(part.rates.items()))
     try:
@@ -532,7 +529,7 @@ def _vouched_for(logged: list[int]) -> tuple[float, float]:
 
 def _read_solver(printed: Printed) -> tuple[Any, list[str]]:
     """A SolverParameter, and the names of its fields that are left out."""
-    solver = prototxt.caffe_pb2().SolverParameter()
+    solver = prototxt.solver_parameter()()
     left_out = parameters.read("".join(printed.solver), solver)
     return solver, list(dict.fromkeys(left_out))
 

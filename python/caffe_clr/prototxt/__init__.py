@@ -13,5 +13,6 @@ from caffe_clr.prototxt.files import looked_for as looked_for
 from caffe_clr.prototxt.files import open_solver as open_solver
 from caffe_clr.prototxt.files import read_net as read_net
 from caffe_clr.prototxt.files import read_solver as read_solver
+from caffe_clr.prototxt.files import solver_parameter as solver_parameter
 from caffe_clr.prototxt.files import solver_type as solver_type
 from caffe_clr.prototxt.files import upgraded as upgraded

@@ -1,7 +1,7 @@
 """Reads solver and net prototxt files, as Caffe reads them.
 
 The message classes are those of the patched Caffe that is built, loaded without
-importing caffe itself.
+importing caffe itself. Where there is none, solvers are read nevertheless.
 """
 
 import difflib
@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from google.protobuf import text_format
 
 from caffe_clr.errors import ClrError, command
+from caffe_clr.prototxt.solver_message import LAYER, message_class
 from caffe_clr.prototxt.text_parser import TextError, parse
 from caffe_clr.system import installed_caffe
 
@@ -96,15 +97,27 @@ def _fields_of_solver(module: ModuleType) -> set[str]:
     return set(module.SolverParameter.DESCRIPTOR.fields_by_name)
 
 
+def solver_parameter() -> Any:
+    """The class SolverParameter: Caffe's, or our own where there is no Caffe.
+
+    Raises:
+        ClrError: see caffe_pb2.
+    """
+    if _PB2 in sys.modules or installed_caffe.package():
+        return caffe_pb2().SolverParameter
+    return message_class()
+
+
 def read_solver(path: Path) -> Any:
     """The SolverParameter in a solver prototxt.
 
     A string that is not UTF-8, such as a path in GBK, becomes bytes.
 
     Raises:
-        ClrError: the file cannot be read or is not a solver prototxt; says where and why.
+        ClrError: the file cannot be read or is not a solver prototxt; says where and why. Or
+            it holds a net, and there is no Caffe.
     """
-    return _read(path, "SolverParameter")
+    return _read(path, solver_parameter())
 
 
 def solver_type(solver: Any) -> str:
@@ -112,7 +125,7 @@ def solver_type(solver: Any) -> str:
     if not solver.HasField("solver_type"):
         return str(solver.type)
     names = {solver_type.upper(): solver_type for solver_type in SOLVER_TYPES}
-    return names[caffe_pb2().SolverParameter.SolverType.Name(solver.solver_type)]
+    return names[type(solver).SolverType.Name(solver.solver_type)]
 
 
 class SolverFile:
@@ -234,7 +247,7 @@ def read_net(path: Path) -> Any:
     Raises:
         ClrError: the file cannot be read or is not a net prototxt.
     """
-    return upgraded(_read(path, "NetParameter", only_utf8=True), str(path))
+    return upgraded(_read(path, caffe_pb2().NetParameter, only_utf8=True), str(path))
 
 
 def upgraded(net: Any, name: str) -> Any:
@@ -315,7 +328,7 @@ def _meets(state: Any, rule: Any) -> bool:
     )
 
 
-def _read(path: Path, message: str, *, only_utf8: bool = False) -> Any:
+def _read(path: Path, message: Any, *, only_utf8: bool = False) -> Any:
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -327,7 +340,7 @@ def _read(path: Path, message: str, *, only_utf8: bool = False) -> Any:
                 " save it as UTF-8 without one"
             )
     try:
-        return parse(content, getattr(caffe_pb2(), message)(), only_utf8=only_utf8)
+        return parse(content, message(), only_utf8=only_utf8)
     except TextError as error:
         reason = _unknown_name(*error.unknown) if error.unknown else error.reason
         raise ClrError(f"{path}:{error.line}:{error.column}: {reason}") from None
@@ -335,6 +348,8 @@ def _read(path: Path, message: str, *, only_utf8: bool = False) -> Any:
 
 def _unknown_name(descriptor: Any, name: str) -> str:
     """What to say of a name that a message or an enum has not, with the closest that it has."""
+    if descriptor.full_name == LAYER and not descriptor.fields:
+        return f"a net in a solver is read only with Caffe: run {command('build')}"
     kind, names = "value", getattr(descriptor, "values_by_name", None)
     if names is None:
         kind, names = "field", descriptor.fields_by_name
@@ -343,7 +358,7 @@ def _unknown_name(descriptor: Any, name: str) -> str:
         if name == _MOMENTUM_FIELD:
             hint = f": {NO_PATCH.format('cyclical-momentum')}; remove it"
         other = _TAKEN_FOR.get(descriptor.full_name)
-        pool = caffe_pb2().DESCRIPTOR.pool
+        pool = descriptor.file.pool
         if other and name in pool.FindMessageTypeByName(other).fields_by_name:
             hint = f", but {other.removeprefix('caffe.')} has: is it the wrong file?"
     else:
