@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from caffe_clr import locations
+from caffe_clr.cli import console as shown
 from caffe_clr.cli.report import ConsoleReport
 from caffe_clr.harness import source, toolchain
 
@@ -29,18 +29,8 @@ def has_torch() -> bool:
 
 def table(title: str, first: str, headings: Sequence[str], notes: Sequence[str]) -> Table:
     """An empty table: a column of names, then numbers; the machine and the notes below."""
-    made = Table(
-        first,
-        title=title,
-        title_justify="left",
-        caption="\n".join([machine(), *notes]),
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
-    for heading in headings:
-        made.add_column(heading, justify="right", no_wrap=True)
-    return made
+    caption = "\n".join([machine(), *notes])
+    return shown.table(title, [first], headings, caption=caption, caption_justify="left")
 
 
 def machine() -> str:
