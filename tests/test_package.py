@@ -1,6 +1,7 @@
 """The package as it is installed: what a wheel carries, and where it looks for it."""
 
 import re
+import signal
 import subprocess
 import sys
 import tomllib
@@ -89,3 +90,20 @@ def test_help_is_at_most_80_columns_wide(
     assert max(len(line) for line in done.stdout.splitlines()) <= 80
     if command and command != "patch":
         assert "Example: caffe-clr" in done.stdout
+
+
+def test_ctrl_c_while_it_starts_is_no_traceback() -> None:
+    code = """if True:
+        import os, signal, sys
+        from caffe_clr.cli import main
+
+        class Finder:
+            def find_spec(self, name, *_):
+                if name == "caffe_clr.cli.entry":
+                    os.kill(os.getpid(), signal.SIGINT)
+
+        sys.meta_path.insert(0, Finder())
+        main()
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
