@@ -1,3 +1,3 @@
-from caffe_clr.cli import main
+from caffe_clr.cli.entry import main
 
 main()
