@@ -71,9 +71,10 @@ def file(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(file: Path, tmp_path: Path) -> Run:
+def run(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs the file beside the tree, in a Python that sees no packages."""
     shutil.copy(file, tmp_path)
+    monkeypatch.delenv("CLR_COMMAND", raising=False)  # which ./clr test sets
 
     def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
