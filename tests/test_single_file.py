@@ -163,7 +163,15 @@ def test_it_holds_the_files_of_the_checkout(
 
 def test_its_modules_are_of_the_syntax_of_python_3_8(root: Path) -> None:
     for name in single_file.modules(root / "python"):
-        ast.parse((root / "python" / name).read_text(), feature_version=(3, 8))
+        module = ast.parse((root / "python" / name).read_text(), feature_version=(3, 8))
+        evaluated = [node.value for node in module.body if isinstance(node, ast.Assign)]
+        evaluated += [
+            node.args[1]
+            for node in ast.walk(module)
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "isinstance"
+        ]
+        for node in (each for value in evaluated for each in ast.walk(value)):
+            assert not isinstance(node, ast.BitOr), f"{name}: 3.8 has no unions of types"
 
 
 def test_the_command_packs_a_checkout(

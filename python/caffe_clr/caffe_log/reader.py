@@ -25,7 +25,7 @@ from caffe_clr.caffe_log.log_lines import Closing, Iteration, Message, NetStart,
 from caffe_clr.errors import ClrError
 from caffe_clr.runs import history
 from caffe_clr.runs.history import History, Phase, Row
-from caffe_clr.system.files import StrPath
+from caffe_clr.system.paths import StrPath
 
 _HALF_A_YEAR = timedelta(days=180)
 _LONGEST_EXAMPLE = 100

@@ -18,7 +18,7 @@ from caffe_clr.runs.jobs import Job
 from caffe_clr.runs.metrics import Metric
 from caffe_clr.runs.options import TrainingOptions
 from caffe_clr.runs.status import Status
-from caffe_clr.system.files import StrPath, paths
+from caffe_clr.system.paths import StrPath, paths
 
 _UNNAMED = "solver"  # a solver file that its folder names
 _STAGE = re.compile(r"solver_\d+\.prototxt")  # of a run

@@ -20,7 +20,7 @@ from caffe_clr.runs import history, metrics, output_kinds, run_folder
 from caffe_clr.runs.history import OWN_COLUMNS, History, Row
 from caffe_clr.runs.metrics import Metric
 from caffe_clr.runs.status import Status
-from caffe_clr.system.files import StrPath
+from caffe_clr.system.paths import StrPath
 
 # words of a table's columns: those of training, and of what counts
 _OF_TRAINING = {"train", "training", "trn", "batch"}

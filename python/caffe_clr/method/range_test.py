@@ -24,7 +24,7 @@ from caffe_clr.runs.jobs import Job, Processes
 from caffe_clr.runs.options import TrainingOptions
 from caffe_clr.runs.ranks import Place
 from caffe_clr.runs.status import Status
-from caffe_clr.system.files import StrPath
+from caffe_clr.system.paths import StrPath
 
 _MAX_ITER = 2**31 - 1
 _TESTS = 50

@@ -13,7 +13,7 @@ from caffe_clr import policies, prototxt
 from caffe_clr.errors import ClrError
 from caffe_clr.policies import Policy
 from caffe_clr.preflight import solver_checks
-from caffe_clr.system.files import StrPath, paths
+from caffe_clr.system.paths import StrPath, paths
 
 Iterations = NDArray[np.int64]
 

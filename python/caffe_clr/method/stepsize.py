@@ -13,7 +13,7 @@ from caffe_clr import prototxt
 from caffe_clr.errors import UsageError
 from caffe_clr.preflight import checks
 from caffe_clr.preflight.epochs import CYCLES, epoch
-from caffe_clr.system.files import StrPath
+from caffe_clr.system.paths import StrPath
 
 _MAX_ITER = 2**31 - 1  # an int32 in caffe.proto
 

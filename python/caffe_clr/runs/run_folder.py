@@ -26,7 +26,7 @@ from caffe_clr.errors import ClrError, UsageError
 from caffe_clr.runs import begun_solvers, records, snapshots, status
 from caffe_clr.runs.history import History, Phase, whole_lines
 from caffe_clr.runs.options import PlotFormat
-from caffe_clr.system.files import StrPath
+from caffe_clr.system.paths import StrPath
 
 PLOT = "training"  # its file without the suffix
 PLOTS = f"({'|'.join(PlotFormat)})"  # a regular expression for their suffixes

@@ -21,7 +21,7 @@ from caffe_clr.runs.run_writer import RunWriter
 from caffe_clr.runs.snapshots import Snapshot
 from caffe_clr.runs.stage import Progress, Stage, check_labels
 from caffe_clr.runs.status import DIGESTS, Status
-from caffe_clr.system.files import StrPath, paths
+from caffe_clr.system.paths import StrPath, paths
 
 
 def train(

@@ -1,19 +1,12 @@
-"""Names files, and writes files and folders completely or not at all."""
+"""Writes files and folders completely or not at all."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-StrPath = str | os.PathLike[str]
-
-
-def paths(files: StrPath | Sequence[StrPath]) -> list[Path]:
-    """One file or several, as paths."""
-    return [Path(files)] if isinstance(files, str | os.PathLike) else list(map(Path, files))
 
 
 @contextmanager
