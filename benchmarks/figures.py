@@ -26,7 +26,7 @@ def draw(root: Path, out: Path) -> None:
         out: where the figures go, into folders like the checkout's.
     """
     for table in paper.tables(root / "models").values():
-        tests = {row.name: paper.recorded(row) for row in table.rows.values()}
+        tests = paper.recorded(table.rows.values())
         for figure in table.figures:
             picture = _new(out / "models" / table.folder.name / "results" / f"{figure.name}.png")
             plots.plot_comparison(paper_figures.entries(figure, tests), figure.title, picture)

@@ -43,7 +43,7 @@ def texts(root: Path) -> dict[Path, str]:
     numbers = Counter(map(_number, found_tables.values()))
     for name, table in found_tables.items():
         readme = table.folder / "README.md"
-        tests = {row.name: paper.recorded(row) for row in table.rows.values()}
+        tests = paper.recorded(table.rows.values())
         trained = [row for row in table.rows.values() if not row.sweep]
         results = {row.name: verdicts.results(row, tests[row.name]) for row in trained}
         for row in table.rows.values():

@@ -66,7 +66,7 @@ def show_recorded(name: str, chosen: Sequence[str], console: Console) -> None:
     """Print a table from the recorded tests."""
     from_paper = paper.chosen(name)
     rows = _rows(from_paper, chosen)
-    _print(from_paper, rows, {row.name: paper.recorded(row) for row in rows}, console)
+    _print(from_paper, rows, paper.recorded(rows), console)
 
 
 def show_training(

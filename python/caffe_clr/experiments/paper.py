@@ -4,7 +4,7 @@ models/paper.toml lists them, their rows and their claims.
 """
 
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -160,9 +160,9 @@ def chosen(name: str) -> Table:
     return found[name]
 
 
-def recorded(row: Row) -> dict[int, Path]:
-    """The recorded tests of a row by seed."""
-    return dict(enumerate(row.recorded, 1))
+def recorded(rows: Iterable[Row]) -> dict[str, dict[int, Path]]:
+    """The recorded tests by the name of the row, and by seed."""
+    return {row.name: dict(enumerate(row.recorded, 1)) for row in rows}
 
 
 def _table(name: str, content: dict[str, Any], models: Path, rows: Mapping[str, Row]) -> Table:

@@ -52,13 +52,17 @@ def recorded(row: Row, seeds: int, out: Path) -> dict[int, Path]:
     return {
         seed: folder if row.sweep else folder / "test.csv"
         for seed, folder in folders.items()
-        if _is_finished(row, folder)
+        if _status(row, folder) == Status.FINISHED
     }
 
 
 def diverged(row: Row, seeds: int, out: Path) -> list[int]:
     """The seeds that diverged."""
-    return [seed for seed in range(1, seeds + 1) if _diverged(row, _run(row, seed, out))]
+    return [
+        seed
+        for seed in range(1, seeds + 1)
+        if _status(row, _run(row, seed, out)) == Status.DIVERGED
+    ]
 
 
 def missing(rows: Sequence[Row], seeds: int, out: Path) -> Runs:
@@ -67,7 +71,7 @@ def missing(rows: Sequence[Row], seeds: int, out: Path) -> Runs:
         (row, seed)
         for row in rows
         for seed in range(1, seeds + 1)
-        if not _is_finished(row, _run(row, seed, out)) and not _diverged(row, _run(row, seed, out))
+        if _status(row, _run(row, seed, out)) not in (Status.FINISHED, Status.DIVERGED)
     ]
 
 
@@ -172,10 +176,6 @@ def _in_root(solver: Path) -> str:
     return f"models/{solver.parent.name}/{solver.name}"
 
 
-def _diverged(row: Row, folder: Path) -> bool:
-    return not row.sweep and run_folder.begun(folder).get("status") == Status.DIVERGED
-
-
 def _run(row: Row, seed: int, out: Path) -> Path:
     return (out / row.run / f"seed_{seed}").resolve()
 
@@ -185,7 +185,8 @@ def _iterations_done(row: Row, seed: int, out: Path) -> int:
     return run_folder.last_iteration(folder / f"seed_{seed}" if row.sweep else folder)
 
 
-def _is_finished(row: Row, folder: Path) -> bool:
+def _status(row: Row, folder: Path) -> str | None:
+    """The status of a run; a range test is finished when its bounds are written."""
     if row.sweep:
-        return (folder / _BOUNDS).is_file()
-    return run_folder.begun(folder).get("status") == Status.FINISHED
+        return Status.FINISHED if (folder / _BOUNDS).is_file() else None
+    return run_folder.begun(folder).get("status")

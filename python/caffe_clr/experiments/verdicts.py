@@ -42,8 +42,8 @@ class Result:
     @property
     def best(self) -> tuple[float, int]:
         """The highest accuracy, and its first iteration."""
-        highest = max(self.tests.values())
-        return highest, self.reached(highest) or 0
+        at, highest = max(self.tests.items(), key=lambda test: test[1])
+        return highest, at
 
     def reached(self, accuracy: float) -> int | None:
         """The first tested iteration with an accuracy; None if there is none."""
