@@ -3,6 +3,7 @@
 import math
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from fractions import Fraction
 from io import StringIO
@@ -183,6 +184,12 @@ def test_a_leveldb_with_tables_of_the_old_suffix_is_counted(folder: Path) -> Non
     for table in tables:
         table.rename(table.with_suffix(".sst"))
     assert data_layers.count_images(layer_of(SOURCES["LEVELDB"])) == IMAGES
+
+
+def test_a_leveldb_without_plyvel(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "plyvel", None)
+    with pytest.raises(ClrError, match=r"LevelDB leveldb: .* then pip install plyvel-ci$"):
+        data_layers.count_images(layer_of(SOURCES["LEVELDB"]))
 
 
 def test_a_leveldb_is_read_once_until_it_changes(folder: Path) -> None:

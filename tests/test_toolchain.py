@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -225,16 +226,25 @@ def test_clr_through_a_link(root: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "arguments", [["test", "--fast"], ["test", "-k", "labels", "--fast"], ["test", "-k", "fast"]]
 )
+@pytest.mark.parametrize("minor", [12, 13])
 def test_clr_asks_for_no_compiler_where_a_test_needs_none(
-    arguments: list[str], root: Path, programs: Callable[..., str]
+    arguments: list[str],
+    minor: int,
+    root: Path,
+    programs: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     path = programs("sh", "sed", "cat", "cksum", "dirname", "date", "readlink")
     stub(path, "id", "echo 1000")
     stub(path, "dpkg-query", "")
+    of_minor = f"import sys; sys.version_info = (3, {minor})"
+    stub(path, "python", f'shift; exec {sys.executable} -c "{of_minor}; ${{1#import sys;}}"')
+    monkeypatch.setenv("PYTHON", f"{path}/python")
     done = run_clr(root, path, *arguments)
     assert done.returncode == 1
     asked = done.stderr.removeprefix("error: neither root nor sudo; have these installed: ").split()
-    assert ("g++" in asked) == ("--fast" not in arguments)
+    assert ("cmake" in asked) == ("--fast" not in arguments)
+    assert ("g++" in asked) == ("--fast" not in arguments or minor == 13)  # plyvel-ci is compiled
     assert {"git", "python3-venv"} <= set(asked)
 
 

@@ -114,6 +114,24 @@ def test_what_pip_compiled_is_carried_instead_of_required(tmp_path: Path) -> Non
     assert {path.name for path in tmp_path.iterdir()} == {info.name, "six.py"}
 
 
+def test_what_reads_leveldb_is_carried_where_pip_compiled_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Compiled:
+        def read_text(self, name: str) -> str:
+            return "Tag: cp313-cp313-linux_x86_64\n"
+
+    info = tmp_path / "caffe_clr-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(
+        "Requires-Dist: plyvel-ci>=1.5.1; python_version < '3.13'\n"
+        "Requires-Dist: plyvel-ci>=1.5.1; extra == 'leveldb'\n"
+        "Requires-Dist: mpi4py>=4; extra == 'mpi'\n"
+    )
+    monkeypatch.setattr(wheel, "_distribution", lambda name: Compiled())
+    assert wheel._compiled_here(tmp_path) == ["plyvel-ci"]
+
+
 def test_doctor_knows_the_caffe_of_the_wheel(site: Path) -> None:
     done = run(site, sys.executable, "-m", "caffe_clr", "doctor")
     assert done.returncode == 0, done.stderr

@@ -146,7 +146,8 @@ def _declare(tree: Path) -> None:
 def _compiled_here(tree: Path) -> list[str]:
     """The requirements that have no wheel for this Python, so that pip compiled them here."""
     (metadata,) = tree.glob("*.dist-info/METADATA")
-    names = re.findall(r"^Requires-Dist: ([\w.-]+)(?!.*extra ==)", metadata.read_text(), re.M)
+    needed = r"^Requires-Dist: ([\w.-]+)(?!.*extra == (?!'leveldb'))"
+    names = dict.fromkeys(re.findall(needed, metadata.read_text(), re.MULTILINE))
     return [name for name in names if "-linux_" in (_distribution(name).read_text("WHEEL") or "")]
 
 

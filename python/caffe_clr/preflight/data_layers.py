@@ -259,8 +259,19 @@ def _kept_count(folder: Path) -> Path:
 
 @contextmanager
 def open_leveldb(folder: Path) -> Iterator[Any]:
-    """An iterator over the keys and values of a LevelDB."""
-    import plyvel
+    """An iterator over the keys and values of a LevelDB.
+
+    Raises:
+        ClrError: plyvel is not installed.
+        ValueError: the database cannot be read.
+    """
+    try:
+        import plyvel
+    except ImportError:
+        raise ClrError(
+            f"LevelDB {folder}: reading it needs plyvel:"
+            " install libleveldb-dev and a compiler, then pip install plyvel-ci"
+        ) from None
 
     with tempfile.TemporaryDirectory() as view:
         _link_leveldb(folder, Path(view))
