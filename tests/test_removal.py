@@ -274,3 +274,59 @@ def test_a_change_is_taken_back_byte_for_byte(before: bytes, after: bytes) -> No
     assert edits.undo(before, after, after) == edits.Undone(before, (), ())
     undone = edits.undo(before, after, b"mine\n" + after)
     assert undone == edits.Undone(b"mine\n" + before, (), ())
+
+
+def added(file: str) -> str:
+    """A patch that adds a file."""
+    return (
+        f"diff --git a/{file} b/{file}\nnew file mode 100644\n"
+        f"--- /dev/null\n+++ b/{file}\n@@ -0,0 +1 @@\n+added\n"
+    )
+
+
+def other_version(patches: list[series.Patch], folder: Path) -> list[series.Patch]:
+    """A series with a patch more than `patches`, and another text of the last of these."""
+    for patch in patches:
+        (folder / patch.entry).parent.mkdir(parents=True, exist_ok=True)
+        (folder / patch.entry).write_bytes(patch.path.read_bytes())
+    last = folder / patches[-1].entry
+    last.write_text(last.read_text().replace("CyclicalLearningRate(", "RateOfCycle("))
+    (folder / "gone.patch").write_text(added("gone.txt"))
+    (folder / "series").write_text("".join(f"{p.entry}\n" for p in patches) + "gone.patch\n")
+    (folder / "needs").touch()
+    return series.load(folder)
+
+
+def test_another_version_of_the_patches_is_taken_back_to_upgrade(
+    checkout: Path, feature: list[series.Patch], tmp_path: Path
+) -> None:
+    before = contents(checkout)
+    removal.apply(checkout, other_version(feature, tmp_path / "other"))
+    old = contents(checkout)
+    with pytest.raises(ClrError) as told:
+        removal.apply(checkout, feature)
+    assert f"{FEATURE}, gone are there in another version, or changed since." in str(told.value)
+    assert f"patch remove {checkout}`" in str(told.value)
+    assert contents(checkout) == old
+    assert removal.remove(checkout, feature, named=False).names == [FEATURE, "gone"]
+    assert contents(checkout) == before
+    removal.apply(checkout, feature)
+    assert removal.apply(checkout, feature)[0].problem == series.ALREADY_APPLIED
+
+
+def test_another_version_is_refused_where_this_one_would_fit_beside_it(
+    checkout: Path, tmp_path: Path
+) -> None:
+    versions = []
+    for folder in ("old", "new"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "series").write_text("adds.patch\n")
+        (tmp_path / folder / "needs").touch()
+        (tmp_path / folder / "adds.patch").write_text(added(f"{folder}.txt"))
+        versions.append(series.load(tmp_path / folder))
+    old, new = versions
+    removal.apply(checkout, old)
+    with pytest.raises(ClrError, match="adds is there in another version"):
+        removal.apply(checkout, new)
+    assert removal.remove(checkout, new).names == ["adds"]
+    assert not (checkout / "old.txt").exists()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from caffe_clr.errors import ClrError, command
+from caffe_clr.errors import command
 from caffe_clr.harness import removal, series, single_file
 
 
@@ -16,9 +16,7 @@ def check_patches(folder: Path, tree: Path, names: Sequence[str]) -> list[str]:
         names: the patches; all of them if there are none.
     """
     patches = series.select(series.load(folder), names)
-    checks = series.check(tree, patches)
-    if series.refused(checks):
-        raise ClrError(f"{tree}: {series.refusal(tree, patches, checks, bool(names))}")
+    checks = removal.check(tree, patches, in_detail=bool(names)).checks
     shown = series.details if names else series.summary
     told = [] if series.is_applied(checks) else shown(checks)
     return [series.verdict(checks), *told]

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Dict
 
-from caffe_clr.errors import ClrError
+from caffe_clr.errors import ClrError, command
 from caffe_clr.harness import edits, git, placing, series, writing
-from caffe_clr.harness.series import Changes, FileCheck, Patch
+from caffe_clr.harness.series import Changes, FileCheck, Patch, Trial
 
 RECORD = ".caffe-clr-record"
 
@@ -44,21 +44,77 @@ def apply(tree: Path, patches: Sequence[Patch], in_detail: bool = True) -> list[
     """Apply patches as `series.apply` does, and record in the tree what they changed.
 
     Raises:
-        ClrError: see series.fitting; or a file cannot be written.
+        ClrError: see `check`; or a file cannot be written. Nothing was changed.
     """
-    trial = series.fitting(tree, patches, in_detail)
+    trial = check(tree, patches, "nothing was changed, because ", in_detail)
     if trial.changes:
         kept = {n: changes for n, changes in _read(tree).items() if n not in trial.changes}
         writing.write(tree, {**trial.contents, RECORD: _encoded({**kept, **trial.changes})})
     return trial.checks
 
 
+def check(
+    tree: Path, patches: Sequence[Patch], consequence: str = "", in_detail: bool = True
+) -> Trial:
+    """Try patches on a copy, as `series.attempt` does.
+
+    Args:
+        consequence: what a refusal begins with.
+        in_detail: whether it lists the lines to add by hand.
+
+    Raises:
+        ClrError: a patch does not apply (the message says which, file by file), or the tree has
+            another version of it.
+    """
+    trial = series.attempt(tree, patches)
+    reasons = []
+    if series.refused(trial.checks):
+        reasons.append(consequence + series.refusal(tree, patches, trial.checks, in_detail))
+    others = _other_versions(tree, patches, trial)
+    if others:
+        are = f"{others[0]} is" if len(others) == 1 else f"{', '.join(others)} are"
+        reasons.append(
+            f"{are} there in another version, or changed since."
+            f" To upgrade, first take back what is there: {command(f'patch remove {tree}')}"
+        )
+    if reasons:
+        raise ClrError(f"{tree}: " + "\n".join(reasons))
+    return trial
+
+
+def _other_versions(tree: Path, patches: Sequence[Patch], trial: Trial) -> list[str]:
+    """The recorded patches whose changes in a tree are not those of the series.
+
+    Where a patch is refused, it may be for those that are no longer in the series.
+    """
+    known = {patch.name for patch in series.load(patches[0].folder)}
+    problems = series.outcomes(trial.checks)
+    wanted = {name for name, problem in problems.items() if problem != series.ALREADY_APPLIED}
+    refused = bool(series.refused(trial.checks))
+    return [
+        name
+        for name, changes in _read(tree).items()
+        if (name in wanted or (refused and name not in known)) and _is_there(tree, changes)
+    ]
+
+
+def _is_there(tree: Path, changes: Changes) -> bool:
+    """Whether a file has a recorded change as it was made."""
+    for file, (before, after) in changes.items():
+        now = writing.read(tree / file)
+        if now is None or now == before:
+            continue
+        if before is None or not edits.undo(before, after, now).lost:
+            return True
+    return False
+
+
 def remove(tree: Path, patches: Sequence[Patch], named: bool = True) -> Removal:
     """Take back those of the patches that are applied: all of them, or none.
 
     Args:
-        named: whether to take back also patches that `apply` has not applied, from a tree where
-            it has applied others.
+        named: whether the patches were named. If not, patches that `apply` has not applied stay in
+            a tree where it has applied others, and those that are no longer in the series go.
 
     Raises:
         ClrError: another patch builds on one of them, lines of them have
@@ -71,7 +127,9 @@ def remove(tree: Path, patches: Sequence[Patch], named: bool = True) -> Removal:
     others = [p for p in wanted if p.name not in record] if record and not named else []
     wanted = [patch for patch in wanted if patch not in others]
     _check_builders(tree, wanted, applied)
-    done = _taken_back(tree, wanted, record)
+    in_series = {patch.name for patch in known}
+    old = [] if named else [name for name in record if name not in in_series]
+    done = _taken_back(tree, wanted, old, record)
     if others:
         names = ", ".join(patch.name for patch in others)
         done.notes.append(f"Name these to remove them, which `patch apply` did not apply: {names}")
@@ -79,7 +137,7 @@ def remove(tree: Path, patches: Sequence[Patch], named: bool = True) -> Removal:
         first = f"{tree}: nothing was changed, because lines of the patches have changed since:"
         remedy = "Undo these changes, then run this again."
         raise ClrError("\n".join([first, *done.lost, remedy]))
-    gone = {patch.name for patch in known if patch in wanted or patch not in applied}
+    gone = {*old, *(patch.name for patch in known if patch in wanted or patch not in applied)}
     rest = {name: changes for name, changes in record.items() if name not in gone}
     if rest != record:
         done.contents[RECORD] = _encoded(rest) if rest else None
@@ -96,7 +154,7 @@ def _applied(tree: Path, patches: Sequence[Patch], record: _Record) -> list[Patc
         patch
         for patch in tried
         if problems[patch.name] == series.ALREADY_APPLIED
-        or (patch.name in record and problems[patch.name])
+        or (patch.name in record and (problems[patch.name] or _is_there(tree, record[patch.name])))
     ]
 
 
@@ -121,8 +179,11 @@ def _check_builders(tree: Path, wanted: Sequence[Patch], applied: Sequence[Patch
         )
 
 
-def _taken_back(tree: Path, wanted: Sequence[Patch], record: _Record) -> Removal:
-    done = Removal([patch.name for patch in wanted])
+def _taken_back(
+    tree: Path, wanted: Sequence[Patch], old: Sequence[str], record: _Record
+) -> Removal:
+    """What taking patches back does: those of the series, and by name those no longer in it."""
+    done = Removal([*(patch.name for patch in wanted), *old])
     recorded = [name for name in reversed(record) if name in done.names]
     files = {file for name in recorded for file in record[name]}
     files |= {file for patch in wanted for file in patch.files}

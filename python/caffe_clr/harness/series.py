@@ -175,29 +175,16 @@ def attempt(tree: Path, patches: Sequence[Patch]) -> Trial:
     return trial
 
 
-def fitting(tree: Path, patches: Sequence[Patch], in_detail: bool = True) -> Trial:
-    """The same for patches that all apply, or are applied.
-
-    Args:
-        in_detail: whether a refusal lists the lines to add by hand.
-
-    Raises:
-        ClrError: one would not apply; says which, file by file.
-    """
-    trial = attempt(tree, patches)
-    if refused(trial.checks):
-        reason = refusal(tree, patches, trial.checks, in_detail)
-        raise ClrError(f"{tree}: nothing was changed, because {reason}")
-    return trial
-
-
 def apply(tree: Path, patches: Sequence[Patch]) -> list[FileCheck]:
     """Apply the patches to `tree`: all of them, or none. Those that are applied stay as they are.
 
     Raises:
         ClrError: one would not apply; says which, file by file. Or a file cannot be written.
     """
-    trial = fitting(tree, patches)
+    trial = attempt(tree, patches)
+    if refused(trial.checks):
+        reason = refusal(tree, patches, trial.checks)
+        raise ClrError(f"{tree}: nothing was changed, because {reason}")
     writing.write(tree, trial.contents)
     return trial.checks
 
