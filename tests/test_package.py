@@ -33,6 +33,21 @@ def test_a_checkout_uses_its_own_folders(root: Path) -> None:
     assert locations.build() == root / "build"
 
 
+def test_the_conda_recipe_requires_what_pip_does(root: Path) -> None:
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    recipe = (root / "python/recipe.yaml").read_text()
+    others = {"lmdb": "python-lmdb", "matplotlib": "matplotlib-base"}
+    wanted = [f"python {project['requires-python']}"]
+    for requirement in project["dependencies"]:
+        name, bound = re.fullmatch(r"([\w-]+)(>=[\d.]+).*", requirement).groups()  # type: ignore[union-attr]
+        if name != "plyvel-ci":
+            wanted.append(f"{others.get(name, name)} {bound}")
+    run = recipe.partition("  run:\n")[2].partition("\n\n")[0]
+    listed = [line.removeprefix("    - ") for line in run.splitlines()]
+    assert [line for line in listed if not line.startswith("plyvel ")] == wanted
+    assert f'version: "{project["version"]}"' in recipe
+
+
 def test_a_wheel_carries_the_series_and_the_models(wheel: Path, root: Path) -> None:
     for folder in ("caffe_patch", "models/digits"):
         names = {path.name for path in (root / folder).iterdir() if path.is_file()}
