@@ -1,5 +1,6 @@
 // Gives the code of rate and momentum in the patched sgd_solver.cpp random
 // SolverParameters, under the sanitizers that it is compiled with. SGD_SOLVER is that file.
+//   policy_fuzz NUMBER [print]    prints each value as well
 
 #include <algorithm>
 #include <cmath>
@@ -50,6 +51,8 @@ typedef std::numeric_limits<float> Float;
 typedef std::numeric_limits<int> Int;
 
 static std::mt19937_64 generator(1506);
+
+static bool printing = false;
 
 static int OneOf(int n) { return generator() % n; }
 
@@ -111,6 +114,7 @@ static bool IsRefused(void (*check)(const SolverParameter&), bool should_be,
 
 static void CheckWithin(const SolverParameter& param, int iter, double value,
     float lowest, float highest) {
+  if (printing) { std::printf("%a\n", value); }
   const float rounded = value;
   if (!std::isfinite(value) || !std::isfinite(rounded)) {
     Fail(param, iter, "not finite");
@@ -169,6 +173,7 @@ static bool TryMomentum(SolverParameter param) {
 
 int main(int argc, char** argv) {
   const int rounds = std::atoi(argv[1]);
+  printing = argc > 2;
   int rates = 0, momenta = 0;
   for (int i = 0; i < rounds; ++i) {
     SolverParameter param;
