@@ -188,7 +188,7 @@ def test_a_leveldb_with_tables_of_the_old_suffix_is_counted(folder: Path) -> Non
 
 def test_a_leveldb_without_plyvel(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "plyvel", None)
-    with pytest.raises(ClrError, match=r"LevelDB leveldb: .* then pip install plyvel-ci$"):
+    with pytest.raises(ClrError, match=r"LevelDB leveldb cannot be .* -m pip install plyvel-ci"):
         data_layers.count_images(layer_of(SOURCES["LEVELDB"]))
 
 

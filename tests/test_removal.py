@@ -305,7 +305,7 @@ def test_another_version_of_the_patches_is_taken_back_to_upgrade(
     old = contents(checkout)
     with pytest.raises(ClrError) as told:
         removal.apply(checkout, feature)
-    assert f"{FEATURE}, gone are there in another version, or changed since." in str(told.value)
+    assert f"{FEATURE}, gone are there in another version of the patches." in str(told.value)
     assert f"patch remove {checkout}`" in str(told.value)
     assert contents(checkout) == old
     assert removal.remove(checkout, feature, named=False).names == [FEATURE, "gone"]
@@ -330,3 +330,73 @@ def test_another_version_is_refused_where_this_one_would_fit_beside_it(
         removal.apply(checkout, new)
     assert removal.remove(checkout, new).names == ["adds"]
     assert not (checkout / "old.txt").exists()
+
+
+def test_a_patch_is_not_applied_on_top_of_another_version_of_what_it_builds_on(
+    checkout: Path, patches: list[series.Patch], feature: list[series.Patch], tmp_path: Path
+) -> None:
+    other = other_version(feature, tmp_path / "other")
+    removal.apply(checkout, other)
+    old = contents(checkout)
+    with pytest.raises(ClrError, match=f"{FEATURE}, gone are there in another version"):
+        removal.apply(checkout, series.select(patches, ["one-cycle"]))
+    (checkout / SGD_SOLVER).write_bytes(old[SGD_SOLVER].replace(b"RateOfCycle", b"Rate"))
+    with pytest.raises(ClrError, match="another version may build on it: gone"):
+        removal.remove(checkout, feature)
+
+
+def test_files_restored_from_version_control_are_taken_back(
+    checkout: Path, everything: list[series.Patch]
+) -> None:
+    before = contents(checkout)
+    for restored in ([SGD_SOLVER], list(before)):
+        removal.apply(checkout, everything)
+        for file in restored:
+            (checkout / file).write_bytes(before[file])
+        removal.remove(checkout, everything, named=False)
+        assert contents(checkout) == before
+    removal.apply(checkout, everything[:1])
+    for file in before:
+        (checkout / file).write_bytes(before[file])
+    removal.apply(checkout, everything[:1])  # beside the new files of the first time
+    removal.remove(checkout, everything[:1])
+    assert contents(checkout) == before
+
+
+def test_lines_that_were_put_back_by_hand_are_not_put_back_twice(
+    whole: Path, patches: list[series.Patch]
+) -> None:
+    cmake = series.select(patches, ["cmake"])
+    before = contents(whole)
+    removal.apply(whole, cmake)
+    lists = (whole / "CMakeLists.txt").read_bytes()
+    examples = b"add_subdirectory(examples)\n"
+    (whole / "CMakeLists.txt").write_bytes(
+        lists.replace(examples, examples + b"add_subdirectory(python)\n")
+    )
+    removal.remove(whole, cmake)
+    assert contents(whole) == before
+
+
+def test_another_version_without_a_record_is_told(
+    checkout: Path, patches: list[series.Patch], feature: list[series.Patch], tmp_path: Path
+) -> None:
+    removal.apply(checkout, other_version(feature, tmp_path / "other"))
+    (checkout / removal.RECORD).unlink()
+    old = contents(checkout)
+    for wanted in (feature, patches):
+        with pytest.raises(ClrError, match=f"It has {FEATURE} in another version or in part"):
+            removal.remove(checkout, wanted, named=wanted is feature)
+    assert contents(checkout) == old
+
+
+def test_a_full_disk_leaves_no_files(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(path: Path, content: bytes) -> None:
+        path.touch()
+        raise OSError(28, "No space left on device")
+
+    before = contents(checkout)
+    monkeypatch.setattr(Path, "write_bytes", fill)
+    with pytest.raises(ClrError, match=f"{PROTO} cannot be written: No space .*; free some space"):
+        writing.write(checkout, {PROTO: b""})
+    assert contents(checkout) == before

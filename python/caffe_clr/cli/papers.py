@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Column
 from rich.table import Table as Shown
 
+from caffe_clr import prototxt
 from caffe_clr.cli.console import progress, resumable, table, warn
 from caffe_clr.errors import AGAIN, KEPT, ClrError, UsageError, counted
 from caffe_clr.experiments import paper, paper_data, paper_figures, paper_runs, verdicts
@@ -35,6 +36,7 @@ def show_tables(console: Console) -> None:
 
 def show_times_of_tables(options: Options, console: Console) -> None:
     """Say how long the tables take on this machine, with one seed."""
+    prototxt.caffe_pb2()  # one error if there is no Caffe, not one for each table
     shown = table(None, ["table"], ["iterations", "s an iteration", "one seed"])
     speeds: dict[tuple[Path, str], Speed] = {}
     for each in paper.tables().values():

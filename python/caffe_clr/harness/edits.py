@@ -37,6 +37,8 @@ def undo(before: bytes, after: bytes, now: bytes) -> Undone:
             continue
         removed, added = old[start:end], new[first:last]
         at = _place(here, first, last)
+        if at is not None and first == last and _is_back(removed, own, at, new, first):
+            continue
         if at is not None:
             own[at : at + len(added)] = removed
         else:
@@ -44,6 +46,17 @@ def undo(before: bytes, after: bytes, now: bytes) -> Undone:
             gone = [new[i] for i in range(first, last) if i not in here]
             told.append(next(line.strip() for line in [*gone, *added, *removed] if line.strip()))
     return Undone("".join(own).encode("latin-1"), tuple(kept[::-1]), tuple(lost[::-1]))
+
+
+def _is_back(removed: list[str], own: list[str], at: int, new: list[str], first: int) -> bool:
+    """Whether removed lines stand again beside their place, where the change has none such."""
+    size = len(removed)
+
+    def beside(lines: list[str], place: int) -> tuple[bool, bool]:
+        behind, before = lines[place : place + size], lines[max(place - size, 0) : place]
+        return behind == removed, before == removed
+
+    return any(now and not then for now, then in zip(beside(own, at), beside(new, first)))
 
 
 def _lines(content: bytes) -> list[str]:

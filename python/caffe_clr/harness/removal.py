@@ -20,7 +20,16 @@ from caffe_clr.harness.series import Changes, FileCheck, Patch, Trial
 
 RECORD = ".caffe-clr-record"
 
-_Record = Dict[str, Changes]  # by patch, in the order in which they were applied
+
+@dataclass(frozen=True)
+class Entry:
+    """What the record holds of a patch: the digest of its file, and what it changed."""
+
+    digest: str
+    changes: Changes
+
+
+_Record = Dict[str, Entry]  # by patch, in the order in which they were applied
 
 
 @dataclass
@@ -48,8 +57,14 @@ def apply(tree: Path, patches: Sequence[Patch], in_detail: bool = True) -> list[
     """
     trial = check(tree, patches, "nothing was changed, because ", in_detail)
     if trial.changes:
-        kept = {n: changes for n, changes in _read(tree).items() if n not in trial.changes}
-        writing.write(tree, {**trial.contents, RECORD: _encoded({**kept, **trial.changes})})
+        record = _read(tree)
+        for patch in patches:
+            if patch.name in trial.changes:
+                # a file that was there already may be left of an earlier time
+                earlier = record.pop(patch.name, Entry("", {})).changes
+                changes = {**earlier, **trial.changes[patch.name]}
+                record[patch.name] = Entry(series.digest([patch]), changes)
+        writing.write(tree, {**trial.contents, RECORD: _encoded(record)})
     return trial.checks
 
 
@@ -64,49 +79,73 @@ def check(
 
     Raises:
         ClrError: a patch does not apply (the message says which, file by file), or the tree has
-            another version of it.
+            another version of it or of one that it builds on.
     """
     trial = series.attempt(tree, patches)
-    reasons = []
-    if series.refused(trial.checks):
-        reasons.append(consequence + series.refusal(tree, patches, trial.checks, in_detail))
-    others = _other_versions(tree, patches, trial)
+    refused = bool(series.refused(trial.checks))
+    others = _other_versions(tree, patches, refused)
     if others:
         are = f"{others[0]} is" if len(others) == 1 else f"{', '.join(others)} are"
-        reasons.append(
-            f"{are} there in another version, or changed since."
+        raise ClrError(
+            f"{tree}: {consequence}{are} there in another version of the patches."
             f" To upgrade, first take back what is there: {command(f'patch remove {tree}')}"
         )
-    if reasons:
-        raise ClrError(f"{tree}: " + "\n".join(reasons))
+    if refused:
+        reason = series.refusal(tree, patches, trial.checks, in_detail)
+        if any(check.patch in _read(tree) for check in series.refused(trial.checks)):
+            undo = command(f"patch remove {tree}")
+            reason += f"\nIt was applied here before. {undo} takes back what is left of it."
+        raise ClrError(f"{tree}: {consequence}{reason}")
     return trial
 
 
-def _other_versions(tree: Path, patches: Sequence[Patch], trial: Trial) -> list[str]:
-    """The recorded patches whose changes in a tree are not those of the series.
+def _other_versions(tree: Path, patches: Sequence[Patch], refused: bool) -> list[str]:
+    """The patches in a tree that are not those of the series, of those and below those to apply.
 
-    Where a patch is refused, it may be for those that are no longer in the series.
+    Where one is refused, it may be for those that are no longer in the series.
     """
-    known = {patch.name for patch in series.load(patches[0].folder)}
-    problems = series.outcomes(trial.checks)
-    wanted = {name for name, problem in problems.items() if problem != series.ALREADY_APPLIED}
-    refused = bool(series.refused(trial.checks))
+    known = series.load(patches[0].folder)
+    below = {patch.name for patch in patches}
+    for patch in reversed(known):
+        if patch.name in below:
+            below.update(series.needs(patch))
+    digests = {patch.name: series.digest([patch]) for patch in known}
+    record = _read(tree)
     return [
         name
-        for name, changes in _read(tree).items()
-        if (name in wanted or (refused and name not in known)) and _is_there(tree, changes)
+        for name, entry in record.items()
+        if (name in below or (refused and name not in digests))
+        and entry.digest != digests.get(name)
+        and _is_there(tree, name, record)
     ]
 
 
-def _is_there(tree: Path, changes: Changes) -> bool:
+def _is_there(tree: Path, name: str, record: _Record) -> bool:
     """Whether a file has a recorded change as it was made."""
-    for file, (before, after) in changes.items():
+    restored = _restored(tree, record)
+    for file, (before, after) in record[name].changes.items():
         now = writing.read(tree / file)
-        if now is None or now == before:
+        if now in (before, None) or name in restored.get(file, ()):
             continue
-        if before is None or not edits.undo(before, after, now).lost:
+        if before is None or not edits.undo(before, after, now or b"").lost:
             return True
     return False
+
+
+def _restored(tree: Path, record: _Record) -> dict[str, list[str]]:
+    """By file, the patches that it no longer has, because it is as before the first of them."""
+    chains: dict[str, list[str]] = {}
+    for name, entry in record.items():
+        for file in entry.changes:
+            chains.setdefault(file, []).append(name)
+    restored = {}
+    for file, names in chains.items():
+        now = writing.read(tree / file)
+        for place, name in enumerate(names):
+            if now == record[name].changes[file][0]:
+                restored[file] = names[place:]
+                break
+    return restored
 
 
 def remove(tree: Path, patches: Sequence[Patch], named: bool = True) -> Removal:
@@ -128,17 +167,25 @@ def remove(tree: Path, patches: Sequence[Patch], named: bool = True) -> Removal:
     wanted = [patch for patch in wanted if patch not in others]
     _check_builders(tree, wanted, applied)
     in_series = {patch.name for patch in known}
-    old = [] if named else [name for name in record if name not in in_series]
-    done = _taken_back(tree, wanted, old, record)
+    gone = [name for name in record if name not in in_series]
+    if not record and series.FEATURE in {patch.name for patch in patches}:
+        _check_feature(tree, known)
+    done = _taken_back(tree, wanted, [] if named else gone, record)
     if others:
         names = ", ".join(patch.name for patch in others)
         done.notes.append(f"Name these to remove them, which `patch apply` did not apply: {names}")
+    if done.lost and named and gone:
+        raise ClrError(
+            f"{tree}: nothing was changed, because patches of another version may build on it:"
+            f" {', '.join(gone)}. Take all of them back: {command(f'patch remove {tree}')}"
+        )
     if done.lost:
         first = f"{tree}: nothing was changed, because lines of the patches have changed since:"
         remedy = "Undo these changes, then run this again."
         raise ClrError("\n".join([first, *done.lost, remedy]))
-    gone = {*old, *(patch.name for patch in known if patch in wanted or patch not in applied)}
-    rest = {name: changes for name, changes in record.items() if name not in gone}
+    over = {patch.name for patch in known if patch in wanted or patch not in applied}
+    over.update(done.names)
+    rest = {name: entry for name, entry in record.items() if name not in over}
     if rest != record:
         done.contents[RECORD] = _encoded(rest) if rest else None
     writing.write(tree, done.contents)
@@ -154,7 +201,7 @@ def _applied(tree: Path, patches: Sequence[Patch], record: _Record) -> list[Patc
         patch
         for patch in tried
         if problems[patch.name] == series.ALREADY_APPLIED
-        or (patch.name in record and (problems[patch.name] or _is_there(tree, record[patch.name])))
+        or (patch.name in record and (problems[patch.name] or _is_there(tree, patch.name, record)))
     ]
 
 
@@ -179,18 +226,31 @@ def _check_builders(tree: Path, wanted: Sequence[Patch], applied: Sequence[Patch
         )
 
 
+def _check_feature(tree: Path, known: Sequence[Patch]) -> None:
+    """Refuse a tree whose feature is of another version, which only that version can take back."""
+    checks = series.check(tree, series.select(known, [series.FEATURE]))
+    if any(placing.PARTLY in (check.problem or "") for check in checks):
+        raise ClrError(
+            f"{tree}: nothing was changed. It has {series.FEATURE} in another version or in part,"
+            f" and no {RECORD}. Take it back with the version that applied it, or restore the"
+            " files from your version control or from your copy of this Caffe"
+        )
+
+
 def _taken_back(
-    tree: Path, wanted: Sequence[Patch], old: Sequence[str], record: _Record
+    tree: Path, wanted: Sequence[Patch], gone: Sequence[str], record: _Record
 ) -> Removal:
     """What taking patches back does: those of the series, and by name those no longer in it."""
-    done = Removal([*(patch.name for patch in wanted), *old])
+    done = Removal([*(patch.name for patch in wanted), *gone])
     recorded = [name for name in reversed(record) if name in done.names]
-    files = {file for name in recorded for file in record[name]}
+    restored = _restored(tree, record)
+    files = {file for name in recorded for file in record[name].changes}
     files |= {file for patch in wanted for file in patch.files}
     with writing.copied(tree, files) as scratch:
         for name in recorded:
-            for file, (before, after) in record[name].items():
-                _take_back(scratch, name, file, before, after, done)
+            for file, (before, after) in record[name].changes.items():
+                if name not in restored.get(file, ()):
+                    _take_back(scratch, name, file, before, after, done)
         for patch in reversed([patch for patch in wanted if patch.name not in record]):
             _reverse(tree, scratch, patch)
         for file in sorted(files):
@@ -240,15 +300,20 @@ def _read(tree: Path) -> _Record:
         return {}
     try:
         values = json.loads(lzma.decompress(path.read_bytes()))
+        # without digests before 0.2.0
+        entries = {n: ("", v) if isinstance(v, dict) else v for n, v in values.items()}
         return {
-            name: {
-                file: (
-                    None if before is None else before.encode("latin-1"),
-                    after.encode("latin-1"),
-                )
-                for file, (before, after) in files.items()
-            }
-            for name, files in values.items()
+            name: Entry(
+                digest,
+                {
+                    file: (
+                        None if before is None else before.encode("latin-1"),
+                        after.encode("latin-1"),
+                    )
+                    for file, (before, after) in files.items()
+                },
+            )
+            for name, (digest, files) in entries.items()
         }
     except (lzma.LZMAError, ValueError, TypeError, AttributeError):
         raise ClrError(f"{path} is damaged; delete it, and run this again") from None
@@ -256,10 +321,15 @@ def _read(tree: Path) -> _Record:
 
 def _encoded(record: _Record) -> bytes:
     values = {
-        name: {
-            file: [content if content is None else content.decode("latin-1") for content in change]
-            for file, change in changes.items()
-        }
-        for name, changes in record.items()
+        name: [
+            entry.digest,
+            {
+                file: [
+                    content if content is None else content.decode("latin-1") for content in change
+                ]
+                for file, change in entry.changes.items()
+            },
+        ]
+        for name, entry in record.items()
     }
     return lzma.compress(json.dumps(values).encode())

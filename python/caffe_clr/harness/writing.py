@@ -31,12 +31,12 @@ def write(tree: Path, contents: Mapping[str, bytes | None]) -> None:
             if content is None:
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)
+            beside.append(_fresh(target))  # also if the disk is full in the middle of it
             _fresh(target).write_bytes(content)
-            beside.append(_fresh(target))
             if target.exists():
                 _fresh(target).chmod(target.stat().st_mode & 0o7777)
-                shutil.copy2(target, _former(target))
                 beside.append(_former(target))
+                shutil.copy2(target, _former(target))
         for target, content in targets.items():
             if content is not None:
                 os.replace(_fresh(target), target)
@@ -54,8 +54,8 @@ def write(tree: Path, contents: Mapping[str, bytes | None]) -> None:
         if not isinstance(error, OSError):
             raise
         raise ClrError(
-            f"{tree}: nothing was changed, because {error.filename2 or error.filename} cannot be"
-            f" written: {error.strerror}{_remedy(error)}"
+            f"{tree}: nothing was changed, because {error.filename2 or error.filename or target}"
+            f" cannot be written: {error.strerror}{_remedy(error)}"
         ) from None
     _remove(beside, [])
 

@@ -9,6 +9,7 @@ import hashlib
 import math
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -262,15 +263,14 @@ def open_leveldb(folder: Path) -> Iterator[Any]:
     """An iterator over the keys and values of a LevelDB.
 
     Raises:
-        ClrError: plyvel is not installed.
-        ValueError: the database cannot be read.
+        ValueError: the database cannot be read, or plyvel cannot be imported.
     """
     try:
         import plyvel
-    except ImportError:
-        raise ClrError(
-            f"LevelDB {folder}: reading it needs plyvel:"
-            " install libleveldb-dev and a compiler, then pip install plyvel-ci"
+    except ImportError as error:
+        raise ValueError(
+            f"LevelDB {folder} cannot be read without plyvel ({error}). Install g++, python3-dev"
+            f" and libleveldb-dev, then run {sys.executable} -m pip install plyvel-ci"
         ) from None
 
     with tempfile.TemporaryDirectory() as view:

@@ -46,7 +46,8 @@ def _run(out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     _enter_model_root(out)
     train, test = datasets.write_digits(_MODEL)
-    console.print(f"Digits: {train} (1,500 images), {test} (297 images)", soft_wrap=True)
+    written = f"Digits: {train.resolve()} (1,500 images), {test.resolve()} (297 images)"
+    console.print(written, soft_wrap=True)
     try:
         _find_and_compare(out)
     except Interrupted as interrupted:
