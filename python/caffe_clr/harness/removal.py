@@ -82,8 +82,9 @@ def check(
             another version of it or of one that it builds on.
     """
     trial = series.attempt(tree, patches)
-    refused = bool(series.refused(trial.checks))
-    others = _other_versions(tree, patches, refused)
+    refused = series.refused(trial.checks)
+    record = _read(tree)
+    others = _other_versions(tree, patches, record, bool(refused))
     if others:
         are = f"{others[0]} is" if len(others) == 1 else f"{', '.join(others)} are"
         raise ClrError(
@@ -92,42 +93,41 @@ def check(
         )
     if refused:
         reason = series.refusal(tree, patches, trial.checks, in_detail)
-        if any(check.patch in _read(tree) for check in series.refused(trial.checks)):
+        if any(check.patch in record for check in refused):
             undo = command(f"patch remove {tree}")
             reason += f"\nIt was applied here before. {undo} takes back what is left of it."
         raise ClrError(f"{tree}: {consequence}{reason}")
     return trial
 
 
-def _other_versions(tree: Path, patches: Sequence[Patch], refused: bool) -> list[str]:
+def _other_versions(
+    tree: Path, patches: Sequence[Patch], record: _Record, refused: bool
+) -> list[str]:
     """The patches in a tree that are not those of the series, of those and below those to apply.
 
     Where one is refused, it may be for those that are no longer in the series.
     """
     known = series.load(patches[0].folder)
-    below = {patch.name for patch in patches}
-    for patch in reversed(known):
-        if patch.name in below:
-            below.update(series.needs(patch))
+    bases = series.bases(known)
+    below = {patch.name for patch in patches}.union(*(bases[patch.name] for patch in patches))
     digests = {patch.name: series.digest([patch]) for patch in known}
-    record = _read(tree)
+    restored = _restored(tree, record)
     return [
         name
         for name, entry in record.items()
         if (name in below or (refused and name not in digests))
         and entry.digest != digests.get(name)
-        and _is_there(tree, name, record)
+        and _is_there(tree, name, record, restored)
     ]
 
 
-def _is_there(tree: Path, name: str, record: _Record) -> bool:
-    """Whether a file has a recorded change as it was made."""
-    restored = _restored(tree, record)
+def _is_there(tree: Path, name: str, record: _Record, restored: dict[str, list[str]]) -> bool:
+    """Whether a file has a recorded change as it was made; `restored` is of `_restored`."""
     for file, (before, after) in record[name].changes.items():
         now = writing.read(tree / file)
-        if now in (before, None) or name in restored.get(file, ()):
+        if now is None or name in restored.get(file, ()):
             continue
-        if before is None or not edits.undo(before, after, now or b"").lost:
+        if before is None or not edits.undo(before, after, now).lost:
             return True
     return False
 
@@ -197,11 +197,15 @@ def _applied(tree: Path, patches: Sequence[Patch], record: _Record) -> list[Patc
     there = series.reversible(tree, patches)
     tried = [p for p in patches if p in there or p.name in record or series.is_placeable(p)]
     problems = series.outcomes(series.check(tree, tried))
+    restored = _restored(tree, record)
     return [
         patch
         for patch in tried
         if problems[patch.name] == series.ALREADY_APPLIED
-        or (patch.name in record and (problems[patch.name] or _is_there(tree, patch.name, record)))
+        or (
+            patch.name in record
+            and (problems[patch.name] or _is_there(tree, patch.name, record, restored))
+        )
     ]
 
 

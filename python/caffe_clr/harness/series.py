@@ -313,6 +313,14 @@ def needs(patch: Patch) -> list[str]:
     return rules.get(patch.name, "").split()
 
 
+def bases(known: Sequence[Patch]) -> dict[str, set[str]]:
+    """By patch of the series, all that it builds on, also through others."""
+    below: dict[str, set[str]] = {}
+    for patch in known:
+        below[patch.name] = {*needs(patch)}.union(*(below[name] for name in needs(patch)))
+    return below
+
+
 def next_steps(tree: Path, patches: Sequence[Patch], printing: str | None = None) -> list[str]:
     """What to do after patches with policies were applied, as lines to print.
 
@@ -362,9 +370,7 @@ def _describe(check: FileCheck, fitting: str) -> list[str]:
 def _missing(tree: Path, refused: Sequence[Patch], given: Sequence[Patch]) -> str | None:
     """What patches build on that is neither given nor applied, as a sentence."""
     known = load(refused[0].folder)
-    below: dict[str, set[str]] = {}
-    for patch in known:
-        below[patch.name] = {*needs(patch)}.union(*(below[name] for name in needs(patch)))
+    below = bases(known)
     names = set().union(*(below[patch.name] for patch in refused))
     others = [patch for patch in known if patch.name in names and patch not in given]
     problems = outcomes(check(tree, others))
